@@ -1,0 +1,122 @@
+# The verbs of this project, the same for people and for CI (.ci/run). `make help` lists them.
+#
+#   VENV      the virtual environment to make and use       (default .venv)
+#   PYTHON    the interpreter to make it with               (default: the first Python >= 3.11 on the PATH)
+#   FEATURES  cargo features: cuda, flash-attn, metal, ...  (default: none)
+#   CARGO_TARGET_DIR is honoured where it is set.
+
+VENV     ?= .venv
+PROMPT   ?= Write a haiku about ice hockey
+PYTEST   ?= -n 2
+PYTHON   ?=
+FEATURES ?=
+
+venv_abs := $(abspath $(VENV))
+bin      := $(venv_abs)/bin
+cargo    := cargo
+# One interpreter for cargo and maturin, so that neither rebuilds what the other has built.
+export PYO3_PYTHON := $(bin)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+maturin  := env -u CONDA_PREFIX VIRTUAL_ENV=$(venv_abs) $(bin)/maturin
+feature_flags := $(if $(FEATURES),--features $(FEATURES))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: build ## Build, then answer PROMPT with the embedded model
+	$(bin)/candle-phi generate --demo --seed 1 --stats "$(PROMPT)"
+
+.PHONY: build
+build: $(VENV)/.build check-cargo ## Build the package into the virtual environment (release profile)
+	$(maturin) develop --release $(feature_flags)
+
+.PHONY: dev
+dev: $(VENV)/.dev build ## The same, with the tools for tests and lints
+
+.PHONY: test
+test: dev test-rust test-python ## Build, then run every test
+
+.PHONY: test-rust
+test-rust: check-cargo
+	$(cargo) test --release --locked
+
+.PHONY: test-python
+test-python: dev
+	$(bin)/python -m pytest $(PYTEST)
+
+.PHONY: lint
+lint: lint-rust lint-python ## Everything that judges the code without running it
+
+.PHONY: lint-rust
+lint-rust: $(VENV)/.build check-cargo
+	$(cargo) fmt --all --check
+	$(cargo) clippy --workspace --all-targets --release --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc --workspace --no-deps --release --locked
+
+.PHONY: lint-python
+lint-python: dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/pyright --pythonpath $(bin)/python
+	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml --allowlist .stubtest-allowlist
+
+.PHONY: format
+format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters can fix
+	$(cargo) fmt --all
+	$(bin)/ruff check --fix --show-fixes .
+	$(bin)/ruff format .
+
+.PHONY: wheel
+wheel: $(VENV)/.build check-cargo ## Build a wheel into dist/
+	$(maturin) build --release --out dist $(feature_flags)
+
+.PHONY: sdist
+sdist: $(VENV)/.build ## Build a source distribution into dist/
+	$(maturin) sdist --out dist
+
+.PHONY: clean
+clean: ## Remove the environment, the caches and what was built here
+	rm -rf $(VENV) dist target .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f python/candle_phi/_native*.so python/candle_phi/_native*.pyd
+	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the verbs stand on ---
+
+.PHONY: print-python
+print-python:
+	@echo $(bin)/python
+
+.PHONY: check-cargo
+check-cargo:
+	@command -v cargo >/dev/null || { echo "error: cargo is not on the PATH; install Rust 1.88 or later from https://rustup.rs" >&2; exit 1; }
+	@case "$$(uname -m):$${RUSTFLAGS+set}" in \
+	  aarch64:set|arm64:set) echo "warning: RUSTFLAGS is set, so cargo ignores .cargo/config.toml: no fp16" >&2 ;; \
+	esac
+
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "error: no Python >= 3.11 on the PATH; install one, or say which: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; \
+	fi; \
+	if $$found -c 'import ensurepip, venv' >/dev/null 2>&1; then $$found -m venv $(VENV); \
+	elif $$found -m virtualenv --version >/dev/null 2>&1; then $$found -m virtualenv $(VENV); \
+	else \
+	  echo "error: $$found cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; \
+	fi
+	$(bin)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.build: pyproject.toml | $(VENV)/bin/python
+	$(bin)/python -m pip install --quiet --group build
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.build
+	$(bin)/python -m pip install --quiet --group dev
+	@touch $@

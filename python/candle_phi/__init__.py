@@ -1,0 +1,82 @@
+"""Run Microsoft's Phi models from GGUF files, on a Rust engine.
+
+from candle_phi import Phi3Session
+
+session = Phi3Session.from_pretrained("phi-3-mini-4k")
+for chunk in session.chat_stream("Write a haiku about ice hockey"):
+    print(chunk, end="", flush=True)
+"""
+
+import logging
+
+from candle_phi._native import __version__
+from candle_phi.config import GenerationConfig, SessionConfig
+from candle_phi.exceptions import (
+    ContextLengthError,
+    DeviceError,
+    DownloadError,
+    InferenceError,
+    InvalidModelError,
+    InvalidOptionError,
+    ModelLoadError,
+    ModelNotFoundError,
+    Phi3Error,
+    SessionBusyError,
+    SessionClosedError,
+    UnsupportedModelError,
+)
+from candle_phi.hub import cached_models, download, named_models, remove_cached
+from candle_phi.model import Phi3Model, inspect_model
+from candle_phi.session import Phi3Session
+from candle_phi.stream import TokenStream
+from candle_phi.types import (
+    CachedModel,
+    Chunk,
+    Completion,
+    Message,
+    ModelInfo,
+    NamedModel,
+    Progress,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+
+# What the engine logs is there for a program that asks for it, and is not printed otherwise.
+logging.getLogger("candle_phi").addHandler(logging.NullHandler())
+
+__all__ = [
+    "CachedModel",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "DeviceError",
+    "DownloadError",
+    "GenerationConfig",
+    "InferenceError",
+    "InvalidModelError",
+    "InvalidOptionError",
+    "Message",
+    "ModelInfo",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "NamedModel",
+    "Phi3Error",
+    "Phi3Model",
+    "Phi3Session",
+    "Progress",
+    "SessionBusyError",
+    "SessionClosedError",
+    "SessionConfig",
+    "Timings",
+    "TokenLogprob",
+    "TokenStream",
+    "UnsupportedModelError",
+    "Usage",
+    "__version__",
+    "cached_models",
+    "download",
+    "inspect_model",
+    "named_models",
+    "remove_cached",
+]

@@ -1,0 +1,384 @@
+"""The checks on what callers give: each says what was expected, what was found and what to do."""
+
+import difflib
+import inspect
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, cast
+
+from candle_phi.exceptions import InvalidOptionError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+TOKEN_ID_MAX = 2**32 - 1
+COUNT_MAX = 2**32 - 1
+
+# What other libraries call an option of ours: a hint for the error message, no alias.
+_ELSEWHERE = {
+    "best_of": "seed",
+    "context_length": "n_ctx",
+    "context_size": "n_ctx",
+    "do_sample": "temperature",
+    "eos_token_id": "stop_token_ids",
+    "files": "filename",
+    "gguf_file": "filename",
+    "max_completion_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "max_model_len": "n_ctx",
+    "max_new_tokens": "max_tokens",
+    "max_seq_len": "n_ctx",
+    "model_file": "filename",
+    "model_path": "path",
+    "n_batch": "n_ctx",
+    "n_gpu_layers": "device",
+    "n_predict": "max_tokens",
+    "num_ctx": "n_ctx",
+    "num_predict": "max_tokens",
+    "num_thread": "n_threads",
+    "num_threads": "n_threads",
+    "quant": "quantization",
+    "random_seed": "seed",
+    "repeat_last_n_tokens": "repeat_last_n",
+    "repeat_penalty": "repetition_penalty",
+    "rng_seed": "seed",
+    "sample_len": "max_tokens",
+    "stop_seqs": "stop",
+    "stop_sequences": "stop",
+    "stop_strings": "stop",
+    "stops": "stop",
+    "temp": "temperature",
+    "threads": "n_threads",
+    "top_logprobs": "logprobs",
+    "type_k": "kv_dtype",
+    "type_v": "kv_dtype",
+    "use_mmap": "mmap",
+}
+
+
+def type_name(value: object) -> str:
+    """What a value is, for a message."""
+    return type(value).__name__
+
+
+def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses a keyword that isn't known, and says what was probably meant.
+
+    Args:
+        function: What was called, for the message.
+        given: The keywords it was given.
+        known: The keywords that it has.
+
+    Raises:
+        TypeError: One of them isn't known.
+    """
+    known = tuple(known)
+    for name in given:
+        if name in known:
+            continue
+        meant = _ELSEWHERE.get(name)
+        if meant not in known:
+            meant = next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(sorted(known))}"
+        raise TypeError(f"{function}() has no option {name!r}: {hint}")
+
+
+def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Makes a function say what was meant when it is given a keyword that it doesn't have.
+
+    Args:
+        function: A function with a plain signature, without ``**``.
+
+    Returns:
+        The same function, with the better message.
+    """
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    name = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
+
+    @wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        check_keywords(name, kwargs, known)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a numeric option takes."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float = math.inf
+    optional: bool = False
+    above_low: bool = False  # `low` itself is not in the range
+    note: str = ""
+
+    def __str__(self) -> str:
+        what = "an integer" if self.kind is int else "a number"
+        low, high = (f"{bound:g}" if self.kind is float else f"{bound}" for bound in (self.low, self.high))
+        if self.above_low:
+            text = f"{what} above {low}"
+        elif self.low == -math.inf:
+            text = what
+        elif self.high == math.inf:
+            text = f"{what} of at least {low}"
+        else:
+            text = f"{what} from {low} to {high}"
+        if self.above_low and self.high != math.inf:
+            text += f" and at most {high}"
+        if self.optional:
+            text += " or None"
+        return text + self.note
+
+    def check(self, name: str, value: object) -> float | int | None:
+        """The value as the engine takes it, or an error that names the option, the range and the value."""
+        if value is None and self.optional:
+            return None
+        number = as_number(value, self.kind)
+        if number is None:
+            raise TypeError(f"{name} must be {self}, got {value!r} of type {type_name(value)}")
+        finite = isinstance(number, int) or math.isfinite(number)
+        inside = number > self.low if self.above_low else number >= self.low
+        if not (finite and inside and number <= self.high):
+            raise InvalidOptionError(f"{name} must be {self}, got {value!r}")
+        return number
+
+
+def as_number(value: object, kind: type[int] | type[float]) -> float | int | None:
+    """A Python number from anything that stands for one, numpy's scalars included; a bool is none.
+
+    Args:
+        value: What was given.
+        kind: int, or float, which takes an int too.
+
+    Returns:
+        The number, or None if it is none of that kind.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, SupportsIndex):
+        return _float(operator.index(value)) if kind is float else operator.index(value)
+    if kind is float and isinstance(value, SupportsFloat):
+        return float(value)
+    return None
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def as_bool(value: object, name: str) -> bool:
+    """The value, if it is a bool.
+
+    Args:
+        value: What was given.
+        name: The option's name, for the message.
+
+    Returns:
+        The same.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r} of type {type_name(value)}")
+    return value
+
+
+def one_of(value: object, name: str, choices: Sequence[str]) -> str:
+    """The value, if it is one of the choices.
+
+    Args:
+        value: What was given.
+        name: The option's name, for the message.
+        choices: What it may be.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidOptionError: It is another text.
+        TypeError: It is no text.
+    """
+    listed = ", ".join(repr(choice) for choice in choices)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {listed}, got {value!r} of type {type_name(value)}")
+    if value not in choices:
+        raise InvalidOptionError(f"{name} must be one of {listed}, got {value!r}")
+    return value
+
+
+def as_text(value: object, name: str) -> str:
+    """The value, if it is text that has an encoding.
+
+    Args:
+        value: What was given.
+        name: The argument's name, for the message.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidOptionError: It has half of a surrogate pair, which is no character.
+        TypeError: It is no str.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {type_name(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidOptionError(
+            f"{name} has the lone surrogate {value[error.start]!r} at index {error.start}, which is no character: "
+            "decode the text that it came from with the right encoding, or with errors='replace'",
+        ) from None
+    return value
+
+
+def optional_text(value: object, name: str) -> str | None:
+    """The value, if it is None or text that has an encoding.
+
+    Args:
+        value: What was given.
+        name: The argument's name, for the message.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidOptionError: It has half of a surrogate pair, which is no character.
+        TypeError: It is neither a str nor None.
+    """
+    return None if value is None else as_text(value, name)
+
+
+def each(value: object, name: str, convert: Callable[[Any], _R]) -> list[_R]:
+    """The value's items, converted.
+
+    Args:
+        value: What was given.
+        name: The argument's name, for the message.
+        convert: What makes an item of one.
+
+    Returns:
+        The items.
+
+    Raises:
+        TypeError: It is no sequence.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence, got {type_name(value)}")
+    return [convert(item) for item in cast("Iterable[object]", value)]
+
+
+def as_path(value: object, name: str) -> str:
+    """The value as a path.
+
+    Args:
+        value: What was given.
+        name: The argument's name, for the message.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidOptionError: It is empty or has a NUL in it.
+        TypeError: It is no path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a str or an os.PathLike, got {type_name(value)}")
+    path = os.fsdecode(cast("str | os.PathLike[str]", value))
+    if not path or "\0" in path:
+        raise InvalidOptionError(f"{name} must be the path of a file, got {path!r}")
+    return path
+
+
+def token_ids(value: object, name: str, vocabulary_size: int = TOKEN_ID_MAX + 1) -> list[int]:
+    """The value as token ids.
+
+    Args:
+        value: What was given: a sequence of integers, a numpy array for one.
+        name: The argument's name, for the message.
+        vocabulary_size: How many tokens there are.
+
+    Returns:
+        The ids.
+
+    Raises:
+        InvalidOptionError: One of them isn't in the vocabulary.
+        TypeError: It is no sequence of integers.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of token ids, got {type_name(value)}")
+    ids: list[int] = []
+    for index, item in enumerate(cast("Iterable[object]", value)):
+        number = as_number(item, int)
+        if number is None:
+            raise TypeError(f"{name} must hold token ids, got {item!r} of type {type_name(item)} at index {index}")
+        if not 0 <= number < vocabulary_size:
+            raise InvalidOptionError(
+                f"{name} has {number} at index {index}, which is no token: the ids are 0 to {vocabulary_size - 1}",
+            )
+        ids.append(int(number))
+    return ids
+
+
+def stop_texts(value: object) -> tuple[str, ...] | None:
+    """The value as the texts that end a generation, None for none.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The texts.
+
+    Raises:
+        InvalidOptionError: One of them is empty.
+        TypeError: It is neither text nor texts.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"stop must be a str, a sequence of str or None, got {type_name(value)}")
+    texts = (value,) if isinstance(value, str) else tuple(cast("Iterable[object]", value))
+    checked = tuple(as_text(text, "stop") for text in texts)
+    if "" in checked:
+        raise InvalidOptionError("stop must not be an empty text, which would end every generation at once")
+    return checked or None
+
+
+def logit_biases(value: object) -> dict[int, float] | None:
+    """The value as biases by token id.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The biases.
+
+    Raises:
+        InvalidOptionError: A bias is not a number, or a token is none.
+        TypeError: It is no such mapping.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"logit_bias must map token ids to numbers, got {type_name(value)}")
+    mapping = cast("Mapping[object, object]", value)
+    keys = token_ids(list(mapping), "logit_bias")
+    biases: dict[int, float] = {}
+    for key, bias in zip(keys, mapping.values(), strict=True):
+        number = as_number(bias, float)
+        if number is None:
+            raise TypeError(f"logit_bias must map token ids to numbers, got {bias!r} of type {type_name(bias)}")
+        if math.isnan(number) or number == math.inf:
+            raise InvalidOptionError(f"logit_bias of token {key} must be a finite number or -inf, got {bias!r}")
+        biases[key] = float(number)
+    return biases

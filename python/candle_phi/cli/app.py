@@ -1,0 +1,128 @@
+"""The command `candle-phi`: its commands, and what becomes of their errors."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from candle_phi import Phi3Error, __version__
+from candle_phi.cli import console
+from candle_phi.cli.download import download
+from candle_phi.cli.generate import generate
+from candle_phi.cli.info import info
+from candle_phi.cli.models import models_app
+from candle_phi.cli.options import Debug
+
+# The exit codes of the command line; 0 is success.
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class CommandLine(TyperGroup):
+    """All commands, with one rule for their errors: a line on stderr, and an exit code that says which kind."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002 # the errors are handled here, for programs and for tests
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the command in `args` and leaves with `SystemExit`."""
+        console.debug = False
+        try:
+            code = super().main(
+                args,
+                prog_name=prog_name or "candle-phi",
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+        except typer.TyperException as error:
+            console.error(usage_message(error))
+            code = EXIT_USAGE
+        except typer.Abort:
+            console.error("cancelled")
+            code = EXIT_FAILURE
+        except Exception as error:  # noqa: BLE001 # the last line of defence: a person reads a sentence, not a traceback
+            if console.debug:
+                traceback.print_exc()
+            else:
+                console.error(failure_message(error))
+            code = EXIT_FAILURE
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; a reader that has gone away (`| head`) is no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except console.UsageProblem as problem:
+            problem.command = f"{ctx.command_path} {ctx.invoked_subcommand}"
+            raise
+        except BrokenPipeError:
+            # What is still buffered must go somewhere when the interpreter flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        return result
+
+
+def usage_message(error: typer.TyperException) -> str:
+    """What was wrong with the command line, and where to read how it is meant."""
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else getattr(error, "command", "candle-phi")
+    return f"{message} (see '{command} --help')"
+
+
+def failure_message(error: Exception) -> str:
+    """What went wrong, as a sentence. Errors that nobody has foreseen name their class."""
+    if isinstance(error, (Phi3Error, OSError)):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version and leaves, if `wanted`."""
+    if wanted:
+        print(f"candle-phi {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=CommandLine,
+    name="candle-phi",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def candle_phi(
+    ctx: typer.Context,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Run Microsoft's Phi models from GGUF files on this machine."""
+    del version, debug  # their callbacks have acted
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE)
+
+
+app.command("generate")(generate)
+app.command("info")(info)
+app.command("download")(download)
+app.add_typer(models_app, name="models")

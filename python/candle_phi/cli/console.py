@@ -1,0 +1,73 @@
+"""How the command line talks: results to stdout, everything else to stderr, colour only on a terminal."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Set by --debug: errors then come with their traceback.
+debug = False
+
+_UNITS = ("KB", "MB", "GB", "TB")
+# Wide enough that no cell is cut where nobody's terminal sets the width.
+_PIPE_WIDTH = 1000
+
+
+class UsageProblem(typer.TyperException):
+    """The command line asks for something that cannot be meant."""
+
+    exit_code = 2
+    command = "candle-phi"
+
+
+def stderr_console() -> Console:
+    """A console on stderr, made when it is needed: tests exchange the stream."""
+    return Console(stderr=True, markup=False, highlight=False)
+
+
+def error(message: str) -> None:
+    """Says what went wrong, in one line."""
+    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def human_bytes(count: int) -> str:
+    """A size for people, in decimal units as file managers and the hub show it."""
+    if count < 1000:
+        return f"{count} B"
+    size = count / 1000
+    units = iter(_UNITS)
+    unit = next(units)
+    while size >= 1000 and (larger := next(units, None)):
+        size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}"
+
+
+def human_count(count: int) -> str:
+    """A count of parameters for people: 3.8 B."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Prints a table on stdout; columns that hold sizes stand to the right."""
+    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    print_rich(table)
+
+
+def print_rich(renderable: Table) -> None:
+    """Prints on stdout: with the terminal's width, or in full and without padding in a pipe."""
+    if sys.stdout.isatty():
+        Console(markup=False, highlight=False).print(renderable)
+        return
+    console = Console(markup=False, highlight=False, width=_PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(renderable)
+    for line in captured.get().splitlines():
+        print(line.rstrip())

@@ -1,0 +1,78 @@
+"""`candle-phi info`: what is in a GGUF file, without loading its weights."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from candle_phi import ModelInfo, inspect_model
+from candle_phi.cli import console, options
+from candle_phi.types import KvDtype
+
+_DEFAULT_CONTEXT = 4096
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)],
+    *,
+    n_ctx: options.ContextLength = None,
+    kv_dtype: options.KvCache = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what a GGUF file holds, and how much memory it needs."""
+    del debug
+    model = inspect_model(file)
+    described = describe(model, n_ctx, kv_dtype or "f16")
+    if as_json:
+        print(json.dumps(described, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for key, value in rows(described):
+        table.add_row(key, value)
+    console.print_rich(table)
+
+
+def describe(model: ModelInfo, n_ctx: int | None, kv_dtype: KvDtype) -> dict[str, Any]:
+    """Everything that is known of the file, as JSON can hold it."""
+    context = n_ctx if n_ctx is not None else min(model.context_length, _DEFAULT_CONTEXT)
+    cache = model.kv_cache_bytes(context, kv_dtype)
+    return {
+        **asdict(model),
+        "memory": {
+            "n_ctx": context,
+            "kv_dtype": kv_dtype,
+            "weights_bytes": model.weights_bytes,
+            "kv_cache_bytes": cache,
+            "total_bytes": model.weights_bytes + cache,
+        },
+    }
+
+
+def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same for people."""
+    memory = described["memory"]
+    heads, kv_heads, head_dim = (described[key] for key in ("head_count", "head_count_kv", "head_dim"))
+    window = described["sliding_window"]
+    weights, cache, total = (
+        console.human_bytes(memory[key]) for key in ("weights_bytes", "kv_cache_bytes", "total_bytes")
+    )
+    context = f"a full context of {memory['n_ctx']} tokens in {memory['kv_dtype']}"
+    return [
+        ("name", str(described["name"] or "(none)")),
+        ("architecture", str(described["architecture"])),
+        ("parameters", console.human_count(described["parameter_count"])),
+        ("quantization", str(described["quantization"])),
+        ("context", f"{described['context_length']} tokens" + (f", sliding window of {window}" if window else "")),
+        ("layers", f"{described['block_count']} of {described['embedding_length']}"),
+        ("attention", f"{heads} heads of {head_dim}, {kv_heads} for keys and values"),
+        ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
+        ("chat format", str(described["chat_format"] or "(none)")),
+        ("file size", console.human_bytes(described["file_size_bytes"])),
+        ("memory", f"about {total}: {weights} of weights, and {cache} for {context}"),
+    ]

@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from candle_phi.cli import console
+from candle_phi.types import KvDtype
+
+
+def _set_debug(value: bool) -> bool:
+    if value:
+        console.debug = True
+    return value
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
+]
+Quantization = Annotated[str | None, typer.Option(help="Which of a named model's files, for instance Q5_K_M.")]
+File = Annotated[str | None, typer.Option("--file", help="The file in the repository.")]
+Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit of the repository.")]
+CacheDir = Annotated[Path | None, typer.Option(help="The hub cache.  [default: as Hugging Face's tools use it]")]
+Token = Annotated[str | None, typer.Option(help="A hub token.  [default: HF_TOKEN, or the one that is logged in]")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use the cache only; open no connection.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ContextLength = Annotated[
+    int | None, typer.Option("--n-ctx", help="Tokens the context holds.  [default: the file's, at most 4096]")
+]
+KvCache = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="The type of the KV cache.  [default: f16]")]

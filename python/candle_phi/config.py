@@ -1,0 +1,280 @@
+"""The options of a session and of a generation."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack
+
+from candle_phi._checks import (
+    COUNT_MAX,
+    Range,
+    as_bool,
+    check_keywords,
+    logit_biases,
+    one_of,
+    stop_texts,
+    token_ids,
+)
+
+if TYPE_CHECKING:
+    from candle_phi.types import KvDtype
+
+__all__ = [
+    "Executor",
+    "GenerationConfig",
+    "GenerationOptions",
+    "LoadOptions",
+    "SessionConfig",
+    "SessionOptions",
+]
+
+Executor: TypeAlias = Literal["auto", "kernels", "candle"]
+"""What computes: "candle" is Candle's own operations; "auto" takes the best there is for the device."""
+
+
+class LoadOptions(TypedDict, total=False):
+    """The keywords for loading a model; `candle_phi.Phi3Model` says what they mean."""
+
+    device: str
+    executor: Executor
+    mmap: bool
+    tokenizer: str | os.PathLike[str] | None
+    rstrip_control_tokens: bool
+
+
+class SessionOptions(LoadOptions, total=False):
+    """The keywords for loading a model and opening a session on it."""
+
+    config: "SessionConfig | None"
+    n_ctx: int | None
+    kv_dtype: "KvDtype | None"
+    n_threads: int | None
+
+
+class GenerationOptions(TypedDict, total=False):
+    """The keywords of everything that generates; `GenerationConfig` says what they mean."""
+
+    max_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    repeat_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float] | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int]
+    seed: int | None
+    logprobs: int | None
+    ignore_eos: bool
+
+
+_RANGES: dict[str, Range] = {
+    "max_tokens": Range(int, 1, COUNT_MAX, optional=True),
+    "temperature": Range(float, 0, note=" (0 takes the likeliest token)"),
+    "top_k": Range(int, 1, COUNT_MAX, optional=True),
+    "top_p": Range(float, 0, 1, optional=True, above_low=True),
+    "min_p": Range(float, 0, 1, optional=True),
+    "repetition_penalty": Range(float, 0, above_low=True, note=" (1 is none)"),
+    "repeat_last_n": Range(int, 0, COUNT_MAX),
+    "presence_penalty": Range(float, -float("inf"), note=" (0 is none)"),
+    "frequency_penalty": Range(float, -float("inf"), note=" (0 is none)"),
+    "seed": Range(int, 0, 2**64 - 1, optional=True),
+    "logprobs": Range(int, 0, COUNT_MAX, optional=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationConfig:
+    """How to generate: when to stop, and how to choose each token.
+
+    Every method that generates takes one as ``config``, and any of its fields as a keyword:
+    ``session.generate(prompt, temperature=0.7)``. The choice goes through these stages in this order:
+    repetition, presence and frequency penalty, logit bias, temperature, top-k, top-p, min-p, one seeded draw.
+
+    Attributes:
+        max_tokens: The most tokens to generate. None: until the model ends by itself or the context is full.
+        temperature: How freely to choose. 0 takes the likeliest token each time (greedy); 1 draws from the
+            model's own distribution.
+        top_k: Draw from this many of the likeliest tokens only. None: from all.
+        top_p: Draw from the likeliest tokens that together have this probability only, above 0 and at most 1.
+            None: from all.
+        min_p: Draw only from tokens at least this many times as likely as the likeliest, 0 to 1. None: from all.
+        repetition_penalty: Divides the logit of a token that was generated among the last `repeat_last_n`
+            (multiplies it, if negative). 1.0 is none.
+        repeat_last_n: How many generated tokens the penalties look back at. 0 switches them off.
+        presence_penalty: Subtracted from the logit of a token that was generated. 0.0 is none.
+        frequency_penalty: Subtracted from the logit of a token for each time it was generated. 0.0 is none.
+        logit_bias: Added to the logits of tokens, by token id. ``-inf`` forbids a token.
+        stop: Texts that end the generation and are not shown; one, or several.
+        stop_token_ids: Token ids that end the generation, beside the model's own.
+        seed: The seed of the draws, 0 to 2**64 - 1: the same seed gives the same tokens. None: a random one,
+            which `Completion.seed` reports.
+        logprobs: Report each token's log-probability, and those of this many of the likeliest tokens in its
+            place. None: report none.
+        ignore_eos: Go on past the model's own end tokens. `stop` and `stop_token_ids` still end it.
+
+    Raises:
+        InvalidOptionError: A value is out of its range.
+        TypeError: A value is of the wrong type, or the option does not exist.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] | None = field(default=None, hash=False)
+    stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    ignore_eos: bool = False
+
+    if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
+
+        def __new__(cls, *_args: object, **options: object) -> Self:
+            """Says what was meant by a keyword that isn't known."""
+            check_keywords(cls.__name__, options, _GENERATION_OPTIONS)
+            return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {
+            name: span.check(name, getattr(self, name)) for name, span in _RANGES.items()
+        }
+        checked["logit_bias"] = logit_biases(self.logit_bias)
+        checked["stop"] = stop_texts(self.stop)
+        checked["stop_token_ids"] = tuple(token_ids(self.stop_token_ids, "stop_token_ids"))
+        checked["ignore_eos"] = as_bool(self.ignore_eos, "ignore_eos")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def tutorial(cls, **options: Unpack[GenerationOptions]) -> Self:
+        """The settings of the Candle tutorial: up to 100 tokens, temperature 1.0, repetition penalty 1.2 over 64.
+
+        Args:
+            **options: Other settings for some of the options.
+
+        Returns:
+            The configuration.
+        """
+        tutorial = cls(max_tokens=100, temperature=1.0, repetition_penalty=1.2, repeat_last_n=64)
+        return tutorial.replace(**options)
+
+    @classmethod
+    def greedy(cls, **options: Unpack[GenerationOptions]) -> Self:
+        """Takes the likeliest token each time.
+
+        Args:
+            **options: Settings for other options.
+
+        Returns:
+            The configuration.
+        """
+        return cls(temperature=0.0).replace(**options)
+
+    def replace(self, **options: Unpack[GenerationOptions]) -> Self:
+        """The same configuration with some options changed.
+
+        Args:
+            **options: The options to change.
+
+        Returns:
+            A new configuration.
+
+        Raises:
+            InvalidOptionError: A value is out of its range.
+            TypeError: A value is of the wrong type, or the option does not exist.
+        """
+        check_keywords("replace", options, _GENERATION_OPTIONS)
+        return replace(self, **options)
+
+
+_GENERATION_OPTIONS = tuple(GenerationOptions.__annotations__)
+
+
+def generation_config(
+    function: str,
+    config: GenerationConfig | None,
+    options: GenerationOptions,
+) -> GenerationConfig:
+    """The configuration of a call: its ``config``, with its keywords on top.
+
+    Args:
+        function: What was called, for the message.
+        config: The configuration, or None for the defaults.
+        options: The keywords.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InvalidOptionError: A value is out of its range.
+        TypeError: A value is of the wrong type, or the option does not exist.
+    """
+    check_keywords(function, options, (*_GENERATION_OPTIONS, "config"))
+    if config is None:
+        return GenerationConfig(**options)
+    if not isinstance(config, GenerationConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"config must be a GenerationConfig, got {type(config).__name__}")
+    return config.replace(**options) if options else config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """How to open a session.
+
+    Attributes:
+        n_ctx: The length of the context in tokens: the prompt and what is generated. None: 4096, or the model's
+            own if that is shorter. The cache grows with use; a long context costs memory only when it is filled.
+        kv_dtype: The number format of the key-value cache: "f16", or "f32", which takes twice the memory.
+        n_threads: How many threads compute. None: what there is. With the "candle" executor the number is fixed
+            for the process by the environment variable RAYON_NUM_THREADS, and only that number is accepted.
+
+    Raises:
+        InvalidOptionError: A value is out of its range.
+        TypeError: A value is of the wrong type, or the option does not exist.
+    """
+
+    n_ctx: int | None = None
+    kv_dtype: "KvDtype" = "f16"
+    n_threads: int | None = None
+
+    if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
+
+        def __new__(cls, *_args: object, **options: object) -> Self:
+            """Says what was meant by a keyword that isn't known."""
+            check_keywords(cls.__name__, options, _SESSION_OPTIONS)
+            return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        for name in ("n_ctx", "n_threads"):
+            value = Range(int, 1, COUNT_MAX, optional=True).check(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+        one_of(self.kv_dtype, "kv_dtype", ("f16", "f32"))
+
+    def replace(self, **options: Any) -> Self:
+        """The same configuration with some options changed.
+
+        Args:
+            **options: The options to change.
+
+        Returns:
+            A new configuration.
+
+        Raises:
+            InvalidOptionError: A value is out of its range.
+            TypeError: A value is of the wrong type, or the option does not exist.
+        """
+        check_keywords("replace", options, _SESSION_OPTIONS)
+        return replace(self, **options)
+
+
+_SESSION_OPTIONS = tuple(option.name for option in fields(SessionConfig))

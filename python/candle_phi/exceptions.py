@@ -1,0 +1,105 @@
+"""The exceptions of candle-phi.
+
+Every one is a `Phi3Error`, and where a built-in exception fits it is that too, so
+``except FileNotFoundError`` and ``except ValueError`` work as one expects:
+
+    Phi3Error
+    ├── ModelLoadError
+    │   ├── ModelNotFoundError     (FileNotFoundError)
+    │   ├── InvalidModelError      (ValueError)
+    │   └── UnsupportedModelError
+    ├── DeviceError                (RuntimeError)
+    ├── InvalidOptionError         (ValueError)
+    ├── ContextLengthError         (ValueError)
+    ├── SessionClosedError         (RuntimeError)
+    ├── SessionBusyError           (RuntimeError)
+    ├── InferenceError             (RuntimeError)
+    └── DownloadError              (OSError)
+
+An argument of the wrong type, or an unknown keyword, is Python's own `TypeError`. Ctrl-C is
+`KeyboardInterrupt`, and leaves the session usable.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+__all__ = [
+    "ContextLengthError",
+    "DeviceError",
+    "DownloadError",
+    "InferenceError",
+    "InvalidModelError",
+    "InvalidOptionError",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "Phi3Error",
+    "SessionBusyError",
+    "SessionClosedError",
+    "UnsupportedModelError",
+]
+
+
+class Phi3Error(Exception):
+    """The base of everything that candle-phi raises on its own account."""
+
+
+class ModelLoadError(Phi3Error):
+    """A model could not be loaded."""
+
+
+class ModelNotFoundError(ModelLoadError, FileNotFoundError):
+    """There is no model file at the path, no model of that name, or it isn't in the cache."""
+
+
+class InvalidModelError(ModelLoadError, ValueError):
+    """The file is damaged, cut short, contradicts itself, or is no GGUF file at all."""
+
+
+class UnsupportedModelError(ModelLoadError):
+    """The file is sound, but of an architecture, tensor type or tokenizer that is not supported."""
+
+
+class DeviceError(Phi3Error, RuntimeError):
+    """The device does not exist, was not compiled in, or failed."""
+
+
+class InvalidOptionError(Phi3Error, ValueError):
+    """An option or an argument is out of its range."""
+
+
+class ContextLengthError(Phi3Error, ValueError):
+    """The prompt does not fit into the context.
+
+    Attributes:
+        prompt_tokens: How many tokens the prompt has.
+        context_length: How many tokens the session's context holds.
+    """
+
+    prompt_tokens: int
+    context_length: int
+
+    def __init__(self, message: str, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(message)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        message = str(self)
+        return partial(type(self), message, self.prompt_tokens, self.context_length), ()
+
+
+class SessionClosedError(Phi3Error, RuntimeError):
+    """The session was closed."""
+
+
+class SessionBusyError(Phi3Error, RuntimeError):
+    """The session is at work: another thread uses it, or a stream of it is neither at its end nor closed."""
+
+
+class InferenceError(Phi3Error, RuntimeError):
+    """The computation failed."""
+
+
+class DownloadError(Phi3Error, OSError):
+    """A download failed, or offline mode forbids it."""

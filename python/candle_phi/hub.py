@@ -1,0 +1,168 @@
+"""Models on the Hugging Face hub, and in its cache on this machine."""
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from candle_phi import _checks, _convert, _native
+from candle_phi.types import CachedModel, NamedModel, Progress
+
+__all__ = ["cached_models", "download", "named_models", "remove_cached"]
+
+# The keywords of `download`, for the messages of functions that pass them on.
+OPTIONS = (
+    "filename",
+    "quantization",
+    "revision",
+    "cache_dir",
+    "token",
+    "local_files_only",
+    "progress",
+)
+
+
+@_checks.suggests_keywords
+def download(
+    name_or_repo: str,
+    filename: str | None = None,
+    *,
+    quantization: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    progress: bool | Callable[[Progress], object] | None = None,
+) -> Path:
+    """Fetches a model into the cache, or finds it there.
+
+    A download that was interrupted goes on where it stopped. The file is whole or absent, never half.
+
+    Args:
+        name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
+        filename: The file in the repository; needed for one without a short name.
+        quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+        revision: The branch, tag or commit. None: "main".
+        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
+        local_files_only: Use the cache only, and open no connection.
+        progress: What to tell how far it is: a function, which is called on this thread and ends the download with
+            what it raises; True for a bar on stderr; False for nothing; None for a bar if stderr is a terminal.
+
+    Returns:
+        The path of the GGUF file.
+
+    Raises:
+        DownloadError: The download failed, or offline mode forbids it.
+        ModelNotFoundError: There is no such model or file.
+        InvalidOptionError: An option is out of its range.
+        TypeError: An argument is of the wrong type, or the option does not exist.
+    """
+    text = _checks.optional_text
+    with _listener(progress) as listener:
+        model_path, _tokenizer_path = _native.download(
+            _checks.as_text(name_or_repo, "name_or_repo"),
+            filename=text(filename, "filename"),
+            quantization=text(quantization, "quantization"),
+            revision=text(revision, "revision"),
+            cache_dir=_cache_dir(cache_dir),
+            token=text(token, "token"),
+            local_files_only=_checks.as_bool(local_files_only, "local_files_only"),
+            progress=listener,
+        )
+    return Path(model_path)
+
+
+def named_models() -> list[NamedModel]:
+    """The models that have a short name.
+
+    Returns:
+        All of them.
+    """
+    return [_convert.named_model(model) for model in _native.named_models()]
+
+
+def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[CachedModel]:
+    """The GGUF files in the cache.
+
+    Args:
+        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+
+    Returns:
+        All of them; none if there is no cache.
+
+    Raises:
+        DownloadError: The cache cannot be read.
+        TypeError: It is no path.
+    """
+    return [_convert.cached_model(model) for model in _native.cached_models(_cache_dir(cache_dir))]
+
+
+def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
+    """Removes a repository's model files from the cache.
+
+    Args:
+        repo: The repository, "owner/name".
+        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+
+    Returns:
+        How many bytes that freed.
+
+    Raises:
+        ModelNotFoundError: The cache doesn't have it.
+        DownloadError: The files cannot be removed.
+        InvalidOptionError: It is not the name of a repository.
+        TypeError: An argument is of the wrong type.
+    """
+    return _native.remove_cached(_checks.as_text(repo, "repo"), _cache_dir(cache_dir))
+
+
+def _cache_dir(cache_dir: object) -> str | None:
+    return None if cache_dir is None else _checks.as_path(cache_dir, "cache_dir")
+
+
+@contextmanager
+def _listener(progress: object) -> Generator[Callable[[_native.Progress], object] | None, None, None]:
+    """What the native module tells how far the download is."""
+    if callable(progress):
+        yield lambda native: progress(_convert.progress(native))
+        return
+    if progress is not None:
+        _checks.as_bool(progress, "progress, where it isn't a function,")
+    if progress or (progress is None and _is_terminal(sys.stderr)):
+        with _bars() as update:
+            yield lambda native: update(_convert.progress(native))
+        return
+    yield None
+
+
+def _is_terminal(stream: object) -> bool:
+    isatty = getattr(stream, "isatty", None)  # sys.stderr is None in a program without a console
+    return bool(isatty and isatty())
+
+
+@contextmanager
+def _bars() -> Generator[Callable[[Progress], None], None, None]:
+    """A progress bar for each file on stderr."""
+    # Imported when a bar is drawn: it takes longer than all the rest of the package.
+    from rich import progress as rich  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.DownloadColumn(),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    tasks: dict[str, rich.TaskID] = {}
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def update(progress: Progress) -> None:
+            task = tasks.get(progress.file)
+            if task is None:
+                task = tasks[progress.file] = bars.add_task(progress.file)
+            bars.update(task, completed=progress.bytes_done, total=progress.bytes_total)
+
+        yield update

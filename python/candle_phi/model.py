@@ -1,0 +1,295 @@
+"""A model, which any number of sessions and threads can share."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self, Unpack
+
+from candle_phi import _checks, _convert, _native, hub
+from candle_phi.config import Executor, LoadOptions
+from candle_phi.exceptions import InvalidOptionError
+from candle_phi.types import Message, MessageLike, ModelInfo, Progress
+
+__all__ = ["Phi3Model", "inspect_model"]
+
+_DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
+
+
+class Phi3Model:
+    """The weights, the tokenizer and the chat format of a GGUF file.
+
+    A model is immutable. Sessions on any thread share it, and its memory is freed with the last of them.
+
+    Args:
+        path: The GGUF file.
+        device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
+            compiled in and are there.
+        executor: What computes: "candle" is Candle's own operations, "auto" the best there is.
+        mmap: Map the file, so that loading is quick and processes share its memory. Such a file must not be
+            changed or cut short while it is in use; with False it is read into memory.
+        tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
+        rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
+            tokenizers of July 2024 and later. A GGUF file does not say. False is for files of April 2024.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        InvalidModelError: The file is damaged, cut short, or no GGUF file.
+        UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
+        DeviceError: The device does not exist or was not compiled in.
+        InvalidOptionError: An option is out of its range.
+        TypeError: An argument is of the wrong type, or the option does not exist.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_info")
+
+    @_checks.suggests_keywords
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        executor: Executor = "auto",
+        mmap: bool = True,
+        tokenizer: str | os.PathLike[str] | None = None,
+        rstrip_control_tokens: bool = True,
+    ) -> None:
+        if _checks.one_of(executor, "executor", ("auto", "kernels", "candle")) == "kernels":
+            raise InvalidOptionError("executor='kernels' is not in this version yet; use 'auto' or 'candle'")
+        self._engine = _native.Model(
+            _checks.as_path(path, "path"),
+            device=_checks.as_text(device, "device"),
+            mmap=_checks.as_bool(mmap, "mmap"),
+            tokenizer=None if tokenizer is None else _checks.as_path(tokenizer, "tokenizer"),
+            rstrip_control_tokens=_checks.as_bool(rstrip_control_tokens, "rstrip_control_tokens"),
+        )
+        self._info = _convert.model_info(self._engine.info)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_repo: str,
+        filename: str | None = None,
+        *,
+        quantization: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        progress: bool | Callable[[Progress], object] | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Self:
+        """Loads a model from the hub, or from its cache.
+
+        Args:
+            name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
+            filename: The file in the repository; needed for one without a short name.
+            quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+            revision: The branch, tag or commit. None: "main".
+            cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+            token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
+            local_files_only: Use the cache only, and open no connection.
+            progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
+                None for a bar if stderr is a terminal.
+            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens.
+
+        Returns:
+            The model.
+
+        Raises:
+            DownloadError: The download failed, or offline mode forbids it.
+            ModelNotFoundError: The hub has no such model or file.
+            ModelLoadError: The file cannot be loaded.
+            InvalidOptionError: An option is out of its range.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))
+        path = hub.download(
+            name_or_repo,
+            filename,
+            quantization=quantization,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            progress=progress,
+        )
+        return cls(path, **options)
+
+    @classmethod
+    def demo(cls, **options: Unpack[LoadOptions]) -> Self:
+        """Loads the embedded model: a toy that shows the machinery, without a download.
+
+        Args:
+            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens.
+
+        Returns:
+            The model.
+
+        Raises:
+            DeviceError: The device does not exist or was not compiled in.
+            InvalidOptionError: An option is out of its range.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        _checks.check_keywords("demo", options, LoadOptions.__annotations__)
+        return cls(_DEMO, **options)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the file says about itself."""
+        return self._info
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._engine.path)
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as "cpu" or "cuda:0"."""
+        return self._engine.device
+
+    def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """Text to token ids.
+
+        Args:
+            text: The text.
+            add_bos: Put the token for the beginning of a text first, unless it is there.
+            parse_special: Read "<|user|>" and the like as control tokens; otherwise they are plain text.
+
+        Returns:
+            The token ids.
+
+        Raises:
+            InvalidOptionError: The text has a lone surrogate.
+            TypeError: It is no text.
+        """
+        return self._engine.encode(
+            _checks.as_text(text, "text"),
+            _checks.as_bool(add_bos, "add_bos"),
+            _checks.as_bool(parse_special, "parse_special"),
+        )
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """Token ids to text.
+
+        Args:
+            tokens: The token ids.
+            skip_special: Leave control tokens out.
+
+        Returns:
+            The text. Bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            InvalidOptionError: A number is not the id of a token.
+            TypeError: They are no token ids.
+        """
+        return self._engine.decode(
+            _checks.token_ids(tokens, "tokens", self._engine.vocabulary_size),
+            _checks.as_bool(skip_special, "skip_special"),
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has.
+
+        Args:
+            text: The text. Control tokens in it are plain text.
+
+        Returns:
+            The number of tokens.
+
+        Raises:
+            InvalidOptionError: The text has a lone surrogate.
+            TypeError: It is no text.
+        """
+        return len(self.tokenize(text))
+
+    def render_chat(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> str:
+        """The text of the prompt that messages make, for people to read.
+
+        The model reads `render_chat_tokens`: where a message's content has the text of a control token in it, only
+        those tell the two apart.
+
+        Args:
+            messages: The messages.
+            add_generation_prompt: End with the beginning of the assistant's turn.
+            continue_final_message: Leave the last message open, so that the model continues it. Excludes
+                `add_generation_prompt`, which then must be False.
+
+        Returns:
+            The prompt.
+
+        Raises:
+            UnsupportedModelError: The model has no chat format that is known.
+            InvalidOptionError: The messages are none, or in an order that the format doesn't have.
+            TypeError: They are no messages.
+        """
+        return self._engine.render_chat(
+            _messages(messages),
+            _checks.as_bool(add_generation_prompt, "add_generation_prompt"),
+            _checks.as_bool(continue_final_message, "continue_final_message"),
+        )
+
+    def render_chat_tokens(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> list[int]:
+        """The token ids of the prompt that messages make. Their contents never become control tokens.
+
+        Args:
+            messages: The messages.
+            add_generation_prompt: End with the beginning of the assistant's turn.
+            continue_final_message: Leave the last message open, so that the model continues it. Excludes
+                `add_generation_prompt`, which then must be False.
+
+        Returns:
+            The token ids.
+
+        Raises:
+            UnsupportedModelError: The model has no chat format that is known.
+            InvalidOptionError: The messages are none, or in an order that the format doesn't have.
+            TypeError: They are no messages.
+        """
+        return self._engine.encode_chat(
+            _messages(messages),
+            _checks.as_bool(add_generation_prompt, "add_generation_prompt"),
+            _checks.as_bool(continue_final_message, "continue_final_message"),
+        )
+
+    def __repr__(self) -> str:
+        info = self._info
+        return (
+            f"<Phi3Model {str(self.path)!r} {info.architecture} {info.quantization} "
+            f"{info.parameter_count:,} parameters on {self.device}>"
+        )
+
+
+def _messages(messages: object) -> list[Message]:
+    return _checks.each(messages, "messages", Message.of)
+
+
+def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
+    """What a model file says about itself, read without its weights.
+
+    Args:
+        path: The GGUF file.
+
+    Returns:
+        The facts.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        InvalidModelError: The file is damaged, cut short, or no GGUF file.
+        UnsupportedModelError: The file is of an architecture that is not supported.
+        InvalidOptionError: The path is empty.
+        TypeError: It is no path.
+    """
+    return _convert.model_info(_native.inspect(_checks.as_path(path, "path")))

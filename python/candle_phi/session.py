@@ -1,0 +1,505 @@
+"""A conversation with a model: the class that most programs use."""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack, cast
+
+from candle_phi import _checks, _convert, _native, hub
+from candle_phi.config import (
+    Executor,
+    GenerationConfig,
+    GenerationOptions,
+    LoadOptions,
+    SessionConfig,
+    SessionOptions,
+    generation_config,
+)
+from candle_phi.exceptions import InvalidOptionError, SessionClosedError
+from candle_phi.model import Phi3Model
+from candle_phi.stream import TokenStream
+from candle_phi.types import Completion, KvDtype, Message, MessageLike, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Phi3Session"]
+
+
+class Phi3Session:
+    """One conversation with a Phi model: its context, and what was said.
+
+    A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
+    Threads work side by side with a session each, on one shared model. While a session computes, other Python
+    threads go on; Ctrl-C stops it, raises `KeyboardInterrupt` and leaves it usable. Every method of a closed
+    session raises `SessionClosedError`.
+
+    Args:
+        path: The GGUF file of the model. Or give ``model``.
+        model: A model to share with other sessions; then the options for loading one make no sense.
+        config: The options of the session, `n_ctx`, `kv_dtype` and `n_threads`, as one value.
+        n_ctx: The length of the context in tokens; see `SessionConfig`.
+        kv_dtype: The number format of the key-value cache, "f16" or "f32"; see `SessionConfig`.
+        n_threads: How many threads compute; see `SessionConfig`.
+        device: Where to compute; see `Phi3Model`.
+        executor: What computes; see `Phi3Model`.
+        mmap: Map the file, or read it into memory; see `Phi3Model`.
+        tokenizer: A tokenizer.json to use in place of the vocabulary in the file; see `Phi3Model`.
+        rstrip_control_tokens: Whether control tokens swallow the white space behind them; see `Phi3Model`.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        InvalidModelError: The file is damaged, cut short, or no GGUF file.
+        UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
+        DeviceError: The device does not exist or was not compiled in.
+        InvalidOptionError: An option is out of its range.
+        TypeError: An argument is of the wrong type, or the option does not exist.
+    """
+
+    __slots__ = ("__weakref__", "_config", "_engine", "_model")
+
+    @_checks.suggests_keywords
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        model: Phi3Model | None = None,
+        config: SessionConfig | None = None,
+        n_ctx: int | None = None,
+        kv_dtype: KvDtype | None = None,
+        n_threads: int | None = None,
+        device: str = "auto",
+        executor: Executor = "auto",
+        mmap: bool = True,
+        tokenizer: str | os.PathLike[str] | None = None,
+        rstrip_control_tokens: bool = True,
+    ) -> None:
+        self._config = _session_config(config, n_ctx=n_ctx, kv_dtype=kv_dtype, n_threads=n_threads)
+        loading = LoadOptions(
+            device=device,
+            executor=executor,
+            mmap=mmap,
+            tokenizer=tokenizer,
+            rstrip_control_tokens=rstrip_control_tokens,
+        )
+        self._model = _model(path, model, loading)
+        self._engine = _native.Session(
+            self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            n_ctx=self._config.n_ctx,
+            kv_dtype=self._config.kv_dtype,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_repo: str,
+        filename: str | None = None,
+        *,
+        quantization: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        progress: bool | Callable[[Progress], object] | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> Self:
+        """Opens a session on a model from the hub, or from its cache.
+
+        Args:
+            name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
+            filename: The file in the repository; needed for one without a short name.
+            quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+            revision: The branch, tag or commit. None: "main".
+            cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+            token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
+            local_files_only: Use the cache only, and open no connection.
+            progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
+                None for a bar if stderr is a terminal.
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, config, device, executor, mmap,
+                tokenizer, rstrip_control_tokens.
+
+        Returns:
+            The session.
+
+        Raises:
+            DownloadError: The download failed, or offline mode forbids it.
+            ModelNotFoundError: The hub has no such model or file.
+            ModelLoadError: The file cannot be loaded.
+            InvalidOptionError: An option is out of its range.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
+        path = hub.download(
+            name_or_repo,
+            filename,
+            quantization=quantization,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            progress=progress,
+        )
+        return cls(path, **options)
+
+    @classmethod
+    def demo(cls, **options: Unpack[SessionOptions]) -> Self:
+        """Opens a session on the embedded model: a toy that shows the machinery, without a download.
+
+        Args:
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, config, device, executor, mmap,
+                tokenizer, rstrip_control_tokens.
+
+        Returns:
+            The session.
+
+        Raises:
+            DeviceError: The device does not exist or was not compiled in.
+            InvalidOptionError: An option is out of its range.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        _checks.check_keywords("demo", options, _OPTIONS)
+        loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
+        own = {name: value for name, value in options.items() if name not in loading}
+        return cls(model=Phi3Model.demo(**cast("LoadOptions", loading)), **cast("SessionOptions", own))
+
+    @property
+    def model(self) -> Phi3Model:
+        """The model, which other sessions can share."""
+        return self._model
+
+    @property
+    def config(self) -> SessionConfig:
+        """The options of this session."""
+        return self._config
+
+    @property
+    def n_ctx(self) -> int:
+        """The length of the context in tokens: the prompt and what is generated."""
+        return self._engine.n_ctx
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as "cpu" or "cuda:0"."""
+        return self._model.device
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads compute."""
+        return _native.thread_count()
+
+    @property
+    def isa(self) -> str:
+        """The processor's instructions that the fastest loops use, such as "avx2"."""
+        return _native.instruction_set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._engine.closed
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Completion:
+        """Continues a raw prompt, and returns when all is generated.
+
+        Control tokens in a text count: "<|user|>" is the token. The token for the beginning of a text is put
+        first, if the model wants it and it isn't there. The session's conversation stays out of it; what the
+        prompt has in common with the last call's is not computed again.
+
+        Args:
+            prompt: The text, or token ids, which are taken as they are.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The completion. Its text is what was generated, without the prompt.
+
+        Raises:
+            ContextLengthError: The prompt is longer than the context.
+            InvalidOptionError: An option is out of its range, or a number in the prompt is no token.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed, before or meanwhile.
+            InferenceError: The computation failed.
+            DeviceError: The device failed.
+        """
+        config = generation_config("generate", config, options)
+        return _convert.completion(self._engine.start(self._prompt(prompt), config).run())
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> TokenStream:
+        """Continues a raw prompt, chunk by chunk.
+
+        Args:
+            prompt: The text, or token ids, as in `generate`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The stream of chunks. The session is busy until it came to its end, is closed or given up.
+
+        Raises:
+            ContextLengthError: The prompt is longer than the context.
+            InvalidOptionError: An option is out of its range, or a number in the prompt is no token.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+        """
+        config = generation_config("stream", config, options)
+        return TokenStream(self._engine.start(self._prompt(prompt), config))
+
+    def chat(
+        self,
+        messages: str | Sequence[MessageLike],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Completion:
+        """Says something to the model, and returns its whole answer.
+
+        The model's chat format is put around it. Control tokens in a message are plain text. Message and answer
+        become part of the conversation; if the call fails, is cancelled or interrupted, neither does.
+
+        Args:
+            messages: A text: what the user says next in this conversation. Or the messages of a whole
+                conversation, in place of this one: `Message` objects, or mappings with "role" and "content". What
+                the two have in common is not computed again.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UnsupportedModelError: The model has no chat format that is known.
+            ContextLengthError: The conversation is longer than the context.
+            InvalidOptionError: An option is out of its range, or the messages are none.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed, before or meanwhile.
+            InferenceError: The computation failed.
+            DeviceError: The device failed.
+        """
+        return _convert.completion(self._start_chat("chat", messages, config, options).run())
+
+    def chat_stream(
+        self,
+        messages: str | Sequence[MessageLike],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> TokenStream:
+        """Says something to the model, and returns its answer chunk by chunk.
+
+        Args:
+            messages: What to say, as in `chat`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The stream of chunks. Message and answer become part of the conversation when it came to its end; a
+            stream that was left, cancelled or interrupted before is taken back.
+
+        Raises:
+            UnsupportedModelError: The model has no chat format that is known.
+            ContextLengthError: The conversation is longer than the context.
+            InvalidOptionError: An option is out of its range, or the messages are none.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+        """
+        return TokenStream(self._start_chat("chat_stream", messages, config, options))
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """How likely the model finds a text, token by token.
+
+        Args:
+            tokens: The token ids; `tokenize` makes them of a text.
+
+        Returns:
+            The log-probability (natural logarithm) of each token but the first, given all before it.
+
+        Raises:
+            ContextLengthError: There are more tokens than the context holds.
+            InvalidOptionError: There are none, or a number is no token.
+            TypeError: They are no token ids.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed, before or meanwhile.
+            InferenceError: The computation failed.
+            DeviceError: The device failed.
+        """
+        return self._engine.score(self._token_ids(tokens, "tokens"))
+
+    def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
+        """The model's own numbers for the next token, before any sampling option.
+
+        Args:
+            tokens: The token ids before it; `tokenize` makes them of a text.
+
+        Returns:
+            An array of the vocabulary's size. Where numpy is not installed, a memoryview of format "f" that has
+            the same numbers.
+
+        Raises:
+            ContextLengthError: There are more tokens than the context holds.
+            InvalidOptionError: There are none, or a number is no token.
+            TypeError: They are no token ids.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed, before or meanwhile.
+            InferenceError: The computation failed.
+            DeviceError: The device failed.
+        """
+        buffer = self._engine.logits(self._token_ids(tokens, "tokens"))
+        try:
+            import numpy as np  # noqa: PLC0415 # not needed for anything else
+        except ImportError:
+            return cast("npt.NDArray[np.float32]", memoryview(buffer).cast("f"))
+        return np.frombuffer(buffer, dtype=np.float32)
+
+    def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """Text to token ids, as `Phi3Model.tokenize`."""
+        return self._open_model().tokenize(text, add_bos=add_bos, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """Token ids to text, as `Phi3Model.detokenize`."""
+        return self._open_model().detokenize(tokens, skip_special=skip_special)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, as `Phi3Model.count_tokens`."""
+        return self._open_model().count_tokens(text)
+
+    def render_chat(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> str:
+        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`."""
+        return self._open_model().render_chat(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+
+    def render_chat_tokens(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> list[int]:
+        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`."""
+        return self._open_model().render_chat_tokens(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+
+    def reset(self) -> None:
+        """Forgets the conversation and frees the context's memory. A stream that is open ends.
+
+        Raises:
+            SessionBusyError: Another thread computes in this session.
+            SessionClosedError: The session was closed.
+        """
+        self._engine.reset()
+
+    def close(self) -> None:
+        """Stops what is under way, in any thread, and frees the context's memory; a second time does nothing.
+
+        The model's memory is freed when nothing uses the model any more.
+        """
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"n_ctx={self.n_ctx} kv_dtype={self._config.kv_dtype!r}"
+        return f"<Phi3Session {state} on {self._model!r}>"
+
+    def _open_model(self) -> Phi3Model:
+        if self.closed:
+            raise SessionClosedError("the session is closed; open a new one, on the same model if you like")
+        return self._model
+
+    def _prompt(self, prompt: object) -> list[int]:
+        if not isinstance(prompt, str):
+            return self._token_ids(prompt, "prompt")
+        text = _checks.as_text(prompt, "prompt")
+        model = self._model._engine  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        return model.encode(text, model.add_bos, parse_special=True)
+
+    def _token_ids(self, tokens: object, name: str) -> list[int]:
+        return _checks.token_ids(tokens, name, self._model.info.vocabulary_size)
+
+    def _start_chat(
+        self,
+        function: str,
+        messages: object,
+        config: GenerationConfig | None,
+        options: GenerationOptions,
+    ) -> _native.Generation:
+        config = generation_config(function, config, options)
+        if isinstance(messages, str):
+            turn = [Message.user(_checks.as_text(messages, "messages"))]
+            return self._engine.start_chat(turn, replace=False, config=config)
+        conversation = _checks.each(messages, "messages", Message.of)
+        return self._engine.start_chat(conversation, replace=True, config=config)
+
+
+_OPTIONS = tuple(SessionOptions.__annotations__)
+
+
+def _session_config(config: SessionConfig | None, **options: object) -> SessionConfig:
+    given = {name: value for name, value in options.items() if value is not None}
+    if config is None:
+        config = SessionConfig()
+    elif not isinstance(config, SessionConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"config must be a SessionConfig, got {type(config).__name__}")
+    config = config.replace(**given)
+    threads = _native.thread_count()
+    if config.n_threads not in (None, threads):
+        raise InvalidOptionError(
+            f"n_threads must be {threads} or None, got {config.n_threads}: Candle's executor takes its number of "
+            "threads once for the process, from the environment variable RAYON_NUM_THREADS; set that before the "
+            "program starts",
+        )
+    return config
+
+
+def _model(path: str | os.PathLike[str] | None, model: Phi3Model | None, loading: LoadOptions) -> Phi3Model:
+    if model is None:
+        if path is None:
+            raise TypeError(
+                "Phi3Session() needs the path of a GGUF file or a model; Phi3Session.from_pretrained() takes one "
+                "from the hub, Phi3Session.demo() the embedded one",
+            )
+        return Phi3Model(path, **loading)
+    if path is not None:
+        raise TypeError("Phi3Session() takes a path or a model, not both")
+    if not isinstance(model, Phi3Model):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"model must be a Phi3Model, got {type(model).__name__}")
+    parameters = inspect.signature(Phi3Model).parameters
+    set_here = sorted(name for name, value in loading.items() if value != parameters[name].default)
+    if set_here:
+        raise TypeError(
+            f"{', '.join(set_here)} is for loading a model, and this one is loaded: give it to Phi3Model()"
+        )
+    return model

@@ -1,0 +1,76 @@
+"""The stream of a generation: an iterator of chunks that can be stopped."""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from candle_phi import _convert, _native
+from candle_phi.types import Chunk, Completion
+
+__all__ = ["TokenStream"]
+
+
+class TokenStream(Iterator[Chunk]):
+    """The chunks of a generation, as they come.
+
+    The work is done in ``next()``: nothing is computed until the stream is read, and nothing more once it is left.
+    A stream that is neither at its end nor closed keeps its session busy; leaving the ``for`` loop frees it, if
+    nothing else refers to the stream, and ``with`` frees it for certain:
+
+        with session.stream(prompt) as stream:
+            for chunk in stream:
+                print(chunk, end="", flush=True)
+        print(stream.result.usage)
+
+    The chunks' texts, joined, are the completion's text. A chat turn counts as said when its stream came to its
+    end, and is taken back when the stream was left, cancelled or interrupted before.
+
+    ``next()`` raises `KeyboardInterrupt` on Ctrl-C, which ends the stream and leaves the session usable,
+    `SessionClosedError` if the session was closed, `SessionBusyError` if another thread is in ``next()``, and
+    `InferenceError` or `DeviceError` if the computation failed.
+    """
+
+    __slots__ = ("__weakref__", "_generation")
+
+    def __init__(self, generation: _native.Generation) -> None:
+        self._generation = generation
+
+    def __next__(self) -> Chunk:
+        chunk = self._generation.step()
+        if chunk is None:
+            raise StopIteration
+        return _convert.chunk(chunk)
+
+    def cancel(self) -> None:
+        """Ends the stream, from any thread: its next chunk is the last, and its `finish_reason` "cancelled".
+
+        A prompt that is being read is left in the middle. The session stays usable.
+        """
+        self._generation.cancel()
+
+    def close(self) -> None:
+        """Ends the stream and frees the session for other calls; a second time does nothing."""
+        self._generation.close()
+
+    @property
+    def result(self) -> Completion:
+        """The completion: all of it after the stream's end, before that what there is so far.
+
+        While another thread is in ``next()``, this waits for it.
+        """
+        return _convert.completion(self._generation.completion())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "at its end" if self._generation.finished else "open"
+        return f"<TokenStream {state}>"

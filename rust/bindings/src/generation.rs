@@ -1,0 +1,122 @@
+//! A generation under way.
+
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use candle_phi_engine as engine;
+use candle_phi_engine::{CancelToken, Error, ErrorKind, Result};
+use pyo3::prelude::*;
+
+use crate::completion::{Chunk, Completion};
+use crate::runtime;
+use crate::session::SharedSession;
+
+/// A generation under way.
+#[pyclass(frozen, module = "candle_phi._native")]
+pub(crate) struct Generation {
+    session: Arc<SharedSession>,
+    state: Mutex<State>,
+    cancel: CancelToken,
+}
+
+/// While the engine's generation lives and has not ended, its session is busy.
+enum State {
+    Running(Box<engine::Generation>),
+    Ended(Box<engine::Completion>),
+}
+
+#[pymethods]
+impl Generation {
+    /// Whether it is at its end.
+    #[getter]
+    fn finished(&self) -> bool {
+        matches!(self.state.try_lock().as_deref(), Ok(State::Ended(_)))
+    }
+
+    /// The next chunk, or None at the end.
+    fn step(&self, py: Python<'_>) -> PyResult<Option<Chunk>> {
+        let chunk = runtime::enter(py, &self.cancel, || self.advance())?;
+        Ok(chunk.map(Chunk::from))
+    }
+
+    /// All the rest, at once.
+    fn run(&self, py: Python<'_>) -> PyResult<Completion> {
+        runtime::enter(py, &self.cancel, || {
+            while self.advance()?.is_some() {}
+            Ok(self.so_far())
+        })
+    }
+
+    /// What there is so far.
+    fn completion(&self, py: Python<'_>) -> PyResult<Completion> {
+        runtime::enter_briefly(py, || Ok(self.so_far()))
+    }
+
+    /// Asks it to end, from any thread.
+    fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Ends it and frees the session.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.cancel.cancel();
+        runtime::enter_briefly(py, || {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).end();
+            Ok(())
+        })
+    }
+}
+
+impl Generation {
+    pub(crate) fn new(session: Arc<SharedSession>, generation: engine::Generation) -> Self {
+        Self { session, state: Mutex::new(State::Running(Box::new(generation))), cancel: CancelToken::new() }
+    }
+
+    /// One step of the engine. Any failure is the end; a cancelled generation ends without one.
+    fn advance(&self) -> Result<Option<engine::Chunk>> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::session_busy("another thread is reading this stream"));
+            }
+        };
+        let State::Running(generation) = &mut *state else {
+            return Ok(None);
+        };
+        let outcome = self.session.lend_to_generation(&self.cancel, |session| session.step(generation, &self.cancel));
+        match outcome {
+            Ok(chunk) => {
+                if generation.is_finished() {
+                    state.end();
+                }
+                Ok(chunk)
+            }
+            Err(error) => {
+                let held_back = state.end();
+                if error.kind() == ErrorKind::Cancelled { Ok(held_back) } else { Err(error) }
+            }
+        }
+    }
+
+    fn so_far(&self) -> Completion {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Running(generation) => Completion::from(generation.completion()),
+            State::Ended(completion) => Completion::from(&**completion),
+        }
+    }
+}
+
+impl State {
+    /// Lets go of the engine's generation, and returns the text that it held back, if it had not ended.
+    fn end(&mut self) -> Option<engine::Chunk> {
+        let Self::Running(generation) = self else {
+            return None;
+        };
+        let shown = generation.completion().text.len();
+        generation.cancel();
+        let completion = generation.completion().clone();
+        let text = completion.text.get(shown..).unwrap_or_default().to_owned();
+        *self = Self::Ended(Box::new(completion));
+        (!text.is_empty()).then_some(engine::Chunk { text, token_id: None, logprob: None })
+    }
+}

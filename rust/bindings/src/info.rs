@@ -1,0 +1,79 @@
+//! Facts: about a model file, and about the machine.
+
+use std::path::PathBuf;
+
+use candle_phi_engine as engine;
+use pyo3::prelude::*;
+
+use crate::runtime;
+
+/// What a model file says about itself.
+#[pyclass(frozen, get_all, module = "candle_phi._native")]
+pub(crate) struct ModelInfo {
+    name: Option<String>,
+    architecture: String,
+    parameter_count: u64,
+    quantization: String,
+    context_length: usize,
+    vocabulary_size: usize,
+    embedding_length: usize,
+    block_count: usize,
+    feed_forward_length: usize,
+    head_count: usize,
+    head_count_kv: usize,
+    head_dim: usize,
+    rope_dimension_count: usize,
+    rope_freq_base: f32,
+    sliding_window: Option<usize>,
+    tokenizer: Option<String>,
+    chat_format: Option<String>,
+    file_size_bytes: u64,
+    weights_bytes: u64,
+    kv_cache_bytes_per_token: u64,
+}
+
+impl From<&engine::ModelInfo> for ModelInfo {
+    fn from(info: &engine::ModelInfo) -> Self {
+        let config = &info.config;
+        Self {
+            name: info.name.clone(),
+            architecture: info.architecture.clone(),
+            parameter_count: info.parameter_count,
+            quantization: info.quantization.clone(),
+            context_length: config.context_length,
+            vocabulary_size: config.vocabulary_size,
+            embedding_length: config.embedding_length,
+            block_count: config.block_count,
+            feed_forward_length: config.feed_forward_length,
+            head_count: config.head_count,
+            head_count_kv: config.head_count_kv,
+            head_dim: config.head_dim,
+            rope_dimension_count: config.rope_dimension_count,
+            rope_freq_base: config.rope_freq_base,
+            sliding_window: config.sliding_window,
+            tokenizer: info.tokenizer.clone(),
+            chat_format: info.chat_format.clone(),
+            file_size_bytes: info.file_size_bytes,
+            weights_bytes: info.weights_bytes,
+            kv_cache_bytes_per_token: info.kv_cache_bytes(1, engine::KvDtype::F16),
+        }
+    }
+}
+
+/// Reads what a model file says about itself, without its weights.
+#[pyfunction]
+pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<ModelInfo> {
+    runtime::enter_briefly(py, || Ok(ModelInfo::from(&engine::ModelInfo::read(&path)?)))
+}
+
+/// How many threads compute.
+#[pyfunction]
+pub(crate) fn thread_count() -> usize {
+    engine::thread_count()
+}
+
+/// The processor's instructions that are used.
+#[pyfunction]
+pub(crate) fn instruction_set() -> &'static str {
+    engine::instruction_set()
+}

@@ -1,0 +1,49 @@
+//! The Python module `candle_phi._native`: conversion, and the one door into the engine. No decisions.
+//!
+//! The stub is `python/candle_phi/_native.pyi`; the public face is the Python package around it.
+
+mod completion;
+mod error;
+mod generation;
+mod hub;
+mod info;
+mod log;
+mod model;
+mod options;
+mod runtime;
+mod session;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::completion::{Chunk, Completion};
+    #[pymodule_export]
+    use crate::generation::Generation;
+    #[pymodule_export]
+    use crate::hub::{CachedModel, NamedModel, Progress, cached_models, download, named_models, remove_cached};
+    #[pymodule_export]
+    use crate::info::{ModelInfo, inspect, instruction_set, thread_count};
+    #[pymodule_export]
+    use crate::model::Model;
+    #[pymodule_export]
+    use crate::options::generation_defaults;
+    #[pymodule_export]
+    use crate::session::Session;
+
+    use pyo3::exceptions::PyRuntimeWarning;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::runtime::keep_panics_quiet();
+        crate::log::listen();
+        if cfg!(debug_assertions) {
+            let message = c"this is a debug build of candle-phi, some hundred times slower; build it with --release";
+            PyErr::warn(module.py(), &module.py().get_type::<PyRuntimeWarning>(), message, 1)?;
+        }
+        Ok(())
+    }
+}

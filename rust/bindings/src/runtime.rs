@@ -1,0 +1,166 @@
+//! The one door from Python into the engine.
+//!
+//! Whatever computes, reads or waits runs detached from the interpreter, so other Python threads go on. On the main
+//! thread, the only one on which Python handles signals, the work runs on a thread of its own, and the calling one
+//! looks for signals meanwhile: Ctrl-C cancels the work and raises `KeyboardInterrupt`. A panic is an `InferenceError`.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use candle_phi_engine::{CancelToken, Error, Result};
+use pyo3::prelude::*;
+
+use crate::error::exception;
+use crate::log;
+
+/// How often signals are looked for: far below what a person notices, far above what it costs.
+const POLL: Duration = Duration::from_millis(20);
+/// As much as the main thread has on Linux.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What the thread that works tells the one that waits.
+enum Report<T, E> {
+    Event(E),
+    Done(Result<T>),
+}
+
+/// What to do with an event; an exception cancels the work.
+type Listener<'a, E> = &'a mut (dyn FnMut(Python<'_>, E) -> PyResult<()> + Send);
+
+/// Runs work that may take long. Signals are handled meanwhile; one that raises sets `cancel`.
+pub(crate) fn enter<T: Send>(
+    py: Python<'_>,
+    cancel: &CancelToken,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> PyResult<T> {
+    if is_main_thread(py)? {
+        return supervise::<T, ()>(py, cancel, |_| work(), None);
+    }
+    enter_briefly(py, work)
+}
+
+/// Runs work that tells of events, which the calling thread passes on to Python.
+pub(crate) fn enter_listening<T: Send, E: Send>(
+    py: Python<'_>,
+    cancel: &CancelToken,
+    work: impl FnOnce(&mut (dyn FnMut(E) + Send)) -> Result<T> + Send,
+    listener: Listener<'_, E>,
+) -> PyResult<T> {
+    supervise(py, cancel, work, Some(listener))
+}
+
+/// Runs work that is done in no time, or that nobody could stop anyway, on the calling thread.
+pub(crate) fn enter_briefly<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    let outcome = py.detach(|| catch_panic(work).and_then(|outcome| outcome));
+    log::pass_on(py)?;
+    outcome.map_err(|error| exception(&error))
+}
+
+/// Runs work, and turns a panic into an error. What the work had borrowed may be in any state then.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| panic_error(payload.as_ref()))
+}
+
+/// Runs `work` on a thread of its own while this one handles signals and events.
+fn supervise<T: Send, E: Send>(
+    py: Python<'_>,
+    cancel: &CancelToken,
+    work: impl FnOnce(&mut (dyn FnMut(E) + Send)) -> Result<T> + Send,
+    listener: Option<Listener<'_, E>>,
+) -> PyResult<T> {
+    let (outcome, raised) = py.detach(|| {
+        thread::scope(|scope| {
+            let (sender, reports) = channel();
+            let worker = thread::Builder::new().name("candle-phi".to_owned()).stack_size(STACK_BYTES).spawn_scoped(
+                scope,
+                move || {
+                    // Nobody to hear a report is no reason to stop: the one who listened has set `cancel`.
+                    let mut tell = |event| drop(sender.send(Report::Event(event)));
+                    let outcome = catch_panic(|| work(&mut tell)).and_then(|outcome| outcome);
+                    drop(sender.send(Report::Done(outcome)));
+                },
+            );
+            match worker {
+                Ok(_joined_by_the_scope) => wait(&reports, cancel, listener),
+                Err(error) => (Err(Error::inference(format!("the system gives no more threads: {error}"))), None),
+            }
+        })
+    });
+    log::pass_on(py)?;
+    match raised {
+        Some(raised) => Err(raised),
+        None => outcome.map_err(|error| exception(&error)),
+    }
+}
+
+/// Waits for the end of the work; returns it with what a signal handler or the listener raised, which came first.
+fn wait<T, E>(
+    reports: &Receiver<Report<T, E>>,
+    cancel: &CancelToken,
+    mut listener: Option<Listener<'_, E>>,
+) -> (Result<T>, Option<PyErr>) {
+    let mut raised: Option<PyErr> = None;
+    loop {
+        let event = match reports.recv_timeout(POLL) {
+            Ok(Report::Done(outcome)) => return (outcome, raised),
+            Ok(Report::Event(event)) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return (Err(Error::inference("the work stopped")), raised),
+        };
+        if raised.is_some() {
+            continue;
+        }
+        let heard = Python::try_attach(|py| {
+            if let (Some(event), Some(listener)) = (event, listener.as_mut()) {
+                listener(py, event)?;
+            }
+            log::pass_on(py)?;
+            py.check_signals()
+        });
+        match heard {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                raised = Some(error);
+                cancel.cancel();
+            }
+            // The interpreter shuts down under a thread that it doesn't wait for.
+            None => cancel.cancel(),
+        }
+    }
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    let threading = py.import("threading")?;
+    let main = threading.call_method0("main_thread")?;
+    Ok(threading.call_method0("current_thread")?.is(&main))
+}
+
+/// Where the latest panic was; the payload that `catch_unwind` returns does not say.
+static PANICKED_AT: Mutex<String> = Mutex::new(String::new());
+
+/// Makes a panic report itself in the exception alone. The hook is this library's own, not the process's.
+pub(crate) fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+        let place = info.location().map_or_else(String::new, |location| {
+            let file = Path::new(location.file()).file_name().unwrap_or_default();
+            format!(" at {}:{}", file.display(), location.line())
+        });
+        *PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }));
+}
+
+fn panic_error(payload: &(dyn Any + Send)) -> Error {
+    let reason = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .and_then(|reason| reason.lines().next())
+        .unwrap_or("no reason given");
+    let place = PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    Error::inference(format!("internal error of the engine{place}: {reason}; please report it"))
+}

@@ -1,0 +1,216 @@
+//! A conversation with a model.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use candle_phi_engine as engine;
+use candle_phi_engine::{CancelToken, Error, ErrorKind, GenerationOptions, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
+
+use crate::generation::Generation;
+use crate::model::Model;
+use crate::options::{self, GenerationConfig, Message};
+use crate::runtime;
+
+/// How often a generation looks again whether another thread's call, which fails at once, has left the session.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// A conversation with a model: cache and history.
+#[pyclass(frozen, module = "candle_phi._native")]
+pub(crate) struct Session {
+    shared: Arc<SharedSession>,
+    n_ctx: usize,
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    #[pyo3(signature = (model, *, n_ctx, kv_dtype))]
+    fn new(py: Python<'_>, model: &Bound<'_, Model>, n_ctx: Option<usize>, kv_dtype: &str) -> PyResult<Self> {
+        let model = Arc::clone(&model.get().0);
+        runtime::enter_briefly(py, || {
+            let options = engine::SessionOptions { n_ctx, kv_dtype: kv_dtype.parse()? };
+            let session = engine::Session::new(Arc::clone(&model), &options)?;
+            let n_ctx = session.n_ctx();
+            Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx })
+        })
+    }
+
+    /// The length of the context in tokens.
+    #[getter]
+    fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    /// Begins a generation from a raw prompt; nothing is computed yet.
+    fn start(&self, py: Python<'_>, prompt: Vec<u32>, config: GenerationConfig) -> PyResult<Generation> {
+        let options = GenerationOptions::from(config);
+        self.begin(py, |session| session.start(&prompt, &options))
+    }
+
+    /// Begins a turn of the conversation, or of a new one in its place; nothing is computed yet.
+    fn start_chat(
+        &self,
+        py: Python<'_>,
+        messages: Vec<Message>,
+        replace: bool,
+        config: GenerationConfig,
+    ) -> PyResult<Generation> {
+        let options = GenerationOptions::from(config);
+        self.begin(py, |session| {
+            let messages = options::messages(messages)?;
+            if replace { session.start_chat(&messages, &options) } else { session.continue_chat(&messages, &options) }
+        })
+    }
+
+    /// The log-probability of each token but the first.
+    fn score(&self, py: Python<'_>, tokens: Vec<u32>) -> PyResult<Vec<f32>> {
+        let cancel = CancelToken::new();
+        runtime::enter(py, &cancel, || self.shared.lend(&cancel, |session| session.score(&tokens, &cancel)))
+    }
+
+    /// The logits of the next token, float32 in native byte order.
+    fn logits<'py>(&self, py: Python<'py>, tokens: Vec<u32>) -> PyResult<Bound<'py, PyByteArray>> {
+        let cancel = CancelToken::new();
+        let logits =
+            runtime::enter(py, &cancel, || self.shared.lend(&cancel, |session| session.logits(&tokens, &cancel)))?;
+        PyByteArray::new_with(py, size_of::<f32>() * logits.len(), |bytes| {
+            for (bytes, logit) in bytes.chunks_exact_mut(size_of::<f32>()).zip(logits) {
+                bytes.copy_from_slice(&logit.to_ne_bytes());
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets the conversation.
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        runtime::enter_briefly(py, || {
+            self.shared.lend(&CancelToken::new(), |session| {
+                session.reset();
+                Ok(())
+            })
+        })
+    }
+
+    /// Stops what is under way and frees the cache.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        runtime::enter_briefly(py, || {
+            self.shared.close();
+            Ok(())
+        })
+    }
+}
+
+impl Session {
+    fn begin(
+        &self,
+        py: Python<'_>,
+        start: impl FnOnce(&mut engine::Session) -> Result<engine::Generation> + Send,
+    ) -> PyResult<Generation> {
+        let generation = runtime::enter_briefly(py, || self.shared.lend(&CancelToken::new(), start))?;
+        Ok(Generation::new(Arc::clone(&self.shared), generation))
+    }
+}
+
+/// The engine's session, as the session's and its generations' Python objects share it.
+pub(crate) struct SharedSession {
+    /// `None` once closed.
+    session: Mutex<Option<engine::Session>>,
+    /// Stops the call that has the session.
+    running: Mutex<CancelToken>,
+    is_closed: AtomicBool,
+    model: Arc<engine::Phi3Model>,
+    options: engine::SessionOptions,
+}
+
+impl SharedSession {
+    fn new(session: engine::Session, model: Arc<engine::Phi3Model>, options: engine::SessionOptions) -> Self {
+        Self {
+            session: Mutex::new(Some(session)),
+            running: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            model,
+            options,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Lends the session to a call, unless another thread has it.
+    fn lend<T>(&self, cancel: &CancelToken, work: impl FnOnce(&mut engine::Session) -> Result<T>) -> Result<T> {
+        match self.try_lock() {
+            Some(session) => self.run(session, cancel, work),
+            None => Err(Error::session_busy(
+                "another thread is using the session; wait for it, or give each thread a session of its own: \
+                 sessions share one model",
+            )),
+        }
+    }
+
+    /// Lends the session to the generation that it is busy with. Whoever else has it will be sent away at once.
+    pub(crate) fn lend_to_generation<T>(
+        &self,
+        cancel: &CancelToken,
+        work: impl FnOnce(&mut engine::Session) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            if let Some(session) = self.try_lock() {
+                return self.run(session, cancel, work);
+            }
+            cancel.check()?;
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Stops the call that has the session, waits for its end and frees the session.
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Option<engine::Session>>> {
+        match self.session.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn run<T>(
+        &self,
+        mut guard: MutexGuard<'_, Option<engine::Session>>,
+        cancel: &CancelToken,
+        work: impl FnOnce(&mut engine::Session) -> Result<T>,
+    ) -> Result<T> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cancel);
+        // `close` sets its mark first and cancels then, so it is seen here or it cancels.
+        let Some(session) = guard.as_mut().filter(|_| !self.is_closed()) else {
+            return Err(closed());
+        };
+        match runtime::catch_panic(|| work(session)) {
+            Ok(Err(error)) if error.kind() == ErrorKind::Cancelled && self.is_closed() => Err(closed()),
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                // The old one may be in any state. A new one can't fail, the options being the same.
+                *guard = engine::Session::new(Arc::clone(&self.model), &self.options).ok();
+                Err(Error::inference(format!("{panic}; the session was reset, and its conversation is lost")))
+            }
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::SessionClosed, "the session is closed; open a new one, on the same model if you like")
+}

@@ -1,0 +1,157 @@
+//! The one error type of the engine.
+//!
+//! A message says what was expected, what was found and what to do about it. [`ErrorKind`] is what
+//! callers branch on; the bindings map every kind to one Python exception.
+
+use std::fmt;
+
+/// `Result` with the engine's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// An error of the engine: a kind to branch on, a message for a person and, where there is one, the cause.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Source>,
+}
+
+/// What kind of failure an [`Error`] is.
+///
+/// Exhaustive on purpose: a new kind must break the build of everything that maps kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no model file at the path.
+    ModelNotFound,
+    /// The file is damaged, truncated, contradicts itself, or is no GGUF file at all.
+    InvalidModel,
+    /// The file is well-formed, but of an architecture, tensor type or tokenizer this engine does not run.
+    UnsupportedModel,
+    /// The device does not exist, is not compiled in, or failed.
+    Device,
+    /// An option or argument is out of its range.
+    InvalidOption,
+    /// The prompt does not fit into the context.
+    ContextLength {
+        /// Tokens that the prompt has.
+        prompt_tokens: usize,
+        /// Tokens that the session's context holds.
+        context_length: usize,
+    },
+    /// The session was closed.
+    SessionClosed,
+    /// The session has another generation in progress.
+    SessionBusy,
+    /// A download from the hub failed, or offline mode forbids it.
+    Download,
+    /// The computation failed.
+    Inference,
+    /// The work was cancelled through a [`CancelToken`](crate::CancelToken).
+    Cancelled,
+}
+
+impl Error {
+    /// An error of `kind` with a message for a person.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same error with its cause attached; the cause's text is not repeated in the message.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// [`ErrorKind::ModelNotFound`]
+    pub fn model_not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ModelNotFound, message)
+    }
+
+    /// [`ErrorKind::InvalidModel`]
+    pub fn invalid_model(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidModel, message)
+    }
+
+    /// [`ErrorKind::UnsupportedModel`]
+    pub fn unsupported_model(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::UnsupportedModel, message)
+    }
+
+    /// [`ErrorKind::Device`]
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Device, message)
+    }
+
+    /// [`ErrorKind::InvalidOption`]
+    pub fn invalid_option(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidOption, message)
+    }
+
+    /// [`ErrorKind::ContextLength`]
+    pub fn context_length(prompt_tokens: usize, context_length: usize, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ContextLength { prompt_tokens, context_length }, message)
+    }
+
+    /// [`ErrorKind::SessionBusy`]
+    pub fn session_busy(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::SessionBusy, message)
+    }
+
+    /// [`ErrorKind::Download`]
+    pub fn download(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Download, message)
+    }
+
+    /// [`ErrorKind::Inference`]
+    pub fn inference(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Inference, message)
+    }
+
+    /// [`ErrorKind::Cancelled`]
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// First line of a Candle error: with `RUST_BACKTRACE` set Candle appends a backtrace, which is no message for a person.
+fn candle_message(error: &candle_core::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::inference(format!("Candle could not compute: {}", candle_message(&error))).with_source(error)
+    }
+}

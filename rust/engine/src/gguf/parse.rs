@@ -1,0 +1,298 @@
+//! The header of a GGUF file, read from bytes that nobody vouches for.
+//!
+//! Every length is checked against the bytes that are left before anything of that length is allocated.
+
+use std::collections::BTreeMap;
+
+use candle_phi_kernels::TensorType;
+
+use super::{Array, TensorInfo, Value};
+use crate::{Error, Result};
+
+const MAGIC: &[u8] = b"GGUF";
+const DEFAULT_ALIGNMENT: usize = 32;
+/// `GGML_MAX_DIMS`
+const MAX_DIMENSIONS: u32 = 4;
+/// The fewest bytes that a metadata entry (key length, type, a byte) and a tensor entry take.
+const MIN_METADATA_ENTRY: usize = 8 + 4 + 1;
+const MIN_TENSOR_ENTRY: usize = 8 + 4 + 4 + 8;
+
+pub(super) struct Header {
+    pub(super) metadata: BTreeMap<String, Value>,
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
+    fn take(&mut self, len: usize, what: &str) -> Result<&'a [u8]> {
+        let end = self.position.checked_add(len);
+        let Some(taken) = end.and_then(|end| self.bytes.get(self.position..end)) else {
+            return Err(Error::invalid_model(format!(
+                "the file ends inside its header: {what} needs {len} bytes at byte {}, only {} are left \
+                 (was a download cut short?)",
+                self.position,
+                self.remaining()
+            )));
+        };
+        self.position += len;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N, what)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array(what)?))
+    }
+
+    fn u64(&mut self, what: &str) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array(what)?))
+    }
+
+    /// A count of things that take at least `min_bytes` each.
+    fn count(&mut self, min_bytes: usize, what: &str) -> Result<usize> {
+        let count = self.u64(what)?;
+        let possible = self.remaining() / min_bytes;
+        usize::try_from(count).ok().filter(|count| *count <= possible).ok_or_else(|| {
+            Error::invalid_model(format!(
+                "{what} is {count}, but the {} bytes left hold at most {possible} (the file is damaged or cut short)",
+                self.remaining()
+            ))
+        })
+    }
+
+    fn string(&mut self, what: &str) -> Result<String> {
+        let len = self.count(1, what)?;
+        let position = self.position;
+        let bytes = self.take(len, what)?;
+        // Vocabularies in the wild hold pieces that are no valid UTF-8; losing one must not lose the file.
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) if what == ARRAY_ITEM => Ok(String::from_utf8_lossy(bytes).into_owned()),
+            Err(error) => Err(Error::invalid_model(format!("{what} at byte {position} is no UTF-8: {error}"))),
+        }
+    }
+}
+
+const ARRAY_ITEM: &str = "a list's string";
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header> {
+    let mut reader = Reader { bytes, position: 0 };
+    let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
+    if magic != MAGIC {
+        return Err(Error::invalid_model(format!(
+            "not a GGUF file: it begins with \"{}\", expected \"GGUF\"",
+            magic.escape_ascii()
+        )));
+    }
+    reader.position = MAGIC.len();
+    match reader.u32("the version")? {
+        2 | 3 => {}
+        version if (1..=0xffff).contains(&version.swap_bytes()) => {
+            return Err(Error::unsupported_model(
+                "a big-endian GGUF file; only little-endian files are supported".to_owned(),
+            ));
+        }
+        version => {
+            return Err(Error::unsupported_model(format!(
+                "GGUF version {version}; supported are versions 2 and 3: convert the file anew"
+            )));
+        }
+    }
+    let tensor_count = reader.count(MIN_TENSOR_ENTRY, "the number of tensors")?;
+    let metadata_count = reader.count(MIN_METADATA_ENTRY, "the number of metadata entries")?;
+    let metadata = metadata(&mut reader, metadata_count)?;
+    let alignment = alignment(&metadata)?;
+    let mut entries = Vec::with_capacity(tensor_count);
+    for _ in 0..tensor_count {
+        entries.push(tensor_entry(&mut reader)?);
+    }
+    let data_start = reader.position.checked_next_multiple_of(alignment).unwrap_or(usize::MAX);
+    let mut tensors = BTreeMap::new();
+    for entry in entries {
+        let info = entry.place(data_start, alignment, bytes.len())?;
+        if let Some(info) = tensors.insert(info.name.clone(), info) {
+            return Err(Error::invalid_model(format!("tensor {} is listed twice", info.name)));
+        }
+    }
+    Ok(Header { metadata, tensors })
+}
+
+fn metadata(reader: &mut Reader<'_>, count: usize) -> Result<BTreeMap<String, Value>> {
+    let mut metadata = BTreeMap::new();
+    for _ in 0..count {
+        let key = reader.string("a metadata key")?;
+        let type_id = reader.u32("a metadata type")?;
+        let value = value(reader, type_id)
+            .map_err(|error| Error::new(error.kind(), format!("metadata key {key}: {error}")))?;
+        if metadata.contains_key(&key) {
+            return Err(Error::invalid_model(format!("metadata key {key} is listed twice")));
+        }
+        metadata.insert(key, value);
+    }
+    Ok(metadata)
+}
+
+fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize> {
+    let found = match metadata.get("general.alignment") {
+        None => return Ok(DEFAULT_ALIGNMENT),
+        Some(Value::Unsigned(found)) => *found,
+        Some(_) => 0,
+    };
+    // The format asks for a multiple of 8. A power of two up to a page keeps tensors aligned in the mapping.
+    usize::try_from(found).ok().filter(|found| found.is_power_of_two() && (8..=4096).contains(found)).ok_or_else(|| {
+        Error::invalid_model(format!(
+            "metadata key general.alignment: expected a power of two from 8 to 4096, found {found}"
+        ))
+    })
+}
+
+/// Bytes of one element of each metadata type; 8 is a string's length, and an array in an array is refused.
+fn min_element_bytes(type_id: u32) -> Result<usize> {
+    Ok(match type_id {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        4..=6 => 4,
+        8 | 10..=12 => 8,
+        9 => return Err(Error::unsupported_model("a list of lists, which no supported model has")),
+        _ => return Err(unknown_type(type_id)),
+    })
+}
+
+fn unknown_type(type_id: u32) -> Error {
+    Error::invalid_model(format!("unknown metadata type number {type_id}; expected 0 to 12 (the file is damaged)"))
+}
+
+fn value(reader: &mut Reader<'_>, type_id: u32) -> Result<Value> {
+    const WHAT: &str = "a metadata value";
+    Ok(match type_id {
+        0 => Value::Unsigned(reader.array::<1>(WHAT)?[0].into()),
+        1 => Value::Signed(i8::from_le_bytes(reader.array(WHAT)?).into()),
+        2 => Value::Unsigned(u16::from_le_bytes(reader.array(WHAT)?).into()),
+        3 => Value::Signed(i16::from_le_bytes(reader.array(WHAT)?).into()),
+        4 => Value::Unsigned(reader.u32(WHAT)?.into()),
+        5 => Value::Signed(i32::from_le_bytes(reader.array(WHAT)?).into()),
+        6 => Value::Float(f32::from_le_bytes(reader.array(WHAT)?).into()),
+        7 => Value::Bool(reader.array::<1>(WHAT)?[0] != 0),
+        8 => Value::String(reader.string("a string")?),
+        9 => {
+            let type_id = reader.u32("a list's type")?;
+            let len = reader.count(min_element_bytes(type_id)?, "a list's length")?;
+            Value::Array(array(reader, type_id, len)?)
+        }
+        10 => Value::Unsigned(reader.u64(WHAT)?),
+        11 => Value::Signed(i64::from_le_bytes(reader.array(WHAT)?)),
+        12 => Value::Float(f64::from_le_bytes(reader.array(WHAT)?)),
+        _ => return Err(unknown_type(type_id)),
+    })
+}
+
+fn array(reader: &mut Reader<'_>, type_id: u32, len: usize) -> Result<Array> {
+    if type_id == 8 {
+        let mut items = Vec::with_capacity(len);
+        for _ in 0..len {
+            items.push(reader.string(ARRAY_ITEM)?);
+        }
+        return Ok(Array::Strings(items));
+    }
+    let mut values = Vec::with_capacity(len);
+    for _ in 0..len {
+        values.push(value(reader, type_id)?);
+    }
+    let too_large = || Error::invalid_model("an integer of a list is larger than 2^63-1");
+    Ok(match type_id {
+        6 | 12 => Array::Floats(
+            values.iter().map(|value| if let Value::Float(value) = value { *value as f32 } else { f32::NAN }).collect(),
+        ),
+        7 => Array::Bools(values.iter().map(|value| *value == Value::Bool(true)).collect()),
+        _ => Array::Integers(
+            values
+                .iter()
+                .map(|value| match value {
+                    Value::Signed(value) => Ok(*value),
+                    Value::Unsigned(value) => i64::try_from(*value).map_err(|_| too_large()),
+                    _ => Err(too_large()),
+                })
+                .collect::<Result<_>>()?,
+        ),
+    })
+}
+
+/// A tensor as the header lists it; its place in the file is known once the header's length is.
+struct TensorEntry {
+    name: String,
+    shape: Vec<usize>,
+    type_id: u32,
+    offset: u64,
+}
+
+fn tensor_entry(reader: &mut Reader<'_>) -> Result<TensorEntry> {
+    let name = reader.string("a tensor's name")?;
+    let dimensions = reader.u32("a tensor's number of dimensions")?;
+    if dimensions > MAX_DIMENSIONS {
+        return Err(Error::invalid_model(format!(
+            "tensor {name} has {dimensions} dimensions; expected at most {MAX_DIMENSIONS} (the file is damaged)"
+        )));
+    }
+    let mut shape = Vec::with_capacity(MAX_DIMENSIONS as usize);
+    for _ in 0..dimensions {
+        let size = reader.u64("a tensor's dimension")?;
+        let size = usize::try_from(size).ok().filter(|size| (1..=isize::MAX as usize).contains(size));
+        shape.push(size.ok_or_else(|| {
+            Error::invalid_model(format!("tensor {name} has a dimension of no size (the file is damaged)"))
+        })?);
+    }
+    shape.reverse();
+    let type_id = reader.u32("a tensor's type")?;
+    let offset = reader.u64("a tensor's offset")?;
+    Ok(TensorEntry { name, shape, type_id, offset })
+}
+
+impl TensorEntry {
+    fn place(self, data_start: usize, alignment: usize, file_len: usize) -> Result<TensorInfo> {
+        let Self { name, shape, type_id, offset } = self;
+        let elements = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+        let Some(elements) = elements else {
+            return Err(Error::invalid_model(format!("tensor {name} has the impossible shape {shape:?}")));
+        };
+        // A type that can't be computed with has no size here: whoever needs the tensor names the type.
+        let Some(tensor_type) = TensorType::from_id(type_id) else {
+            return Ok(TensorInfo { name, shape, type_id, range: 0..0 });
+        };
+        let row_len = shape.last().copied().unwrap_or(1);
+        let size = tensor_type.row_bytes(row_len).and_then(|row| row.checked_mul(elements / row_len));
+        let Some(size) = size else {
+            return Err(Error::invalid_model(format!(
+                "tensor {name} has rows of {row_len} values, expected a multiple of {} for type {}",
+                tensor_type.block_len(),
+                tensor_type.name()
+            )));
+        };
+        let start = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data_start));
+        match start.and_then(|start| Some(start..start.checked_add(size)?)) {
+            Some(range) if range.end <= file_len && range.start.is_multiple_of(alignment) => {
+                Ok(TensorInfo { name, shape, type_id, range })
+            }
+            Some(range) if range.end <= file_len => Err(Error::invalid_model(format!(
+                "tensor {name} begins at byte {}, which is no multiple of the file's alignment {alignment}",
+                range.start
+            ))),
+            _ => Err(Error::invalid_model(format!(
+                "tensor {name} needs {size} bytes at byte {offset} of the data, but the file has only {} bytes of data \
+                 (it is cut short; download it again)",
+                file_len.saturating_sub(data_start)
+            ))),
+        }
+    }
+}

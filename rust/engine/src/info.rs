@@ -1,0 +1,113 @@
+//! What a file is, told from its header alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::cache::KvDtype;
+use crate::chat::ChatFormat;
+use crate::config::PhiConfig;
+use crate::gguf::Gguf;
+use crate::model::supported_architecture;
+use crate::tokenizer::{Tokenizer, TokenizerOptions};
+use crate::Result;
+
+/// Facts about a model, read from its file's header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// The model's name, where the file has one.
+    pub name: Option<String>,
+    /// `general.architecture`
+    pub architecture: String,
+    /// Number of weights.
+    pub parameter_count: u64,
+    /// The mixture of tensor types, `Q4_K_M` and the like.
+    pub quantization: String,
+    /// Kind of tokenizer, as `tokenizer.ggml.model` names it; `None` if the file has no vocabulary.
+    pub tokenizer: Option<String>,
+    /// Number of tokens that the tokenizer knows; `None` if the file has no vocabulary.
+    pub tokenizer_vocabulary_size: Option<usize>,
+    /// The chat format that the vocabulary fits.
+    pub chat_format: Option<String>,
+    /// Size of the file in bytes.
+    pub file_size_bytes: u64,
+    /// Bytes of the tensors.
+    pub weights_bytes: u64,
+    /// The hyperparameters.
+    pub config: PhiConfig,
+}
+
+impl ModelInfo {
+    /// Reads a file's header; no weights are loaded.
+    ///
+    /// # Errors
+    /// As [`Phi3Model::load`](crate::Phi3Model::load) for a file that is damaged or of another architecture. A file
+    /// without a vocabulary or with a tensor type that can't be computed with is described all the same.
+    pub fn read(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path, true)?;
+        let tokenizer = Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).ok();
+        let config = {
+            supported_architecture(&gguf)?;
+            PhiConfig::from_gguf(&gguf)?
+        };
+        Self::new(&gguf, config, tokenizer.as_ref())
+    }
+
+    pub(crate) fn new(gguf: &Gguf, config: PhiConfig, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        let chat_format = tokenizer.and_then(|tokenizer| ChatFormat::detect(gguf, tokenizer));
+        Ok(Self {
+            name: gguf.optional_str("general.name")?.map(str::to_owned),
+            architecture: gguf.required_str("general.architecture")?.to_owned(),
+            parameter_count: gguf.tensors().map(|tensor| tensor.element_count() as u64).sum(),
+            quantization: quantization(gguf)?,
+            tokenizer: gguf.optional_str("tokenizer.ggml.model")?.map(str::to_owned),
+            tokenizer_vocabulary_size: tokenizer.map(Tokenizer::vocab_size),
+            chat_format: chat_format.map(|format| format.to_string()),
+            file_size_bytes: gguf.file_size_bytes() as u64,
+            weights_bytes: gguf.tensors().map(|tensor| tensor.size_bytes() as u64).sum(),
+            config,
+        })
+    }
+
+    /// Bytes that the key-value cache of a full context of `n_ctx` positions takes.
+    #[must_use]
+    pub fn kv_cache_bytes(&self, n_ctx: usize, kv_dtype: KvDtype) -> u64 {
+        self.config.kv_bytes_per_token(kv_dtype.size_bytes()) as u64 * n_ctx as u64
+    }
+}
+
+/// The mixture's name: as the file's type number says, or the type that holds most of the bytes.
+fn quantization(gguf: &Gguf) -> Result<String> {
+    // `llama_ftype` of llama.cpp's llama.h
+    let named = match gguf.optional_usize("general.file_type")? {
+        Some(0) => "F32",
+        Some(1) => "F16",
+        Some(2) => "Q4_0",
+        Some(3) => "Q4_1",
+        Some(7) => "Q8_0",
+        Some(8) => "Q5_0",
+        Some(9) => "Q5_1",
+        Some(10) => "Q2_K",
+        Some(11) => "Q3_K_S",
+        Some(12) => "Q3_K_M",
+        Some(13) => "Q3_K_L",
+        Some(14) => "Q4_K_S",
+        Some(15) => "Q4_K_M",
+        Some(16) => "Q5_K_S",
+        Some(17) => "Q5_K_M",
+        Some(18) => "Q6_K",
+        Some(25) => "IQ4_NL",
+        Some(30) => "IQ4_XS",
+        Some(32) => "BF16",
+        _ => return Ok(most_of_the_values(gguf)),
+    };
+    Ok(named.to_owned())
+}
+
+fn most_of_the_values(gguf: &Gguf) -> String {
+    let mut values_by_type = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        *values_by_type.entry(tensor.type_name()).or_insert(0_usize) += tensor.element_count();
+    }
+    let most = values_by_type.into_iter().max_by_key(|(_, values)| *values);
+    most.map_or_else(|| "none".to_owned(), |(name, _)| name)
+}

@@ -1,0 +1,67 @@
+//! Runs Microsoft's Phi models from GGUF files: model, tokenizer, sampling and sessions, without Python.
+//!
+//! # Key types
+//! - [`Phi3Model`]: weights, tokenizer and chat format of one file. Immutable, shared between threads in an `Arc`.
+//! - [`Session`]: one conversation on a model: its key-value cache and its history.
+//! - [`Generation`]: one completion in progress, advanced by [`Session::step`].
+//! - [`Error`] and [`ErrorKind`]: what went wrong, for a person and for a program.
+//!
+//! # Usage
+//! 1. [`Phi3Model::load`] a GGUF file (from disk, or from the hub through [`hub::download`]).
+//! 2. Make a [`Session`].
+//! 3. [`Session::start`] a prompt, or [`Session::start_chat`] a conversation.
+//! 4. Call [`Session::step`] until it returns `None`, and print each chunk's text as it comes.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use candle_phi_engine::{CancelToken, GenerationOptions, LoadOptions, Message, Phi3Model, Session, SessionOptions};
+//!
+//! # fn main() -> candle_phi_engine::Result<()> {
+//! let cancel = CancelToken::new();
+//! let path = std::path::Path::new("Phi-3-mini-4k-instruct-q4.gguf");
+//! let model = Arc::new(Phi3Model::load(path, &LoadOptions::default(), &cancel)?);
+//! let mut session = Session::new(model, &SessionOptions::default())?;
+//! let messages = [Message::user("Write a haiku about ice hockey")];
+//! let mut generation = session.start_chat(&messages, &GenerationOptions::default())?;
+//! while let Some(chunk) = session.step(&mut generation, &cancel)? {
+//!     print!("{}", chunk.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod cache;
+mod cancel;
+mod chat;
+mod config;
+mod device;
+mod error;
+mod generation;
+mod gguf;
+pub mod hub;
+mod info;
+mod loader;
+mod machine;
+mod model;
+mod sampling;
+mod session;
+mod stop;
+mod tokenizer;
+
+pub use cache::KvDtype;
+pub use cancel::CancelToken;
+pub use chat::{ChatFormat, Message, Role};
+pub use config::PhiConfig;
+pub use device::DeviceSpec;
+pub use error::{Error, ErrorKind, Result};
+pub use generation::{
+    Chunk, Completion, Generation, GenerationOptions, StopReason, Timings, TokenLogprob, Usage,
+};
+pub use gguf::{Array, Gguf, TensorData, TensorInfo, Value};
+pub use info::ModelInfo;
+pub use loader::{LoadOptions, Phi3Model};
+pub use machine::{instruction_set, thread_count};
+pub use sampling::SamplingOptions;
+pub use session::{Session, SessionOptions};
+pub use stop::{FinishReason, StopOutcome, StopStrings};
+pub use tokenizer::{StreamDecoder, Tokenizer, TokenizerOptions};

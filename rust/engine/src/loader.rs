@@ -1,0 +1,205 @@
+//! A model: weights, tokenizer and chat format of one file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+
+use crate::cache::KvCache;
+use crate::chat::ChatFormat;
+use crate::config::PhiConfig;
+use crate::device::DeviceSpec;
+use crate::gguf::Gguf;
+use crate::info::ModelInfo;
+use crate::model::{self, Logits, Model};
+use crate::tokenizer::{Tokenizer, TokenizerOptions};
+use crate::{CancelToken, Error, KvDtype, Result};
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// A tokenizer.json to use in place of the file's own vocabulary.
+    pub tokenizer: Option<PathBuf>,
+    /// Where to compute.
+    pub device: DeviceSpec,
+    /// Map the file (`true`), or read it into memory once, for files that change while they are in use.
+    pub mmap: bool,
+    /// Whether control tokens of the file's vocabulary swallow white space behind them, as all Phi-3 tokenizers
+    /// since July 2024 have it. A GGUF can't say. Without meaning where `tokenizer` is given.
+    pub rstrip_control_tokens: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { tokenizer: None, device: DeviceSpec::Auto, mmap: true, rstrip_control_tokens: true }
+    }
+}
+
+/// Weights, tokenizer and chat format of one GGUF file.
+///
+/// Immutable: sessions on many threads share one model.
+pub struct Phi3Model {
+    model: Box<dyn Model>,
+    tokenizer: Tokenizer,
+    chat_format: Option<ChatFormat>,
+    info: ModelInfo,
+    path: PathBuf,
+    device: DeviceSpec,
+    load_time: Duration,
+    masked_ids: Vec<u32>,
+}
+
+impl Phi3Model {
+    /// Loads a model from a GGUF file.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound), [`InvalidModel`](crate::ErrorKind::InvalidModel),
+    /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel), [`Device`](crate::ErrorKind::Device), and
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set.
+    pub fn load(path: &Path, options: &LoadOptions, cancel: &CancelToken) -> Result<Self> {
+        let started = Instant::now();
+        let spec = options.device.resolve();
+        let device = spec.open()?;
+        let gguf = Arc::new(Gguf::open(path, options.mmap)?);
+        model::supported_architecture(&gguf)?;
+        refuse_parts(&gguf)?;
+        cancel.check()?;
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Tokenizer::from_tokenizer_json(path)?,
+            None => {
+                let rstrip_control_tokens = options.rstrip_control_tokens;
+                Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens })?
+            }
+        };
+        let config = PhiConfig::from_gguf(&gguf)?;
+        check_vocabulary(&gguf, &config, &tokenizer)?;
+        let model = model::load(&gguf, &config, &device, cancel)?;
+        let chat_format = ChatFormat::detect(&gguf, &tokenizer);
+        let masked_ids = masked_ids(&config, &tokenizer);
+        let info = ModelInfo::new(&gguf, config, Some(&tokenizer))?;
+        let load_time = started.elapsed();
+        tracing::info!(path = %path.display(), device = %spec, ?load_time, "model loaded");
+        Ok(Self { model, tokenizer, chat_format, info, path: path.to_owned(), device: spec, load_time, masked_ids })
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat format; an error if the vocabulary fits none.
+    pub fn chat_format(&self) -> Result<ChatFormat> {
+        self.chat_format.ok_or_else(|| {
+            Error::unsupported_model(format!(
+                "{}: the vocabulary fits no chat format of the family (it has no <|user|>, <|assistant|> and <|end|>); \
+                 use generate() with a prompt of your own",
+                self.path.display()
+            ))
+        })
+    }
+
+    /// Facts about the model.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The hyperparameters.
+    #[must_use]
+    pub fn config(&self) -> &PhiConfig {
+        &self.info.config
+    }
+
+    /// The file that the model was loaded from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the model computes; never [`DeviceSpec::Auto`].
+    #[must_use]
+    pub fn device(&self) -> DeviceSpec {
+        self.device
+    }
+
+    /// How long loading took.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// Ids that are never sampled: padding, and rows of the embedding that no token belongs to.
+    pub(crate) fn masked_ids(&self) -> &[u32] {
+        &self.masked_ids
+    }
+
+    /// An empty cache for `n_ctx` positions.
+    pub(crate) fn new_cache(&self, n_ctx: usize, kv_dtype: KvDtype) -> KvCache {
+        KvCache::new(self.config(), n_ctx, kv_dtype)
+    }
+
+    /// Runs `tokens` behind the cached ones; logits come back on the CPU, row after row.
+    pub(crate) fn forward(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        logits: Logits,
+        cancel: &CancelToken,
+    ) -> Result<Vec<f32>> {
+        match self.model.forward(tokens, cache, logits, cancel)? {
+            Some(logits) => Ok(logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How many tokens of a prompt go through the model at once.
+    ///
+    /// Large enough to share each weight that is read, and on the CPU small enough that a layer takes about a
+    /// tenth of a second, since cancelling waits for the layer. It follows from the model's shape alone, so that
+    /// the same prompt is always cut the same way.
+    pub(crate) fn prefill_chunk_tokens(&self) -> usize {
+        const LARGEST: usize = 512;
+        const SMALLEST: usize = 8;
+        const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
+        if self.device != DeviceSpec::Cpu {
+            return LARGEST;
+        }
+        let config = self.config();
+        let heads = config.head_count + config.head_count_kv;
+        let weights_per_layer = 3 * config.feed_forward_length * config.embedding_length
+            + 2 * heads * config.head_dim * config.embedding_length;
+        let tokens = MULTIPLY_ADDS_PER_LAYER / weights_per_layer.max(1);
+        (tokens.clamp(SMALLEST, LARGEST) + 1).next_power_of_two() / 2
+    }
+}
+
+fn refuse_parts(gguf: &Gguf) -> Result<()> {
+    match gguf.optional_usize("split.count")? {
+        Some(parts) if parts > 1 => Err(Error::unsupported_model(format!(
+            "{} is one of {parts} parts of a split GGUF, which are not supported yet; merge them into one file first",
+            gguf.path().display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A tokenizer with more tokens than the model has rows belongs to another model.
+fn check_vocabulary(gguf: &Gguf, config: &PhiConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let (tokens, rows) = (tokenizer.vocab_size(), config.vocabulary_size);
+    if tokens > rows {
+        return Err(Error::invalid_model(format!(
+            "{}: the tokenizer has {tokens} tokens, but token_embd.weight only {rows} rows; \
+             the tokenizer belongs to another model",
+            gguf.path().display()
+        )));
+    }
+    Ok(())
+}
+
+fn masked_ids(config: &PhiConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids = tokenizer.padding_ids().to_vec();
+    ids.extend(tokenizer.vocab_size() as u32..config.vocabulary_size as u32);
+    ids
+}

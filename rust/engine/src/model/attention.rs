@@ -1,0 +1,85 @@
+//! Causal attention over cached keys and values, grouped and windowed.
+
+use candle_core::{Device, Tensor};
+
+use crate::Result;
+use crate::config::PhiConfig;
+
+/// Which cached positions the new ones see: a run of `seq` positions behind `past` cached ones.
+pub(crate) struct Visibility {
+    /// The first position that any of the new ones sees.
+    pub(super) first: usize,
+    mask: Option<Tensor>, // (seq, past + seq - first), 0 or -inf; None where all see all
+}
+
+impl Visibility {
+    /// A position sees itself and what is before it, `window` positions in all where there is a window.
+    pub(super) fn causal(past: usize, seq: usize, window: Option<usize>, device: &Device) -> Result<Self> {
+        let seen_from = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let first = seen_from(past);
+        if seq == 1 {
+            return Ok(Self { first, mask: None });
+        }
+        let end = past + seq;
+        let mut mask = Vec::with_capacity(seq * (end - first));
+        for query in past..end {
+            let visible = seen_from(query)..=query;
+            mask.extend((first..end).map(|key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY }));
+        }
+        Ok(Self { first, mask: Some(Tensor::from_vec(mask, (seq, end - first), device)?) })
+    }
+}
+
+/// `softmax(q kᵀ / sqrt(head_dim) + mask) v`, heads side by side: `(1, seq, head_count * head_dim)`
+pub(crate) fn attend(
+    queries: &Tensor, // (1, head_count, seq, head_dim)
+    keys: &Tensor,    // (1, head_count_kv, visible, head_dim)
+    values: &Tensor,  // (1, head_count_kv, visible, head_dim)
+    visibility: &Visibility,
+    config: &PhiConfig,
+) -> Result<Tensor> {
+    let (_, head_count, seq, head_dim) = queries.dims4()?;
+    let (_, head_count_kv, visible, _) = keys.dims4()?;
+    let scale = 1.0 / f64::from(config.head_dim as u32).sqrt();
+    // The query heads that share a key head become rows of one product, so that no key is repeated in memory.
+    let rows = (1, head_count_kv, head_count / head_count_kv * seq, head_dim);
+    let queries = queries.reshape(rows)?;
+    // Scaled after the product, as Candle's own model does: what is rounded differently here may end up a
+    // hundredth of a logit apart once the next layer has rounded its activations to eight bits.
+    let scores = (queries.matmul(&keys.t()?)? * scale)?; // (1, head_count_kv, group * seq, visible)
+    let scores = scores.reshape((1, head_count, seq, visible))?;
+    let scores = match &visibility.mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    let weights = candle_nn::ops::softmax_last_dim(&scores)?;
+    let weights = weights.reshape((1, head_count_kv, head_count / head_count_kv * seq, visible))?;
+    let mixed = weights.matmul(values)?.reshape((1, head_count, seq, head_dim))?;
+    Ok(mixed.transpose(1, 2)?.reshape((1, seq, head_count * head_dim))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(visibility: &Visibility) -> Vec<Vec<bool>> {
+        let rows: Vec<Vec<f32>> = visibility.mask.as_ref().unwrap().to_vec2().unwrap();
+        rows.iter().map(|row| row.iter().map(|value| *value == 0.0).collect()).collect()
+    }
+
+    #[test]
+    fn a_position_sees_itself_and_what_is_before_it() {
+        let visibility = Visibility::causal(1, 2, None, &Device::Cpu).unwrap();
+        assert_eq!(visibility.first, 0);
+        assert_eq!(seen(&visibility), [[true, true, false], [true, true, true]]);
+    }
+
+    #[test]
+    fn a_window_of_two_sees_itself_and_one_before() {
+        let visibility = Visibility::causal(3, 2, Some(2), &Device::Cpu).unwrap();
+        assert_eq!(visibility.first, 2);
+        assert_eq!(seen(&visibility), [[true, true, false], [false, true, true]]);
+        assert_eq!(Visibility::causal(3, 1, Some(2), &Device::Cpu).unwrap().first, 2);
+        assert_eq!(Visibility::causal(1, 1, Some(2), &Device::Cpu).unwrap().first, 0);
+    }
+}

@@ -1,0 +1,54 @@
+//! The token embedding, read row by row out of the file.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use candle_phi_kernels::{TensorType, dequantize_row};
+
+use super::linear::tensor_of_shape;
+use crate::config::PhiConfig;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::{Error, Result};
+
+/// Looks tokens up in the mapped file: no copy of the embedding is kept, quantized or not.
+pub(crate) struct Embedding {
+    gguf: Arc<Gguf>,
+    weight: TensorInfo, // (vocabulary, embedding)
+    tensor_type: TensorType,
+    embedding_length: usize,
+    device: Device,
+}
+
+/// Name of the embedding's weight, which is the output's too where a file has no other.
+pub(super) const TOKEN_EMBEDDING: &str = "token_embd.weight";
+
+impl Embedding {
+    pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig, device: &Device) -> Result<Self> {
+        let shape = [config.vocabulary_size, config.embedding_length];
+        let weight = tensor_of_shape(gguf, TOKEN_EMBEDDING, &shape)?.clone();
+        let tensor_type = weight.tensor_type()?;
+        Ok(Self {
+            gguf: Arc::clone(gguf),
+            weight,
+            tensor_type,
+            embedding_length: config.embedding_length,
+            device: device.clone(),
+        })
+    }
+
+    /// The rows of `tokens`: `(1, seq, embedding)`
+    pub(super) fn forward(&self, tokens: &[u32]) -> Result<Tensor> {
+        let bytes = self.gguf.tensor_bytes(&self.weight);
+        let row_bytes = self.tensor_type.row_bytes(self.embedding_length).unwrap_or_default();
+        let mut rows = vec![0.0; tokens.len() * self.embedding_length];
+        for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.embedding_length)) {
+            let start = *token as usize * row_bytes;
+            let bytes = bytes.get(start..start + row_bytes).ok_or_else(|| {
+                Error::invalid_option(format!("token {token} is not in the vocabulary of {}", self.weight.shape[0]))
+            })?;
+            dequantize_row(self.tensor_type, bytes, row)
+                .map_err(|error| Error::inference(format!("token {token}: {error}")))?;
+        }
+        Ok(Tensor::from_vec(rows, (1, tokens.len(), self.embedding_length), &self.device)?)
+    }
+}

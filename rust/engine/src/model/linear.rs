@@ -1,0 +1,64 @@
+//! Linear layers whose weights stay quantized.
+
+use std::borrow::Cow;
+
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{Device, Module, Tensor};
+use candle_phi_kernels::TensorType;
+
+use crate::gguf::{Gguf, TensorInfo};
+use crate::{Error, Result};
+
+/// `y = x Wᵀ` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
+///
+/// Candle multiplies quantized weights by activations that it quantizes to 8 bits; F16 and BF16 weights it
+/// widens to f32 once.
+pub(crate) struct Linear(QMatMul);
+
+impl Linear {
+    /// Reads the weight `name`, which must have the shape `(out, in)`.
+    pub(crate) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
+        let info = tensor_of_shape(gguf, name, &[out, r#in])?;
+        let dtype = candle_dtype(info.tensor_type()?);
+        let data = gguf.tensor_data(info)?;
+        let storage = QStorage::from_data(Cow::Borrowed(&data), device, dtype)?;
+        Ok(Self(QMatMul::from_qtensor(QTensor::new(storage, (out, r#in))?)?))
+    }
+
+    /// `(batch, seq, in)` to `(batch, seq, out)`
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.0.forward(x)?)
+    }
+}
+
+/// The tensor `name`, of a type that can be computed with, or an error that names the type or both shapes.
+pub(super) fn tensor_of_shape<'a>(gguf: &'a Gguf, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
+    let info = gguf.required_tensor(name)?;
+    if info.shape != shape {
+        return Err(Error::invalid_model(format!(
+            "{}: tensor {name} has shape {:?}, but the metadata says {shape:?}",
+            gguf.path().display(),
+            info.shape
+        )));
+    }
+    info.tensor_type().map_err(|error| Error::unsupported_model(format!("{}: {error}", gguf.path().display())))?;
+    Ok(info)
+}
+
+const fn candle_dtype(tensor_type: TensorType) -> GgmlDType {
+    match tensor_type {
+        TensorType::F32 => GgmlDType::F32,
+        TensorType::F16 => GgmlDType::F16,
+        TensorType::BF16 => GgmlDType::BF16,
+        TensorType::Q4_0 => GgmlDType::Q4_0,
+        TensorType::Q4_1 => GgmlDType::Q4_1,
+        TensorType::Q5_0 => GgmlDType::Q5_0,
+        TensorType::Q5_1 => GgmlDType::Q5_1,
+        TensorType::Q8_0 => GgmlDType::Q8_0,
+        TensorType::Q2_K => GgmlDType::Q2K,
+        TensorType::Q3_K => GgmlDType::Q3K,
+        TensorType::Q4_K => GgmlDType::Q4K,
+        TensorType::Q5_K => GgmlDType::Q5K,
+        TensorType::Q6_K => GgmlDType::Q6K,
+    }
+}

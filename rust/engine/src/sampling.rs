@@ -1,0 +1,361 @@
+//! From logits to a token: ordered stages, then one seeded draw.
+//!
+//! The order is: padding masked, penalties, bias, temperature, top-k, top-p, min-p. Every stage lowers or
+//! removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
+
+use candle_core::{Device, Tensor};
+use candle_transformers::generation::{LogitsProcessor, Sampling};
+use candle_transformers::utils::apply_repeat_penalty;
+
+use crate::{Error, Result};
+
+/// A temperature below this is greedy, as in Candle's `LogitsProcessor`.
+const GREEDY_BELOW: f64 = 1e-7;
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingOptions {
+    /// Divides the logits; 0 takes the most likely token always.
+    pub temperature: f64,
+    /// Keep only the `k` most likely tokens.
+    pub top_k: Option<usize>,
+    /// Keep only the fewest tokens whose probabilities sum to this (nucleus sampling, arXiv:1904.09751).
+    pub top_p: Option<f64>,
+    /// Keep only tokens at least this times as likely as the most likely one (arXiv:2407.01082).
+    pub min_p: Option<f64>,
+    /// Divides positive and multiplies negative logits of tokens generated lately; 1 is off (arXiv:1909.05858).
+    pub repetition_penalty: f32,
+    /// How many of the last generated tokens the three penalties look at; 0 is none.
+    pub repeat_last_n: usize,
+    /// Subtracted from the logits of tokens generated lately; 0 is off.
+    pub presence_penalty: f32,
+    /// Subtracted from the logits of tokens generated lately, once for each time; 0 is off.
+    pub frequency_penalty: f32,
+    /// Added to single tokens' logits; minus infinity bans a token.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Seed of the draw; `None` takes a random one, which the completion reports.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: 1.0,
+            repeat_last_n: 64,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+impl SamplingOptions {
+    /// The most likely token always.
+    #[must_use]
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks every option against its range.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) naming the option, its range and what was found.
+    pub fn validate(&self) -> Result<()> {
+        let out_of_range = |option: &str, range: &str, found: &dyn std::fmt::Display| {
+            Err(Error::invalid_option(format!("{option}: expected {range}, found {found}")))
+        };
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return out_of_range("temperature", "0 (greedy) or more", &self.temperature);
+        }
+        if self.top_k == Some(0) {
+            return out_of_range("top_k", "1 or more, or none for no limit", &0);
+        }
+        if let Some(top_p) = self.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
+            return out_of_range("top_p", "more than 0 and at most 1", &top_p);
+        }
+        if let Some(min_p) = self.min_p.filter(|min_p| !(0.0..=1.0).contains(min_p)) {
+            return out_of_range("min_p", "0 to 1", &min_p);
+        }
+        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+            return out_of_range("repetition_penalty", "more than 0 (1 is off)", &self.repetition_penalty);
+        }
+        if !self.presence_penalty.is_finite() {
+            return out_of_range("presence_penalty", "a finite number", &self.presence_penalty);
+        }
+        if !self.frequency_penalty.is_finite() {
+            return out_of_range("frequency_penalty", "a finite number", &self.frequency_penalty);
+        }
+        for (token, bias) in &self.logit_bias {
+            if bias.is_nan() || *bias == f32::INFINITY {
+                return out_of_range(&format!("logit_bias of token {token}"), "a finite number or -inf", bias);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.temperature < GREEDY_BELOW
+    }
+}
+
+/// Draws the tokens of one generation.
+pub(crate) struct Sampler {
+    options: SamplingOptions,
+    processor: LogitsProcessor,
+    seed: u64,
+    masked_ids: Vec<u32>,
+}
+
+impl Sampler {
+    /// A sampler that never draws `masked_ids`.
+    pub(crate) fn new(options: &SamplingOptions, masked_ids: Vec<u32>) -> Self {
+        // A random seed of 32 bits is one that a person can type again.
+        let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        let sampling = if options.is_greedy() { Sampling::ArgMax } else { Sampling::All { temperature: 1.0 } };
+        let processor = LogitsProcessor::from_sampling(seed, sampling);
+        Self { options: options.clone(), processor, seed, masked_ids }
+    }
+
+    /// The seed that was given or chosen.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Draws the next token from `logits`, one for each token of the vocabulary.
+    pub(crate) fn sample(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::inference(
+                "the model computed NaN logits; the file is damaged, or a value overflowed on this device",
+            ));
+        }
+        let recent = &generated[generated.len().saturating_sub(self.options.repeat_last_n)..];
+        let mut logits = self.repetition_penalty(logits, recent)?;
+        set_all(&mut logits, &self.masked_ids, f32::NEG_INFINITY);
+        self.presence_and_frequency_penalties(&mut logits, recent);
+        for (token, bias) in &self.options.logit_bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
+        if !self.options.is_greedy() {
+            let scale = (1.0 / self.options.temperature) as f32;
+            logits.iter_mut().for_each(|logit| *logit *= scale);
+            self.options.top_k.into_iter().for_each(|k| keep_top_k(&mut logits, k));
+            self.options.top_p.into_iter().for_each(|p| keep_top_p(&mut logits, p));
+            self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
+        }
+        if !logits.iter().any(|logit| logit.is_finite()) {
+            return Err(Error::invalid_option("logit_bias bans every token; leave at least one"));
+        }
+        let len = logits.len();
+        Ok(self.processor.sample(&Tensor::from_vec(logits, len, &Device::Cpu)?)?)
+    }
+
+    fn repetition_penalty(&self, logits: &[f32], recent: &[u32]) -> Result<Vec<f32>> {
+        if self.options.repetition_penalty == 1.0 || recent.is_empty() {
+            return Ok(logits.to_vec());
+        }
+        let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu)?;
+        Ok(apply_repeat_penalty(&logits, self.options.repetition_penalty, recent)?.to_vec1()?)
+    }
+
+    fn presence_and_frequency_penalties(&self, logits: &mut [f32], recent: &[u32]) {
+        let SamplingOptions { presence_penalty, frequency_penalty, .. } = self.options;
+        if presence_penalty == 0.0 && frequency_penalty == 0.0 {
+            return;
+        }
+        for (index, token) in recent.iter().enumerate() {
+            let Some(logit) = logits.get_mut(*token as usize) else { continue };
+            *logit -= frequency_penalty;
+            if !recent[..index].contains(token) {
+                *logit -= presence_penalty;
+            }
+        }
+    }
+}
+
+fn set_all(logits: &mut [f32], ids: &[u32], value: f32) {
+    for id in ids {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit = value;
+        }
+    }
+}
+
+/// Token ids from the most likely to the least; of two that are equally likely the lower id first.
+fn by_likelihood(logits: &[f32]) -> impl Fn(&u32, &u32) -> std::cmp::Ordering {
+    let likelihood = |id: u32| logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    move |a, b| likelihood(*b).total_cmp(&likelihood(*a)).then(a.cmp(b))
+}
+
+fn keep_top_k(logits: &mut [f32], k: usize) {
+    if k >= logits.len() {
+        return;
+    }
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let (_, _, dropped) = ids.select_nth_unstable_by(k - 1, by_likelihood(logits));
+    set_all(logits, dropped, f32::NEG_INFINITY);
+}
+
+fn keep_top_p(logits: &mut [f32], p: f64) {
+    if p >= 1.0 {
+        return;
+    }
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    ids.sort_unstable_by(by_likelihood(logits));
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| f64::from(logit - max).exp();
+    let total: f64 = logits.iter().map(|logit| weight(*logit)).sum();
+    let mut sum = 0.0;
+    let kept = ids.iter().take_while(|id| {
+        let needed = sum < p * total;
+        sum += logits.get(**id as usize).map_or(0.0, |logit| weight(*logit));
+        needed
+    });
+    let kept = kept.count();
+    set_all(logits, &ids[kept..], f32::NEG_INFINITY);
+}
+
+fn keep_min_p(logits: &mut [f32], min_p: f64) {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let threshold = f64::from(max) + min_p.ln();
+    for logit in logits.iter_mut().filter(|logit| f64::from(**logit) < threshold) {
+        *logit = f32::NEG_INFINITY;
+    }
+}
+
+/// Natural logarithms of the probabilities that `logits` stand for.
+pub(crate) fn log_softmax(logits: &[f32]) -> impl Fn(u32) -> f32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    let log_sum = f64::from(max) + sum.ln();
+    move |id| {
+        logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| (f64::from(*logit) - log_sum) as f32)
+    }
+}
+
+/// The `count` most likely tokens, most likely first.
+pub(crate) fn most_likely(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    if count < ids.len() && count > 0 {
+        ids.select_nth_unstable_by(count - 1, by_likelihood(logits));
+    }
+    ids.truncate(count);
+    ids.sort_unstable_by(by_likelihood(logits));
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, -1.0, 0.0];
+
+    fn drawn(options: SamplingOptions, masked: &[u32], generated: &[u32]) -> Vec<u32> {
+        let mut seen: Vec<u32> = (0..400)
+            .map(|seed| {
+                let options = SamplingOptions { seed: Some(seed), ..options.clone() };
+                Sampler::new(&options, masked.to_vec()).sample(&LOGITS, generated).unwrap()
+            })
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    #[test]
+    fn greedy_takes_the_most_likely_token_that_is_not_masked() {
+        assert_eq!(drawn(SamplingOptions::greedy(), &[], &[]), [1]);
+        assert_eq!(drawn(SamplingOptions::greedy(), &[1], &[]), [2]);
+    }
+
+    #[test]
+    fn each_filter_keeps_what_it_says() {
+        let default = SamplingOptions::default();
+        assert_eq!(drawn(default.clone(), &[], &[]), [0, 1, 2, 3, 4]);
+        assert_eq!(drawn(SamplingOptions { top_k: Some(2), ..default.clone() }, &[], &[]), [1, 2]);
+        // Probabilities are 0.64, 0.23, 0.09, 0.03, 0.01.
+        assert_eq!(drawn(SamplingOptions { top_p: Some(0.63), ..default.clone() }, &[], &[]), [1]);
+        assert_eq!(drawn(SamplingOptions { top_p: Some(0.65), ..default.clone() }, &[], &[]), [1, 2]);
+        assert_eq!(drawn(SamplingOptions { min_p: Some(0.3), ..default.clone() }, &[], &[]), [1, 2]);
+        assert_eq!(drawn(SamplingOptions { min_p: Some(1.0), ..default.clone() }, &[], &[]), [1]);
+        assert_eq!(drawn(SamplingOptions { min_p: Some(0.0), ..default }, &[], &[]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn penalties_look_at_the_last_generated_tokens_only() {
+        let greedy = SamplingOptions::greedy();
+        let repetition = SamplingOptions { repetition_penalty: 2.0, ..greedy.clone() };
+        assert_eq!(drawn(repetition.clone(), &[], &[1]), [2]);
+        assert_eq!(drawn(SamplingOptions { repeat_last_n: 1, ..repetition.clone() }, &[], &[1, 4]), [1]);
+        assert_eq!(drawn(SamplingOptions { repeat_last_n: 0, ..repetition }, &[], &[1]), [1]);
+        assert_eq!(drawn(SamplingOptions { presence_penalty: 1.5, ..greedy.clone() }, &[], &[1, 1]), [2]);
+        assert_eq!(drawn(SamplingOptions { presence_penalty: 0.6, ..greedy.clone() }, &[], &[1, 1]), [1]);
+        assert_eq!(drawn(SamplingOptions { frequency_penalty: 0.6, ..greedy.clone() }, &[], &[1]), [1]);
+        assert_eq!(drawn(SamplingOptions { frequency_penalty: 0.6, ..greedy }, &[], &[1, 1]), [2]);
+    }
+
+    #[test]
+    fn bias_moves_and_bans_tokens() {
+        let biased = |bias: Vec<(u32, f32)>| SamplingOptions { logit_bias: bias, ..SamplingOptions::greedy() };
+        assert_eq!(drawn(biased(vec![(3, 5.0)]), &[], &[]), [3]);
+        assert_eq!(drawn(biased(vec![(1, f32::NEG_INFINITY)]), &[], &[]), [2]);
+        let all = biased((0..5).map(|id| (id, f32::NEG_INFINITY)).collect());
+        let error = Sampler::new(&all, Vec::new()).sample(&LOGITS, &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidOption);
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens() {
+        let draw = |seed| {
+            let options = SamplingOptions { seed: Some(seed), ..SamplingOptions::default() };
+            let mut sampler = Sampler::new(&options, Vec::new());
+            (0..50).map(|_| sampler.sample(&LOGITS, &[]).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn nan_logits_are_an_error() {
+        let mut sampler = Sampler::new(&SamplingOptions::greedy(), Vec::new());
+        assert_eq!(sampler.sample(&[0.0, f32::NAN], &[]).unwrap_err().kind(), ErrorKind::Inference);
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_by_name() {
+        let default = SamplingOptions::default();
+        let cases = [
+            (SamplingOptions { temperature: -0.1, ..default.clone() }, "temperature"),
+            (SamplingOptions { temperature: f64::NAN, ..default.clone() }, "temperature"),
+            (SamplingOptions { top_k: Some(0), ..default.clone() }, "top_k"),
+            (SamplingOptions { top_p: Some(2.0), ..default.clone() }, "top_p"),
+            (SamplingOptions { top_p: Some(0.0), ..default.clone() }, "top_p"),
+            (SamplingOptions { min_p: Some(-0.1), ..default.clone() }, "min_p"),
+            (SamplingOptions { repetition_penalty: 0.0, ..default.clone() }, "repetition_penalty"),
+            (SamplingOptions { presence_penalty: f32::INFINITY, ..default.clone() }, "presence_penalty"),
+            (SamplingOptions { frequency_penalty: f32::NAN, ..default.clone() }, "frequency_penalty"),
+            (SamplingOptions { logit_bias: vec![(3, f32::NAN)], ..default }, "logit_bias of token 3"),
+        ];
+        for (options, name) in cases {
+            let message = options.validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{name}: expected ")), "{message}");
+        }
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one_and_the_likeliest_come_first() {
+        let log_probability = log_softmax(&LOGITS);
+        let sum: f32 = (0..5).map(|id| log_probability(id).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(most_likely(&LOGITS, 3), [1, 2, 0]);
+        assert_eq!(most_likely(&LOGITS, 9), [1, 2, 0, 4, 3]);
+        assert!(most_likely(&LOGITS, 0).is_empty());
+    }
+}

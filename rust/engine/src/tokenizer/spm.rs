@@ -1,0 +1,354 @@
+//! The SentencePiece vocabulary of a GGUF, `tokenizer.ggml.model = llama`.
+//!
+//! The file has pieces with scores; the `tokenizers` crate wants merges in the order of their rank. Of each
+//! piece every split is a merge whose halves are pieces too, and the pieces' scores rank them. This yields
+//! the merges of the family's tokenizer.json exactly, in order.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::{Prepend, Replace, Sequence};
+use tokenizers::{AddedToken, NormalizerWrapper};
+
+use super::{Added, Parts, Piece, PieceKind, Pieces, TokenizerOptions, byte_of, is_control_text};
+use crate::gguf::Gguf;
+use crate::{Error, Result};
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+
+/// The longest piece of the family has 48 bytes. The number of a piece's splits, and so the time and memory that
+/// the merges take, grows with its square: a hostile file's must not.
+const MAX_PIECE_BYTES: usize = 256;
+const MAX_MERGES: usize = 1_000_000;
+
+/// Values of `tokenizer.ggml.token_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenType {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+impl TokenType {
+    fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Normal,
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
+    let vocabulary = Vocabulary::read(gguf)?;
+    let model = vocabulary.model().map_err(|error| invalid(gguf, &error))?;
+    let add_space_prefix = gguf.optional_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let bos_id = vocabulary.id(gguf, "tokenizer.ggml.bos_token_id", &["<s>"])?;
+    let eos_id = vocabulary.id(gguf, "tokenizer.ggml.eos_token_id", &["<|endoftext|>", "</s>"])?;
+    let add_bos = gguf.optional_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(true);
+    Ok(Parts {
+        model,
+        normalizer: Some(normalizer(add_space_prefix)?),
+        pre_tokenizer: None,
+        added: vocabulary.added(options),
+        pieces: Pieces::new(vocabulary.pieces(), add_space_prefix),
+        bos_id,
+        eos_id,
+        add_bos,
+    })
+}
+
+fn invalid(gguf: &Gguf, message: &dyn fmt::Display) -> Error {
+    Error::invalid_model(format!("{}: {message}", gguf.path().display()))
+}
+
+/// What SentencePiece does to a text first: a space in front, and `▁` for each space.
+fn normalizer(add_space_prefix: bool) -> Result<NormalizerWrapper> {
+    let replace = Replace::new(" ", "▁")
+        .map_err(|error| Error::invalid_model(format!("the tokenizer's normalizer can't be built: {error}")))?;
+    let mut steps = vec![NormalizerWrapper::from(replace)];
+    if add_space_prefix {
+        steps.insert(0, Prepend::new("▁".to_owned()).into());
+    }
+    Ok(Sequence::new(steps).into())
+}
+
+/// The three lists of the metadata, checked to belong together.
+struct Vocabulary<'a> {
+    texts: &'a [String],
+    scores: &'a [f32],
+    types: Vec<TokenType>,
+    /// The token for characters that no piece and no byte token stands for.
+    unknown_id: Option<u32>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(gguf: &'a Gguf) -> Result<Self> {
+        let invalid = |message: String| invalid(gguf, &message);
+        let texts = gguf.optional_strings(TOKENS)?.filter(|texts| !texts.is_empty());
+        let texts = texts.ok_or_else(|| super::no_vocabulary(gguf, TOKENS))?;
+        let lacks = |key: &str| {
+            invalid(format!("metadata key {key} is missing; expected {} values, one for each token", texts.len()))
+        };
+        let scores = gguf.optional_f32s(SCORES)?.ok_or_else(|| lacks(SCORES))?;
+        let numbers = gguf.optional_u32s(TOKEN_TYPE)?.ok_or_else(|| lacks(TOKEN_TYPE))?;
+        for (key, found) in [(SCORES, scores.len()), (TOKEN_TYPE, numbers.len())] {
+            if found != texts.len() {
+                return Err(invalid(format!(
+                    "metadata key {key}: expected {} values, one for each token of {TOKENS}, found {found}",
+                    texts.len()
+                )));
+            }
+        }
+        if let Some(id) = scores.iter().position(|score| score.is_nan()) {
+            return Err(invalid(format!("metadata key {SCORES}: expected numbers, found NaN for token id {id}")));
+        }
+        let types = numbers.iter().enumerate().map(|(id, number)| {
+            TokenType::from_number(*number).ok_or_else(|| {
+                invalid(format!("metadata key {TOKEN_TYPE}: expected 1 to 6, found {number} for token id {id}"))
+            })
+        });
+        let mut vocabulary = Self { texts, scores, types: types.collect::<Result<_>>()?, unknown_id: None };
+        vocabulary.check_pieces().map_err(|error| invalid(error.to_string()))?;
+        vocabulary.unknown_id = vocabulary.id(gguf, "tokenizer.ggml.unknown_token_id", &["<unk>"])?;
+        vocabulary.check_coverage().map_err(|error| invalid(error.to_string()))?;
+        Ok(vocabulary)
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = (u32, &'a str, TokenType)> {
+        let tokens = self.texts.iter().map(String::as_str).zip(self.types.iter().copied());
+        (0_u32..).zip(tokens).map(|(id, (text, token_type))| (id, text, token_type))
+    }
+
+    fn check_pieces(&self) -> Result<()> {
+        for (id, text, token_type) in self.tokens() {
+            if text.len() > MAX_PIECE_BYTES {
+                return Err(Error::invalid_model(format!(
+                    "metadata key {TOKENS}: expected tokens of at most {MAX_PIECE_BYTES} bytes, found {} for token id {id}",
+                    text.len()
+                )));
+            }
+            if token_type == TokenType::Byte && byte_of(text).is_none() {
+                return Err(Error::invalid_model(format!(
+                    "metadata key {TOKENS}: expected a byte such as \"<0x0A>\" for token id {id}, found {text:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every text must have an encoding, or characters would vanish from prompts.
+    fn check_coverage(&self) -> Result<()> {
+        let bytes: HashSet<u8> = self.tokens().filter_map(|(_, text, _)| byte_of(text)).collect();
+        if self.unknown_id.is_none() && bytes.len() < 256 {
+            return Err(Error::invalid_model(format!(
+                "metadata key {TOKENS}: expected a token for each of the 256 bytes or an unknown token, found {} \
+                 bytes and no unknown token",
+                bytes.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The id under a metadata key, or else of the first of `texts` that is a token and no piece.
+    fn id(&self, gguf: &Gguf, key: &str, texts: &[&str]) -> Result<Option<u32>> {
+        if let Some(id) = gguf.optional_usize(key)? {
+            let known = u32::try_from(id).ok().filter(|_| id < self.texts.len());
+            return known.map(Some).ok_or_else(|| {
+                let size = self.texts.len();
+                invalid(gguf, &format!("metadata key {key}: expected a token id below {size}, found {id}"))
+            });
+        }
+        let find = |wanted: &&str| {
+            self.tokens().find(|(_, text, token_type)| text == wanted && *token_type != TokenType::Normal)
+        };
+        Ok(texts.iter().find_map(find).map(|(id, ..)| id))
+    }
+
+    fn kind(id: u32, text: &str, token_type: TokenType) -> PieceKind {
+        if is_padding(id, text) {
+            return PieceKind::Padding;
+        }
+        match token_type {
+            TokenType::Unused => PieceKind::Padding,
+            TokenType::Control | TokenType::Unknown => PieceKind::Control,
+            // The official files write most control tokens as user-defined ones.
+            TokenType::UserDefined if is_control_text(text) => PieceKind::Control,
+            TokenType::Normal | TokenType::Byte | TokenType::UserDefined => {
+                byte_of(text).map_or(PieceKind::Text, PieceKind::Byte)
+            }
+        }
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
+        let piece = |(id, text, token_type): (u32, &str, _)| Piece {
+            text: text.into(),
+            kind: Self::kind(id, text, token_type),
+        };
+        self.tokens().map(piece).collect()
+    }
+
+    /// The tokens that are matched in a text as a whole.
+    fn added(&self, options: TokenizerOptions) -> Vec<Added> {
+        let mut seen = HashSet::new();
+        self.tokens()
+            .filter_map(|(id, text, token_type)| {
+                let control = match Self::kind(id, text, token_type) {
+                    PieceKind::Control => true,
+                    PieceKind::Text if token_type == TokenType::UserDefined => false,
+                    _ => return None,
+                };
+                if text.is_empty() || !seen.insert(text) {
+                    return None;
+                }
+                let rstrip = options.rstrip_control_tokens && control && strips_right(text);
+                let token = AddedToken::from(text, control).normalized(false).rstrip(rstrip);
+                Some(Added { id, token, control })
+            })
+            .collect()
+    }
+
+    /// The pieces that text is made of, by text, and the same with the best first.
+    fn ranked_pieces(&self) -> (Vocab, Vec<(f32, &'a str)>) {
+        let mut vocabulary = Vocab::default();
+        let mut ranked = Vec::new();
+        for ((id, text, token_type), score) in self.tokens().zip(self.scores) {
+            let piece = token_type == TokenType::Normal && Self::kind(id, text, token_type) == PieceKind::Text;
+            if piece && !text.is_empty() && !vocabulary.contains_key(text) {
+                vocabulary.insert(text.to_owned(), id);
+                ranked.push((*score, text));
+            }
+        }
+        // Stable: pieces of the same score stay in the order of their ids.
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        (vocabulary, ranked)
+    }
+
+    /// The BPE model of the pieces.
+    fn model(&self) -> Result<BPE> {
+        let (mut vocabulary, ranked) = self.ranked_pieces();
+        let merges = merges(&vocabulary, &ranked)?;
+
+        // Only now: a merge must not reach a byte's or the unknown token.
+        for (id, text, token_type) in self.tokens() {
+            if matches!(Self::kind(id, text, token_type), PieceKind::Byte(_)) {
+                vocabulary.entry(text.to_owned()).or_insert(id);
+            }
+        }
+        let mut builder = BPE::builder().fuse_unk(true).byte_fallback(true).cache_capacity(0);
+        if let Some((id, text)) =
+            self.unknown_id.and_then(|id| Some((id, self.texts.get(usize::try_from(id).ok()?)?)))
+        {
+            vocabulary.entry(text.clone()).or_insert(id);
+            builder = builder.unk_token(text.clone());
+        }
+        builder.vocab_and_merges(vocabulary, merges).build().map_err(|error| {
+            Error::invalid_model(format!("metadata key {TOKENS}: no vocabulary of pieces: {error}"))
+        })
+    }
+}
+
+/// The merges of pieces that are sorted by rank.
+fn merges(vocabulary: &Vocab, ranked: &[(f32, &str)]) -> Result<Merges> {
+    let mut merges = Merges::with_capacity(2 * ranked.len());
+    let mut splits = Vec::new();
+    for (_, text) in ranked {
+        splits.clear();
+        for (position, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(position);
+            if let (Some(left_id), Some(right_id)) = (vocabulary.get(left), vocabulary.get(right)) {
+                splits.push((*left_id, *right_id, left, right));
+            }
+        }
+        splits.sort_unstable();
+        merges.extend(splits.iter().map(|(_, _, left, right)| ((*left).to_owned(), (*right).to_owned())));
+        if merges.len() > MAX_MERGES {
+            return Err(Error::invalid_model(format!(
+                "metadata key {TOKENS}: expected pieces that can be put together in at most {MAX_MERGES} ways, \
+                 found more"
+            )));
+        }
+    }
+    Ok(merges)
+}
+
+/// The texts that converters fill a vocabulary up with.
+fn is_padding(id: u32, text: &str) -> bool {
+    text.strip_prefix("[PAD")
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|number| number.parse() == Ok(id))
+}
+
+/// Whether a control token swallows the whitespace after it, since the July 2024 revision.
+fn strips_right(text: &str) -> bool {
+    (text.starts_with("<|") && text.ends_with("|>") && text != "<|endoftext|>") || text == "</s>"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// The rule in one sentence, executed as written: it is what reproduces the family's file.
+    #[test]
+    fn merges_are_those_of_the_family_s_tokenizer_json_in_order() {
+        let root = std::env::var_os("CANDLE_PHI_TEST_DATA")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+        let (gguf, json) = (root.join("ggml-vocab-phi-3.gguf"), root.join("tokenizers/phi-3-mini/tokenizer.json"));
+        if !gguf.exists() || !json.exists() {
+            #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+            {
+                eprintln!("skipped: no {} (set CANDLE_PHI_TEST_DATA to the shared test data)", gguf.display());
+            }
+            return;
+        }
+        let gguf = Gguf::open(&gguf, true).expect("opens");
+        let vocabulary = Vocabulary::read(&gguf).expect("is a vocabulary");
+        let (pieces, ranked) = vocabulary.ranked_pieces();
+        let derived = merges(&pieces, &ranked).expect("has merges");
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(json).expect("is readable")).expect("is JSON");
+        let expected: Vec<&str> = json["model"]["merges"]
+            .as_array()
+            .expect("is a list")
+            .iter()
+            .filter_map(serde_json::Value::as_str)
+            .collect();
+        assert_eq!(expected.len(), 61_249);
+        assert_eq!(derived.len(), expected.len());
+        for ((left, right), expected) in derived.iter().zip(expected) {
+            assert_eq!(format!("{left} {right}"), expected);
+        }
+    }
+
+    #[test]
+    fn padding_is_known_by_its_text_and_id() {
+        assert!(is_padding(32011, "[PAD32011]"));
+        assert!(!is_padding(7, "[PAD32011]"));
+        assert!(!is_padding(7, "[PAD]"));
+        assert!(!is_padding(7, "PAD7"));
+    }
+
+    #[test]
+    fn pieces_that_can_be_put_together_in_millions_of_ways_are_refused() {
+        let texts: Vec<String> = ('a'..='z')
+            .chain('A'..='Z')
+            .flat_map(|letter| (1..=256).map(move |len| String::from(letter).repeat(len)))
+            .collect();
+        let vocabulary: Vocab = (0_u32..).zip(&texts).map(|(id, text)| (text.clone(), id)).collect();
+        let ranked: Vec<(f32, &str)> = texts.iter().map(|text| (0.0, text.as_str())).collect();
+        let error = merges(&vocabulary, &ranked).expect_err("1.7 million merges");
+        assert!(error.to_string().contains(TOKENS), "{error}");
+    }
+}

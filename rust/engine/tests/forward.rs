@@ -1,0 +1,141 @@
+//! The engine on Candle's executor against `candle_transformers::models::quantized_phi3`.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::quantized::gguf_file;
+use candle_core::{Device, Tensor};
+use candle_phi_engine::{
+    CancelToken, GenerationOptions, KvDtype, LoadOptions, Phi3Model, SamplingOptions, Session, SessionOptions,
+};
+use candle_transformers::models::quantized_phi3::ModelWeights;
+
+use common::{Heads, Mixture, Random, write_tiny};
+
+/// How far two logits may lie apart; they spread over about ±6.
+const TOLERANCE: f32 = 1e-4;
+
+fn reference(path: &Path) -> ModelWeights {
+    let mut file = File::open(path).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    ModelWeights::from_gguf(false, content, &mut file, &Device::Cpu).unwrap()
+}
+
+fn reference_logits(model: &mut ModelWeights, ids: &[u32], position: usize) -> Vec<f32> {
+    let ids = Tensor::new(ids, &Device::Cpu).unwrap().unsqueeze(0).unwrap(); // (1, seq)
+    model.forward(&ids, position).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn session(path: &Path) -> Session {
+    let model = Phi3Model::load(path, &LoadOptions::default(), &CancelToken::new()).unwrap();
+    let options = SessionOptions { kv_dtype: KvDtype::F32, ..SessionOptions::default() };
+    Session::new(Arc::new(model), &options).unwrap()
+}
+
+fn logits(session: &mut Session, ids: &[u32]) -> Vec<f32> {
+    session.logits(ids, &CancelToken::new()).unwrap()
+}
+
+fn greedy(max_tokens: usize) -> GenerationOptions {
+    GenerationOptions {
+        max_tokens: Some(max_tokens),
+        sampling: SamplingOptions { temperature: 0.0, ..SamplingOptions::default() },
+        ignore_eos: true,
+        ..GenerationOptions::default()
+    }
+}
+
+fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    best.0 as u32
+}
+
+/// The prompt at once, then 64 tokens one by one: every position's logits, then the greedy ids.
+fn agrees_with_candle(heads: Heads, mixture: Mixture) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write_tiny(directory.path(), heads, mixture);
+    let (mut reference, mut session) = (reference(&path), session(&path));
+    for (prompt_tokens, seed) in [(1, 1), (2, 2), (40, 3)] {
+        let prompt = Random::new(seed).ids(prompt_tokens);
+        let mut ids = prompt.clone();
+        let mut expected = reference_logits(&mut reference, &ids, 0);
+        let mut worst = 0f32;
+        for _ in 0..64 {
+            worst = worst.max(max_difference(&expected, &logits(&mut session, &ids)));
+            ids.push(argmax(&expected));
+            expected = reference_logits(&mut reference, &ids[ids.len() - 1..], ids.len() - 1);
+        }
+        println!("{mixture:?}, {prompt_tokens} prompt tokens: largest difference {worst:e}");
+        assert!(worst < TOLERANCE, "{mixture:?}: logits differ by {worst}");
+
+        session.reset();
+        let mut generation = session.start(&prompt, &greedy(64)).unwrap();
+        while session.step(&mut generation, &CancelToken::new()).unwrap().is_some() {}
+        assert_eq!(
+            generation.completion().tokens,
+            ids[prompt_tokens..],
+            "greedy ids after {prompt_tokens} tokens"
+        );
+    }
+}
+
+#[test]
+fn f32_logits_and_greedy_ids_equal_candles() {
+    agrees_with_candle(Heads::MINI, Mixture::F32);
+}
+
+#[test]
+fn f32_logits_and_greedy_ids_of_grouped_heads_equal_candles() {
+    agrees_with_candle(Heads::GROUPED, Mixture::F32);
+}
+
+/// Activations are rounded to eight bits before each product, so that a difference in the last bit of one may grow to a
+/// hundredth of a logit. Agreement within the tolerance means the same operations in the same order.
+#[test]
+fn q4_k_m_logits_and_greedy_ids_equal_candles() {
+    agrees_with_candle(Heads::MINI, Mixture::Q4KM);
+}
+
+/// A prompt that the engine takes in several pieces, against Candle's taking it token by token.
+#[test]
+fn a_long_prompt_in_chunks_equals_candle_token_by_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
+    let (mut reference, mut session) = (reference(&path), session(&path));
+    let ids = Random::new(4).ids(900);
+    let mut expected = Vec::new();
+    for (position, id) in ids.iter().enumerate() {
+        expected = reference_logits(&mut reference, &[*id], position);
+    }
+    let worst = max_difference(&expected, &logits(&mut session, &ids));
+    println!("{} tokens in chunks: largest difference {worst:e}", ids.len());
+    assert!(worst < TOLERANCE, "logits differ by {worst}");
+}
+
+/// What was computed for one prompt must not show in another that shares only its beginning.
+#[test]
+fn a_shared_prefix_equals_a_fresh_session() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
+    let mut session = session(&path);
+    let (first, second) = (Random::new(5).ids(60), Random::new(6).ids(60));
+    let mut crossed = first.clone();
+    crossed.splice(30.., second[30..].iter().copied());
+    logits(&mut session, &first);
+    let reused = logits(&mut session, &crossed);
+    let expected = reference_logits(&mut reference(&path), &crossed, 0);
+    let worst = max_difference(&expected, &reused);
+    assert!(worst < TOLERANCE, "logits differ by {worst}");
+    let again = logits(&mut session, &first[..20]);
+    let expected = reference_logits(&mut reference(&path), &first[..20], 0);
+    assert!(max_difference(&expected, &again) < TOLERANCE);
+}

@@ -1,0 +1,49 @@
+//! Text to token ids and back, against the family's own files and against the `tokenizers` library.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+mod errors;
+mod family;
+mod json;
+mod small;
+#[path = "../vocabulary/mod.rs"]
+mod vocabulary;
+
+use candle_phi_engine::Tokenizer;
+use serde_json::{Value, json};
+use tokenizers::{Decoder as _, DecoderWrapper};
+
+pub(crate) fn decoded(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    tokenizer.decode(ids, true).unwrap()
+}
+
+pub(crate) fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut decoder = tokenizer.decoder();
+    let mut text: String = ids.iter().map(|id| decoder.push(*id).unwrap()).collect();
+    text.push_str(&decoder.finish());
+    text
+}
+
+/// How the `tokenizers` library decodes the family's pieces.
+pub(crate) fn reference_decode(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let decoder: DecoderWrapper = serde_json::from_value(phi3_decoder()).unwrap();
+    let hidden = |id: &u32| tokenizer.control_ids().contains(id) || tokenizer.padding_ids().contains(id);
+    let shown = ids.iter().filter(|id| !hidden(id));
+    decoder.decode(shown.map(|id| tokenizer.token_text(*id).unwrap().to_owned()).collect()).unwrap()
+}
+
+pub(crate) fn phi3_decoder() -> Value {
+    json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]})
+}
+
+#[test]
+fn tokenizer_is_shared_between_threads() {
+    fn shareable<T: Send + Sync + Clone + 'static>() {}
+    fn sendable<T: Send + 'static>() {}
+    shareable::<Tokenizer>();
+    sendable::<candle_phi_engine::StreamDecoder>();
+}

@@ -1,0 +1,36 @@
+"""What the tests share: the embedded model, sessions on it, and a model that is slow enough to be interrupted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from candle_phi import Phi3Model, Phi3Session
+from tiny_gguf import TinyPhi3, write
+
+
+@pytest.fixture(scope="session")
+def model() -> Phi3Model:
+    """The embedded model: trained, so what it says means something."""
+    return Phi3Model.demo()
+
+
+@pytest.fixture
+def session(model: Phi3Model) -> Iterator[Phi3Session]:
+    """A fresh session on the embedded model."""
+    with Phi3Session(model=model) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def slow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose prompts take seconds to read, and whose generations go on for as long."""
+    options = TinyPhi3(
+        block_count=8,
+        head_count=8,
+        head_dim=64,
+        head_count_kv=8,
+        feed_forward_length=1536,
+        context_length=8192,
+    )
+    return write(tmp_path_factory.mktemp("slow") / "slow.gguf", options)

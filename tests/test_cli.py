@@ -1,0 +1,423 @@
+"""The command line: results on stdout, everything else on stderr, and an exit code that says how it went."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import candle_phi
+import tiny_gguf
+from candle_phi import GenerationConfig, Message, Phi3Session
+from candle_phi.cli import app
+from candle_phi.cli import generate as generate_module
+
+DEMO = Path(candle_phi.__file__).parent / "demo" / "candle-phi-demo.gguf"
+PROMPT = "Write a haiku about ice hockey"
+COMMAND = [sys.executable, "-W", "error", "-m", "candle_phi.cli"]
+ESCAPE = "\x1b["
+
+
+def invoke(*arguments: object, stdin: str | bytes | None = None, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def succeed(*arguments: object, stdin: str | bytes | None = None, **environment: str) -> Result:
+    result = invoke(*arguments, stdin=stdin, **environment)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fail(exit_code: int, *arguments: object, stdin: str | bytes | None = None) -> str:
+    """The error line of a command that must fail."""
+    result = invoke(*arguments, stdin=stdin)
+    assert result.exit_code == exit_code, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights with a long context: it goes on for as long as one lets it."""
+    return tiny_gguf.write(tmp_path_factory.mktemp("endless") / "endless.gguf", context_length=100_000)
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    """A hub cache with one model in it."""
+    snapshot = tmp_path / "models--somebody--Some-Model-GGUF" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "some-model-q4.gguf").write_bytes(b"GGUF" * 500)
+    (tmp_path / "models--somebody--Some-Model-GGUF" / "refs").mkdir()
+    (tmp_path / "models--somebody--Some-Model-GGUF" / "refs" / "main").write_text("0" * 40)
+    return tmp_path
+
+
+class TestGenerate:
+    def test_answers_with_the_chat_template(self):
+        with Phi3Session.demo() as session:
+            expected = session.chat(PROMPT, seed=3).text
+        assert succeed("generate", "--demo", "--seed", 3, PROMPT).stdout == expected + "\n"
+
+    def test_a_raw_prompt_is_taken_as_it_is(self):
+        prompt = f"<|user|>\n{PROMPT}<|end|>\n<|assistant|>\n"
+        with Phi3Session.demo() as session:
+            expected = session.generate(prompt, seed=3).text
+        assert succeed("generate", "--demo", "--raw", "--seed", 3, prompt).stdout == expected + "\n"
+        assert succeed("generate", "--demo", "--raw", "--seed", 3, stdin=prompt).stdout == expected + "\n"
+
+    @pytest.mark.parametrize("argument", [[], ["-"]])
+    def test_reads_the_prompt_from_stdin(self, argument):
+        expected = succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
+        assert succeed("generate", "--demo", "--seed", 3, *argument, stdin=PROMPT + "\n").stdout == expected
+
+    def test_a_file_is_the_same_as_its_name(self):
+        expected = succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
+        assert succeed("generate", "--model", DEMO, "--seed", 3, PROMPT).stdout == expected
+
+    def test_the_system_message_is_part_of_the_prompt(self):
+        messages = [Message.system("Be brief."), Message.user(PROMPT)]
+        with Phi3Session.demo() as session:
+            expected = session.render_chat(messages)
+        result = succeed(
+            "generate", "--demo", "--system", "Be brief.", "--max-tokens", 1, "--verbose-prompt", PROMPT
+        )
+        assert expected in result.stderr
+
+    def test_every_sampling_option_arrives(self, monkeypatch):
+        seen: list[GenerationConfig] = []
+
+        def stream(session, text, messages, config, *, stats):
+            seen.append(config)
+
+        monkeypatch.setattr(generate_module, "_stream", stream)
+        options: dict[str, Any] = {
+            "max_tokens": 7,
+            "temperature": 0.5,
+            "top_k": 9,
+            "top_p": 0.9,
+            "min_p": 0.05,
+            "repetition_penalty": 1.1,
+            "repeat_last_n": 32,
+            "presence_penalty": 0.25,
+            "frequency_penalty": 0.75,
+            "seed": 11,
+        }
+        words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value)]
+        succeed("generate", "--demo", *words, "--stop", "puck", "--stop", "goal", PROMPT)
+        assert seen == [GenerationConfig(**options, stop=["puck", "goal"])]
+        succeed("generate", "--demo", "--tutorial", "--seed", 5, PROMPT)
+        assert seen[1:] == [GenerationConfig.tutorial().replace(seed=5)]
+        succeed("generate", "--demo", PROMPT)
+        assert seen[2:] == [GenerationConfig()]
+
+    def test_the_sessions_options_arrive(self):
+        line = fail(1, "generate", "--demo", "--n-ctx", 8, PROMPT)
+        assert re.search(r"\b8\b", line)
+        succeed("generate", "--demo", "--kv-dtype", "f32", "--device", "cpu", "--max-tokens", 1, PROMPT)
+
+    def test_statistics_go_to_stderr(self):
+        result = succeed("generate", "--demo", "--seed", 3, "--stats", PROMPT)
+        assert result.stdout == succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
+        for word in ("load", "prompt", "answer", "tokens/s", "finished  stop", "seed 3"):
+            assert word in result.stderr
+        assert ESCAPE not in result.output
+
+    def test_the_verbose_prompt_shows_text_and_ids(self):
+        result = succeed("generate", "--demo", "--max-tokens", 1, "--verbose-prompt", PROMPT)
+        with Phi3Session.demo() as session:
+            ids = session.render_chat_tokens([Message.user(PROMPT)])
+        shown = [int(found) for found in re.findall(r"^ *(\d+) -> ", result.stderr, re.MULTILINE)]
+        assert shown == ids
+        assert "'<|user|>'" in result.stderr
+
+    def test_the_verbose_raw_prompt_shows_the_ids_that_are_read(self):
+        result = succeed("generate", "--demo", "--raw", "--max-tokens", 1, "--verbose-prompt", "<|user|>\nHello")
+        shown = [int(found) for found in re.findall(r"^ *(\d+) -> ", result.stderr, re.MULTILINE)]
+        with Phi3Session.demo() as session:
+            assert len(shown) == session.generate("<|user|>\nHello", max_tokens=1).usage.prompt_tokens
+
+    def test_the_text_comes_piece_by_piece(self, monkeypatch):
+        class Screen:
+            calls: list[str] = []  # noqa: RUF012
+
+            def write(self, text: str) -> None:
+                self.calls.append(text)
+
+            def flush(self) -> None:
+                self.calls.append("FLUSH")
+
+        monkeypatch.setattr(sys, "stdout", Screen())
+        with Phi3Session.demo() as session:
+            generate_module._stream(session, PROMPT, [Message.user(PROMPT)], GenerationConfig(seed=3), stats=False)
+        pieces, flushes = Screen.calls[::2], Screen.calls[1::2]
+        assert len(pieces) > 5
+        assert set(flushes) == {"FLUSH"}
+
+    def test_markup_in_the_text_is_text(self):
+        result = succeed("generate", "--demo", "--raw", "--verbose-prompt", "--max-tokens", 1, "[bold]x[/bold]")
+        assert "[bold]x[/bold]" in result.stderr
+
+
+class TestErrors:
+    def test_no_model_is_chosen(self):
+        line = fail(2, "generate", PROMPT)
+        assert all(word in line for word in ("--model", "--name", "--demo", "'candle-phi generate --help'"))
+
+    def test_two_models_are_chosen(self):
+        assert "--model and --demo" in fail(2, "generate", "--demo", "--model", DEMO, PROMPT)
+
+    def test_hub_options_without_a_name(self):
+        assert "--quantization" in fail(2, "generate", "--demo", "--quantization", "Q8_0", PROMPT)
+        assert "--offline" in fail(2, "generate", "--demo", "--offline", PROMPT)
+
+    @pytest.mark.parametrize("stdin", ["", "\n", "  \n"])
+    def test_an_empty_prompt(self, stdin):
+        assert "empty" in fail(2, "generate", "--demo", stdin=stdin)
+
+    def test_a_prompt_that_is_not_utf8(self):
+        assert "UTF-8" in fail(2, "generate", "--demo", stdin=b"\xff\xfe\x00")
+
+    def test_a_system_message_for_a_raw_prompt(self):
+        assert "--system" in fail(2, "generate", "--demo", "--raw", "--system", "x", PROMPT)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["generate", "--temprature", 1, PROMPT],
+            ["generate", "--temperature", "warm", PROMPT],
+            ["generate", "--kv-dtype", "f64", "--demo", PROMPT],
+            ["genrate"],
+            ["info"],
+            ["download"],
+            ["--what"],
+        ],
+    )
+    def test_a_wrong_command_line(self, arguments):
+        assert "--help" in fail(2, *arguments)
+
+    def test_nothing_at_all_shows_the_help_and_fails(self):
+        result = invoke()
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "generate" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            (["--temperature", -1], "temperature"),
+            (["--top-p", 2], "top_p"),
+            (["--device", "abacus"], "abacus"),
+        ],
+    )
+    def test_an_option_that_the_package_refuses(self, options, expected):
+        assert expected in fail(1, "generate", "--demo", *options, PROMPT)
+
+    @pytest.mark.parametrize("command", [["generate", PROMPT, "--model"], ["info"]])
+    def test_files_that_are_no_models(self, command, tmp_path):
+        other = tmp_path / "note.txt"
+        other.write_text("not a model, although it is longer than a header would be" * 10)
+        for path in (tmp_path / "missing.gguf", tmp_path, other):
+            assert str(path) in fail(1, *command, path)
+
+    def test_a_download_that_is_not_cached_offline(self, tmp_path):
+        fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
+        fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
+
+    def test_an_unknown_name(self, tmp_path):
+        assert "fi-3-mini" in fail(1, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)
+
+    @pytest.mark.parametrize("where", [["--debug", "info"], ["info", "--debug"]])
+    def test_the_traceback_is_shown_on_request(self, where, tmp_path):
+        result = invoke(*where, tmp_path / "missing.gguf")
+        assert result.exit_code == 1
+        assert "Traceback" in result.stderr
+        assert "ModelNotFoundError" in result.stderr
+        assert "Traceback" not in invoke("info", tmp_path / "missing.gguf").stderr
+
+    def test_an_error_that_nobody_foresaw_is_a_line_too(self, monkeypatch):
+        def broken(*_arguments, **_options):
+            raise KeyError("what")
+
+        monkeypatch.setattr(Phi3Session, "demo", broken)
+        assert "unexpected KeyError: 'what' (--debug shows where)" in fail(1, "generate", "--demo", PROMPT)
+
+
+class TestProcess:
+    """What only a process of its own can show."""
+
+    def test_the_program_is_installed(self):
+        program = Path(sys.executable).parent / "candle-phi"
+        ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout) == (0, f"candle-phi {candle_phi.__version__}\n")
+        assert ran.stderr == ""
+
+    def test_a_pipe_gets_the_text_and_nothing_else(self):
+        ran = run("generate", "--demo", "--seed", 3, PROMPT)
+        assert ran.returncode == 0
+        assert ran.stderr == ""
+        assert ran.stdout == succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
+        assert run("generate", "--demo", "--seed", 3, stdin=PROMPT).stdout == ran.stdout
+
+    def test_exit_codes(self):
+        assert run("info", "missing.gguf").returncode == 1
+        assert run("generate", PROMPT).returncode == 2
+
+    def test_the_text_is_there_before_the_end(self, endless):
+        with self.start("generate", "--model", endless, "--raw", "--max-tokens", 50_000, "the") as process:
+            assert process.stdout is not None
+            assert process.stdout.read(1)
+            assert process.poll() is None
+            process.kill()
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+    def test_ctrl_c_stops_it_at_once(self, endless):
+        words = ["generate", "--model", endless, "--raw", "--max-tokens", 50_000, "--stats", "the"]
+        with self.start(*words) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            rest, stderr = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert rest.endswith(b"\n")
+        assert b"Traceback" not in stderr
+        assert b"seed" in stderr
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+    def test_ctrl_c_at_a_question(self, cache):
+        with self.start("models", "remove", "somebody/Some-Model-GGUF", "--cache-dir", cache) as process:
+            assert process.stderr is not None
+            while process.stderr.read(1) != b"?":
+                pass
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert b"Traceback" not in stderr
+        assert list(cache.rglob("*.gguf"))
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+    def test_a_reader_that_goes_away_is_no_error(self, endless):
+        with self.start("generate", "--model", endless, "--raw", "--max-tokens", 50_000, "the") as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.read(1)
+            process.stdout.close()
+            assert process.wait(timeout=30) == 0
+            assert process.stderr.read() == b""
+
+    @staticmethod
+    def start(*arguments: object) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+class TestInfo:
+    def test_says_what_is_in_a_file(self):
+        info = candle_phi.inspect_model(DEMO)
+        output = succeed("info", DEMO).stdout
+        for value in (info.architecture, info.quantization, info.context_length, info.vocabulary_size, "memory"):
+            assert str(value) in output
+        assert ESCAPE not in output
+
+    def test_json(self):
+        described = json.loads(succeed("info", "--json", "--n-ctx", 256, "--kv-dtype", "f32", DEMO).stdout)
+        info = candle_phi.inspect_model(DEMO)
+        assert described["architecture"] == "phi3"
+        assert described["parameter_count"] == info.parameter_count
+        memory = described["memory"]
+        assert memory["kv_cache_bytes"] == info.kv_cache_bytes(256, "f32")
+        assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_cache_bytes"]
+
+    def test_the_memory_is_that_of_a_sessions_default_context(self, tmp_path):
+        path = tiny_gguf.write(tmp_path / "long.gguf", context_length=131_072)
+        assert json.loads(succeed("info", "--json", path).stdout)["memory"]["n_ctx"] == 4096
+
+
+class TestModels:
+    def test_lists_what_is_known_and_what_is_cached(self, cache):
+        output = succeed("models", "--cache-dir", cache).stdout
+        for model in candle_phi.named_models():
+            assert model.name in output
+            assert model.repo in output
+        assert "some-model-q4.gguf" in output
+        assert "2.0 KB" in output
+        assert ESCAPE not in output
+
+    def test_an_empty_cache_says_what_to_do(self, tmp_path):
+        assert "candle-phi download" in succeed("models", "--cache-dir", tmp_path).stdout
+
+    def test_json(self, cache):
+        listed = json.loads(succeed("models", "--json", "--cache-dir", cache).stdout)
+        assert [model["name"] for model in listed["known"]] == [model.name for model in candle_phi.named_models()]
+        (cached,) = listed["cached"]
+        assert (cached["repo"], cached["size_bytes"]) == ("somebody/Some-Model-GGUF", 2000)
+
+    def test_remove_asks_first(self, cache):
+        remove = ("models", "remove", "somebody/Some-Model-GGUF", "--cache-dir", cache)
+        for answer in ("n\n", "\n", ""):
+            result = invoke(*remove, stdin=answer)
+            assert result.exit_code == 1
+            assert "some-model-q4.gguf; 2.0 KB" in result.stderr
+        assert list(cache.rglob("*.gguf"))
+        assert "2.0 KB" in succeed(*remove, stdin="y\n").stdout
+        assert not list(cache.rglob("*.gguf"))
+
+    def test_remove_without_asking(self, cache):
+        succeed("models", "remove", "--yes", "somebody/Some-Model-GGUF", "--cache-dir", cache)
+        assert not list(cache.rglob("*.gguf"))
+
+    @pytest.mark.parametrize("name", ["phi-3-mini-4k", "nobody/nothing"])
+    def test_remove_what_is_not_there(self, name, cache):
+        assert "not in the cache" in fail(1, "models", "remove", "--yes", name, "--cache-dir", cache)
+
+
+class TestDownload:
+    def test_prints_the_path_of_what_is_cached(self, tmp_path):
+        model = candle_phi.named_models()[0]
+        file = next(iter(model.files.values()))
+        snapshot = tmp_path / f"models--{model.repo.replace('/', '--')}" / "snapshots" / ("1" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot / file).write_bytes(b"GGUF")
+        (snapshot.parent.parent / "refs").mkdir()
+        (snapshot.parent.parent / "refs" / "main").write_text("1" * 40)
+        result = succeed("download", model.name, "--offline", "--cache-dir", tmp_path)
+        assert result.stdout == f"{snapshot / file}\n"
+
+
+def test_every_option_is_in_the_documentation():
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    for command in (["generate"], ["info"], ["download"], ["models"], ["models", "remove"], []):
+        text = succeed(*command, "--help", COLUMNS="200").stdout
+        for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help", "--no-debug"}:
+            if "completion" not in option:
+                assert option in page, f"{command}: {option}"
+
+
+def test_help_names_every_command():
+    text = succeed("--help").stdout
+    for command in ("generate", "info", "download", "models"):
+        assert command in text

@@ -1,0 +1,264 @@
+import copy
+import inspect
+import math
+import pickle
+from dataclasses import FrozenInstanceError, fields
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from candle_phi import (
+    GenerationConfig,
+    InvalidOptionError,
+    Phi3Error,
+    Phi3Model,
+    Phi3Session,
+    SessionConfig,
+    download,
+)
+from candle_phi.config import GenerationOptions, LoadOptions, SessionOptions
+
+
+def test_the_defaults_sample_from_the_models_own_distribution():
+    config = GenerationConfig()
+    assert config.temperature == 1.0
+    assert config.max_tokens is None
+    assert (config.top_k, config.top_p, config.min_p) == (None, None, None)
+    assert (config.repetition_penalty, config.repeat_last_n) == (1.0, 64)
+    assert config.seed is None
+
+
+def test_the_tutorials_settings():
+    config = GenerationConfig.tutorial()
+    assert (config.max_tokens, config.temperature, config.repetition_penalty, config.repeat_last_n) == (
+        100,
+        1.0,
+        1.2,
+        64,
+    )
+    assert config.top_p is None
+    assert GenerationConfig.tutorial(seed=4).seed == 4
+    assert GenerationConfig.tutorial(max_tokens=4).max_tokens == 4
+
+
+def test_greedy_takes_other_options():
+    assert GenerationConfig.greedy(max_tokens=3) == GenerationConfig(temperature=0.0, max_tokens=3)
+
+
+def test_the_keywords_are_the_fields():
+    assert set(GenerationOptions.__annotations__) == {field.name for field in fields(GenerationConfig)}
+    assert set(SessionOptions.__annotations__) == set(LoadOptions.__annotations__) | {
+        "config",
+        *(field.name for field in fields(SessionConfig)),
+    }
+    own = {"path", "model"}
+    assert set(inspect.signature(Phi3Session).parameters) - own == set(SessionOptions.__annotations__)
+    assert set(inspect.signature(Phi3Model).parameters) - own == set(LoadOptions.__annotations__)
+
+
+def test_the_keywords_have_the_types_of_the_fields():
+    hints = get_type_hints(GenerationConfig)
+    assert {name: hints[name] for name in GenerationOptions.__annotations__} == get_type_hints(GenerationOptions)
+
+
+BAD = [
+    ("max_tokens", 0, "at least 1|from 1"),
+    ("max_tokens", -5, "-5"),
+    ("temperature", -0.1, "at least 0"),
+    ("temperature", math.nan, "nan"),
+    ("temperature", math.inf, "inf"),
+    ("top_k", 0, "from 1"),
+    ("top_p", 0.0, "above 0 and at most 1"),
+    ("top_p", 2, "above 0 and at most 1 or None, got 2"),
+    ("min_p", 1.5, "from 0 to 1"),
+    ("min_p", -0.5, "from 0 to 1"),
+    ("repetition_penalty", 0, "above 0"),
+    ("repetition_penalty", -1, "above 0"),
+    ("repeat_last_n", -1, "from 0"),
+    ("presence_penalty", math.nan, "nan"),
+    ("frequency_penalty", -math.inf, "inf"),
+    ("logit_bias", {3: math.nan}, "token 3"),
+    ("logit_bias", {3: math.inf}, "token 3"),
+    ("logit_bias", {-3: 1.0}, "-3"),
+    ("stop", "", "empty"),
+    ("stop", ["a", ""], "empty"),
+    ("stop", "a\udc00", "lone surrogate"),
+    ("stop_token_ids", [-1], "-1 at index 0"),
+    ("stop_token_ids", [2**32], "4294967296"),
+    ("seed", -1, "from 0"),
+    ("seed", 2**64, "18446744073709551616"),
+    ("seed", 10**400, "seed"),
+    ("temperature", 10**400, "temperature"),
+    ("logprobs", -1, "from 0"),
+]
+WRONG_TYPE = [
+    ("max_tokens", "many"),
+    ("max_tokens", 1.5),
+    ("max_tokens", True),
+    ("temperature", "hot"),
+    ("temperature", None),
+    ("top_p", [0.5]),
+    ("repeat_last_n", None),
+    ("logit_bias", [1, 2]),
+    ("logit_bias", {"a": 1.0}),
+    ("logit_bias", {1: "much"}),
+    ("stop", 5),
+    ("stop", b"bytes"),
+    ("stop", [5]),
+    ("stop_token_ids", 5),
+    ("stop_token_ids", "5"),
+    ("stop_token_ids", [1.5]),
+    ("stop_token_ids", None),
+    ("seed", 1.0),
+    ("ignore_eos", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BAD)
+def test_a_value_out_of_range_names_the_option_the_range_and_the_value(name, value, words):
+    with pytest.raises(InvalidOptionError, match=words) as caught:
+        GenerationConfig(**{name: value})
+    assert str(caught.value).startswith(name)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(InvalidOptionError, match=words):
+        GenerationConfig().replace(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_TYPE)
+def test_a_value_of_the_wrong_type_names_the_option(name, value):
+    with pytest.raises(TypeError, match=name) as caught:
+        GenerationConfig(**{name: value})
+    assert not isinstance(caught.value, Phi3Error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name, value, _ in BAD
+        if name not in {"max_tokens", "top_k", "repeat_last_n", "seed", "logprobs"}
+    ],
+)
+def test_the_engine_refuses_on_its_own_what_the_configuration_refuses(session, name, value):
+    config = GenerationConfig(max_tokens=1)
+    stored = (value,) if name == "stop" and isinstance(value, str) else value
+    object.__setattr__(config, name, stored)
+    with pytest.raises((ValueError, OverflowError)):
+        session.generate("hello", config)
+    assert session.generate("hello", max_tokens=1, temperature=0).usage.completion_tokens <= 1
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = GenerationConfig(
+        max_tokens=np.int64(5),
+        temperature=np.float32(0.5),
+        top_k=np.uint8(3),
+        stop_token_ids=np.array([1, 2]),
+        logit_bias={np.int32(4): np.float64(-1.5)},
+    )
+    assert config == GenerationConfig(
+        max_tokens=5,
+        temperature=0.5,
+        top_k=3,
+        stop_token_ids=[1, 2],
+        logit_bias={4: -1.5},
+    )
+    assert type(config.max_tokens) is int
+    assert type(config.temperature) is float
+
+
+def test_a_configuration_is_frozen_pickles_and_hashes():
+    config = GenerationConfig(stop=["a"], stop_token_ids=[1], logit_bias={1: 2.0}, seed=3)
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert copy.deepcopy(config) == config
+    assert hash(config) == hash(config.replace())
+    assert "seed=3" in repr(config)
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 4
+    assert SessionConfig(n_ctx=5) == pickle.loads(pickle.dumps(SessionConfig(n_ctx=5)))
+
+
+def test_what_was_given_can_change_later_without_effect():
+    stop, bias = ["a"], {1: 2.0}
+    config = GenerationConfig(stop=stop, logit_bias=bias)
+    stop.append("b")
+    bias[2] = 1.0
+    assert config == GenerationConfig(stop="a", logit_bias={1: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "meant"),
+    [
+        (GenerationConfig, "max_new_tokens", "max_tokens"),
+        (GenerationConfig, "temprature", "temperature"),
+        (GenerationConfig().replace, "repeat_penalty", "repetition_penalty"),
+        (GenerationConfig.greedy, "num_predict", "max_tokens"),
+        (SessionConfig, "num_ctx", "n_ctx"),
+        (SessionConfig().replace, "threads", "n_threads"),
+        (Phi3Session, "n_gpu_layers", "device"),
+        (Phi3Session, "context_length", "n_ctx"),
+        (Phi3Session.demo, "max_model_len", "n_ctx"),
+        (Phi3Session.from_pretrained, "model_file", "filename"),
+        (Phi3Model, "use_mmap", "mmap"),
+        (Phi3Model.demo, "devise", "device"),
+        (Phi3Model.from_pretrained, "quant", "quantization"),
+        (download, "revison", "revision"),
+    ],
+)
+def test_an_unknown_keyword_says_what_was_meant(call, given, meant):
+    arguments = ["x"] if call in {Phi3Session.from_pretrained, Phi3Model.from_pretrained, download} else []
+    with pytest.raises(TypeError, match=f"no option '{given}': did you mean '{meant}'") as caught:
+        call(*arguments, **{given: 1})
+    assert not isinstance(caught.value, Phi3Error)
+
+
+@pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream"])
+def test_everything_that_generates_takes_the_same_options(session, method):
+    call = getattr(session, method)
+    with pytest.raises(TypeError, match=rf"^{method}\(\) has no option 'temp': did you mean 'temperature'"):
+        call("hello", temp=0.5)
+    with pytest.raises(TypeError, match="it has "):
+        call("hello", xyzzy=0.5)
+    with pytest.raises(InvalidOptionError, match="top_p"):
+        call("hello", top_p=2)
+    with pytest.raises(InvalidOptionError, match="top_p"):
+        call("hello", GenerationConfig(), top_p=2)
+    with pytest.raises(TypeError, match="config must be a GenerationConfig, got dict"):
+        call("hello", {"temperature": 0.5})
+
+
+def test_keywords_go_over_the_configuration(session):
+    config = GenerationConfig.greedy(max_tokens=1, ignore_eos=True)
+    assert len(session.generate("hello", config).tokens) == 1
+    assert len(session.generate("hello", config, max_tokens=3).tokens) == 3
+    assert len(session.generate("hello", config=config, max_tokens=2).tokens) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n_ctx": 0}, InvalidOptionError, "n_ctx must be an integer from 1"),
+        ({"n_ctx": 1_000_000_000}, InvalidOptionError, "n_ctx"),
+        ({"n_ctx": 1.5}, TypeError, "n_ctx"),
+        ({"kv_dtype": "f64"}, InvalidOptionError, "'f16', 'f32', got 'f64'"),
+        ({"kv_dtype": 16}, TypeError, "kv_dtype"),
+        ({"n_threads": 0}, InvalidOptionError, "n_threads"),
+        ({"n_threads": 12345}, InvalidOptionError, "RAYON_NUM_THREADS"),
+        ({"config": {}}, TypeError, "SessionConfig"),
+    ],
+)
+def test_a_bad_option_of_a_session(model, options, error, words):
+    with pytest.raises(error, match=words):
+        Phi3Session(model=model, **options)
+
+
+def test_a_session_takes_its_options_one_by_one_or_as_a_configuration(model):
+    with Phi3Session(model=model, config=SessionConfig(n_ctx=64, kv_dtype="f32"), n_ctx=32) as session:
+        assert session.n_ctx == 32
+        assert session.config == SessionConfig(n_ctx=32, kv_dtype="f32")
+    with Phi3Session(model=model) as session:
+        assert session.config == SessionConfig()
+        assert session.n_ctx == min(4096, model.info.context_length)
+    with Phi3Session(model=model, n_threads=session.n_threads) as session:
+        assert session.n_threads >= 1

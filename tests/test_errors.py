@@ -1,0 +1,288 @@
+import contextlib
+import inspect
+import pickle
+from pathlib import Path
+
+import pytest
+
+import candle_phi
+from candle_phi import (
+    ContextLengthError,
+    DeviceError,
+    DownloadError,
+    InferenceError,
+    InvalidModelError,
+    InvalidOptionError,
+    ModelLoadError,
+    ModelNotFoundError,
+    Phi3Error,
+    Phi3Model,
+    Phi3Session,
+    SessionBusyError,
+    SessionClosedError,
+    UnsupportedModelError,
+    download,
+    exceptions,
+    inspect_model,
+    remove_cached,
+)
+
+BASES = {
+    ModelLoadError: (Phi3Error,),
+    ModelNotFoundError: (ModelLoadError, FileNotFoundError),
+    InvalidModelError: (ModelLoadError, ValueError),
+    UnsupportedModelError: (ModelLoadError,),
+    DeviceError: (Phi3Error, RuntimeError),
+    InvalidOptionError: (Phi3Error, ValueError),
+    ContextLengthError: (Phi3Error, ValueError),
+    SessionClosedError: (Phi3Error, RuntimeError),
+    SessionBusyError: (Phi3Error, RuntimeError),
+    InferenceError: (Phi3Error, RuntimeError),
+    DownloadError: (Phi3Error, OSError),
+}
+
+
+@pytest.fixture(autouse=True)
+def _backtraces_asked_for(monkeypatch):
+    monkeypatch.setenv("RUST_BACKTRACE", "1")
+
+
+def message(caught):
+    text = str(caught.value)
+    assert text
+    assert "backtrace" not in text
+    assert ".rs:" not in text
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(("error", "bases"), BASES.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_each_exception_is_also_the_builtin_that_fits(error, bases):
+    assert all(issubclass(error, base) for base in bases)
+    assert error.__doc__
+
+
+def test_all_exceptions_are_exported():
+    assert {*BASES, Phi3Error} == {
+        value for value in vars(exceptions).values() if inspect.isclass(value) and issubclass(value, Exception)
+    }
+    assert set(exceptions.__all__) <= set(candle_phi.__all__)
+
+
+@pytest.mark.parametrize("error", BASES, ids=lambda error: error.__name__)
+def test_each_exception_survives_pickling(error):
+    arguments = ("what", 7, 5) if error is ContextLengthError else ("what",)
+    original = error(*arguments)
+    returned = pickle.loads(pickle.dumps(original))
+    assert type(returned) is error
+    assert str(returned) == str(original) == "what"
+    assert vars(returned) == vars(original)
+
+
+@pytest.mark.parametrize("open_", [Phi3Model, Phi3Session, inspect_model], ids=lambda call: call.__name__)
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/no/such/file.gguf", ModelNotFoundError),
+        (Path("/no/such/file.gguf"), ModelNotFoundError),
+        ("", InvalidOptionError),
+        ("a\0b", InvalidOptionError),
+        (5, TypeError),
+        (b"bytes.gguf", TypeError),
+        (["list.gguf"], TypeError),
+    ],
+    ids=repr,
+)
+def test_a_path_that_cannot_be(open_, path, error):
+    with pytest.raises(error) as caught:
+        open_(path)
+    message(caught)
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match="no-such-file"):
+        Phi3Session("/tmp/no-such-file.gguf")
+
+
+def test_a_session_needs_one_model(model):
+    for arguments, words in [
+        ({}, "from_pretrained"),
+        ({"path": model.path, "model": model}, "not both"),
+        ({"model": "x"}, "must be a Phi3Model, got str"),
+        ({"path": model}, "path must be a str or an os.PathLike, got Phi3Model"),
+        ({"model": model, "device": "cpu"}, "device is for loading a model"),
+        ({"model": model, "mmap": False}, "mmap is for loading a model"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            Phi3Session(**arguments)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:1"])
+def test_an_unknown_device_says_which_there_are(device):
+    with pytest.raises(DeviceError, match='"cuda:N"') as caught:
+        Phi3Session.demo(device=device)
+    message(caught)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "metal"])
+def test_a_device_that_is_not_there_is_never_replaced(device):
+    with contextlib.suppress(DeviceError):
+        assert Phi3Session.demo(device=device).device.startswith(device)
+
+
+def test_bad_loading_options():
+    for options, error, words in [
+        ({"device": 5}, TypeError, "device"),
+        ({"executor": "fast"}, InvalidOptionError, "executor"),
+        ({"executor": "kernels"}, InvalidOptionError, "not in this version"),
+        ({"mmap": 1}, TypeError, "mmap"),
+        ({"tokenizer": 5}, TypeError, "tokenizer"),
+        ({"tokenizer": "/no/such/tokenizer.json"}, Phi3Error, "tokenizer"),
+        ({"rstrip_control_tokens": None}, TypeError, "rstrip_control_tokens"),
+    ]:
+        with pytest.raises(error, match=words) as caught:
+            Phi3Model.demo(**options)
+        message(caught)
+
+
+@pytest.mark.parametrize("method", ["generate", "stream", "score", "logits"])
+def test_what_is_no_prompt(session, method):
+    call = getattr(session, method)
+    vocabulary_size = session.model.info.vocabulary_size
+    for prompt, error, words in [
+        ([], InvalidOptionError, "at least one token"),
+        ([1, -1], InvalidOptionError, "-1 at index 1"),
+        ([vocabulary_size], InvalidOptionError, f"0 to {vocabulary_size - 1}"),
+        ([2**70], InvalidOptionError, "no token"),
+        ([1.5], TypeError, "float at index 0"),
+        (["a"], TypeError, "'a'"),
+        ([True], TypeError, "bool"),
+        (b"bytes", TypeError, "bytes"),
+        (None, TypeError, "NoneType"),
+        (5, TypeError, "int"),
+    ]:
+        with pytest.raises(error, match=words) as caught:
+            call(prompt)
+        message(caught)
+    assert session.score([1, 2])
+
+
+@pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream", "tokenize", "count_tokens"])
+def test_text_that_has_no_encoding(session, method):
+    with pytest.raises(InvalidOptionError, match=r"lone surrogate .* at index 1") as caught:
+        getattr(session, method)("a\ud800b")
+    message(caught)
+
+
+def test_text_that_is_none(session):
+    for method in ("tokenize", "count_tokens"):
+        for value in (5, None, b"x", ["x"]):
+            with pytest.raises(TypeError, match="text must be a str"):
+                getattr(session, method)(value)
+    for tokens, error in [
+        ("x", TypeError),
+        (5, TypeError),
+        ([2**31], InvalidOptionError),
+        ([-1], InvalidOptionError),
+    ]:
+        with pytest.raises(error):
+            session.detokenize(tokens)
+
+
+@pytest.mark.parametrize("method", ["chat", "chat_stream", "render_chat", "render_chat_tokens"])
+def test_what_are_no_messages(session, method):
+    call = getattr(session, method)
+    for messages, error in [
+        ([], InvalidOptionError),
+        (5, TypeError),
+        (None, TypeError),
+        ({"role": "user", "content": "one message, not a list"}, TypeError),
+        ([5], TypeError),
+        ([{"role": "robot", "content": "hi"}], InvalidOptionError),
+        ([{"role": "user"}], InvalidOptionError),
+    ]:
+        with pytest.raises(error) as caught:
+            call(messages)
+        message(caught)
+
+
+def test_a_prompt_longer_than_the_context(model):
+    with Phi3Session(model=model, n_ctx=8) as session:
+        for call in (session.generate, session.stream, session.score, session.logits):
+            with pytest.raises(ContextLengthError, match=r"9 tokens.* 8") as caught:
+                call([1] * 9)
+            assert (caught.value.prompt_tokens, caught.value.context_length) == (9, 8)
+            message(caught)
+        with pytest.raises(ContextLengthError):
+            session.chat("a very long message that cannot fit into eight tokens of context, whatever one does")
+        assert len(session.score([1] * 8)) == 7
+
+
+def test_a_token_that_the_options_name_must_exist(session):
+    size = session.model.info.vocabulary_size
+    for options in ({"logit_bias": {size: 1.0}}, {"stop_token_ids": [size]}):
+        with pytest.raises(InvalidOptionError, match=str(size)) as caught:
+            session.generate("hello", **options)
+        message(caught)
+
+
+def test_chat_options_that_exclude_each_other(session):
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for options in (
+        {"add_generation_prompt": True, "continue_final_message": True},
+        {"add_generation_prompt": 1},
+    ):
+        with pytest.raises((InvalidOptionError, TypeError)):
+            session.render_chat(conversation, **options)
+
+
+def test_a_closed_session_says_so(model):
+    session = Phi3Session(model=model)
+    session.close()
+    session.close()
+    assert session.closed
+    assert "closed" in repr(session)
+    for call in (
+        lambda: session.generate("a"),
+        lambda: session.stream("a"),
+        lambda: session.chat("a"),
+        lambda: session.chat_stream("a"),
+        lambda: session.score([1]),
+        lambda: session.logits([1]),
+        lambda: session.tokenize("a"),
+        lambda: session.detokenize([1]),
+        lambda: session.count_tokens("a"),
+        lambda: session.render_chat([{"role": "user", "content": "a"}]),
+        lambda: session.render_chat_tokens([{"role": "user", "content": "a"}]),
+        session.reset,
+    ):
+        with pytest.raises(SessionClosedError, match="closed") as caught:
+            call()
+        message(caught)
+    with Phi3Session(model=model) as other:
+        assert other.generate("a", max_tokens=1).usage.completion_tokens <= 1
+
+
+def test_offline_and_bad_names_at_the_hub(tmp_path):
+    with pytest.raises(DownloadError) as caught:
+        download("phi-3-mini-4k", local_files_only=True, cache_dir=tmp_path)
+    message(caught)
+    assert isinstance(caught.value, OSError)
+    for call in (Phi3Session.from_pretrained, Phi3Model.from_pretrained):
+        with pytest.raises(DownloadError):
+            call("phi-3-mini-4k", local_files_only=True, cache_dir=tmp_path)
+    for arguments, error in [
+        ({"name_or_repo": "no such model"}, (ModelNotFoundError, InvalidOptionError)),
+        ({"name_or_repo": "owner/repo"}, InvalidOptionError),
+        ({"name_or_repo": 5}, TypeError),
+        ({"name_or_repo": "phi-3-mini-4k", "quantization": "Q99"}, (ModelNotFoundError, InvalidOptionError)),
+        ({"name_or_repo": "owner/repo", "filename": "../../x.gguf"}, InvalidOptionError),
+        ({"name_or_repo": "phi-3-mini-4k", "cache_dir": 5}, TypeError),
+        ({"name_or_repo": "phi-3-mini-4k", "progress": "yes"}, TypeError),
+        ({"name_or_repo": "phi-3-mini-4k", "local_files_only": "no"}, TypeError),
+    ]:
+        with pytest.raises(error) as caught:
+            download(**({"cache_dir": tmp_path, "local_files_only": True} | arguments))
+        message(caught)
+    with pytest.raises(InvalidOptionError):
+        remove_cached("../etc", tmp_path)
