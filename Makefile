@@ -17,6 +17,7 @@ cargo    := cargo
 # One interpreter for cargo and maturin, so that neither rebuilds what the other has built.
 export PYO3_PYTHON := $(bin)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
 maturin  := env -u CONDA_PREFIX VIRTUAL_ENV=$(venv_abs) $(bin)/maturin
 feature_flags := $(if $(FEATURES),--features $(FEATURES))
 
@@ -41,9 +42,10 @@ dev: $(VENV)/.dev build ## The same, with the tools for tests and lints
 .PHONY: test
 test: dev test-rust test-python ## Build, then run every test
 
+# --workspace so that features are chosen as for the wheel: with another choice Candle is compiled twice.
 .PHONY: test-rust
 test-rust: check-cargo
-	$(cargo) test --release --locked
+	$(cargo) test --workspace --release --locked
 
 .PHONY: test-python
 test-python: dev
@@ -111,12 +113,12 @@ $(VENV)/bin/python:
 	else \
 	  echo "error: $$found cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; \
 	fi
-	$(bin)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(bin)/python -m pip install --upgrade "pip>=25.1"
 
 $(VENV)/.build: pyproject.toml | $(VENV)/bin/python
-	$(bin)/python -m pip install --quiet --group build
+	$(bin)/python -m pip install --group build
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.build
-	$(bin)/python -m pip install --quiet --group dev
+	$(bin)/python -m pip install --group everything
 	@touch $@

@@ -50,7 +50,12 @@ class Shape:
     eos: int = 32000
 
 
-_MEDIUM = {"block_count": 40, "embedding_length": 5120, "head_count": 40, "head_count_kv": 10, "head_dim": 128} | {
+_MEDIUM: dict[str, Any] = {
+    "block_count": 40,
+    "embedding_length": 5120,
+    "head_count": 40,
+    "head_count_kv": 10,
+    "head_dim": 128,
     "feed_forward_length": 17920,
     "rope_dimension_count": 128,
 }
@@ -346,7 +351,7 @@ def write(path: Path, name: str, mixture: str, vocab: Path | None = None, seed: 
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    out = writer.fout[0]
+    out = (writer.fout or [])[0]
     out.write(b"\0" * (-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
     for tensor, kind, dimensions in plan:
         write_tensor(out, rng, kind, tensor, dimensions)

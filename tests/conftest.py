@@ -1,9 +1,15 @@
 """What the tests share: the embedded model, sessions on it, and a model that is slow enough to be interrupted."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Tests run side by side in processes, so each takes one thread: more would mostly wait for each other.
+# The engine reads it once, when it first computes.
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+
 
 from candle_phi import Phi3Model, Phi3Session
 from tiny_gguf import TinyPhi3, write

@@ -71,7 +71,7 @@ def written(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
-def tensor_info(data: bytes, name: str) -> tuple[int, int]:
+def tensor_info(data: bytes | bytearray, name: str) -> tuple[int, int]:
     """Offset and number of dimensions of a tensor's dimensions in the header; its type follows them."""
     start = data.index(struct.pack("<Q", len(name)) + name.encode()) + 8 + len(name)
     (dimensions,) = struct.unpack_from("<I", data, start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -65,8 +65,8 @@ VARIANTS = {
 }
 
 
-def open_session(path: Path, **options: object) -> Phi3Session:
-    return Phi3Session(path, **({"kv_dtype": "f32"} | options))
+def open_session(path: Path, kv_dtype: Literal["f16", "f32"] = "f32", *, mmap: bool = True) -> Phi3Session:
+    return Phi3Session(path, kv_dtype=kv_dtype, mmap=mmap)
 
 
 def difference(found: object, expected: object) -> float:

@@ -100,6 +100,9 @@ def _load_subjects() -> tuple[Subject, ...]:
 
 
 SUBJECTS = _load_subjects()
+WORDS = sorted(
+    {*WORDS, *re.findall(r"[a-z]{3,}", " ".join(line for s in SUBJECTS for row in s.lines for line in row))}
+)
 
 # ---------------------------------------------------------------- words to copy
 
@@ -123,6 +126,12 @@ def pseudo_word(rng: random.Random) -> str:
     )
 
 
+def _spliced_word(rng: random.Random) -> str:
+    """The head of one real word and the tail of another: as hard to guess as it is to pronounce."""
+    head, tail = rng.choice(WORDS), rng.choice(WORDS)
+    return head[: rng.randint(2, len(head))] + tail[rng.randint(1, len(tail) - 1) :]
+
+
 def _symbol(rng: random.Random) -> str:
     first, last = rng.choice(_SYMBOL_RANGES)
     symbol = chr(rng.randint(first, last))
@@ -130,10 +139,15 @@ def _symbol(rng: random.Random) -> str:
 
 
 def _word(rng: random.Random, *, held_out: bool = False) -> str:
-    """A word to copy: a real one, an invented one, or now and then a symbol."""
+    """A word to copy: mostly an invented one, so that knowing the real ones is no help."""
     while True:
-        draw = rng.random()
-        word = _symbol(rng) if draw < 0.04 else rng.choice(WORDS) if draw < 0.5 else pseudo_word(rng)
+        kind = rng.choices(("symbol", "real", "spliced", "pseudo"), (4, 26, 35, 35))[0]
+        if kind == "symbol":
+            word = _symbol(rng)
+        elif kind == "real":
+            word = rng.choice(WORDS)
+        else:
+            word = _spliced_word(rng) if kind == "spliced" else pseudo_word(rng)
         if is_held_out(word) == held_out:
             return word.capitalize() if rng.random() < 0.08 else word
 
@@ -192,7 +206,7 @@ def _count_turn(rng: random.Random) -> Turn:
     if draw < 0.2:
         low, high = 1, rng.randint(2, 20)
     else:
-        low = rng.choice((rng.randint(0, 12), rng.randint(0, 60)))
+        low = rng.choice((rng.randint(0, 12), rng.randint(0, 50)))
         high = low + rng.randint(1, 11)
     numbers = [str(number) for number in range(low, high + 1)]
     names = (str(low), str(high))
@@ -210,7 +224,7 @@ def _count_turn(rng: random.Random) -> Turn:
 
 def _echo_turn(rng: random.Random, *, held_out: bool = False) -> Turn:
     form = rng.choice(REQUESTS["echo"])
-    several = form.endswith(": {}") and rng.random() < 0.3
+    several = form.endswith(": {}") and rng.random() < 0.4
     said = " ".join(_word(rng, held_out=held_out) for _ in range(rng.randint(2, 4) if several else 1))
     return Turn(Prompt("echo", _styled(rng, form).format(said), (said,)), said, _key(form.format(said)))
 
@@ -283,14 +297,14 @@ _TURNS = {
     "other": _other_turn,
 }
 _TURN_WEIGHTS = {
-    "haiku": 24,
-    "greeting": 8,
-    "about": 14,
-    "count": 15,
-    "echo": 16,
-    "remember": 12,
+    "haiku": 18,
+    "greeting": 6,
+    "about": 11,
+    "count": 17,
+    "echo": 21,
+    "remember": 15,
     "name": 3,
-    "other": 7,
+    "other": 6,
 }
 
 

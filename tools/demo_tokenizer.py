@@ -81,8 +81,7 @@ class Tokenizer:
 def train_pieces(texts: Iterable[str], count: int) -> list[str]:
     """``count`` pieces: BPE merges in order of their making, then the single characters.
 
-    Only letters are merged, with the space in front of them: digits and punctuation are
-    spelled the same way everywhere. Words met once, most of them invented, are left out.
+    Words met once, most of them invented, are left out.
     """
     seen = Counter(
         tuple(word)
@@ -95,14 +94,19 @@ def train_pieces(texts: Iterable[str], count: int) -> list[str]:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, times in words.items():
             for pair in pairwise(word):
-                letters = (pair[0].removeprefix(SPACE) + pair[1]).replace(SPACE, "0")
-                if letters.isalpha() and letters.isascii():
+                if _may_be_piece(pair[0] + pair[1]):
                     pairs[pair] += times
         left, right = max(pairs, key=lambda pair: (pairs[pair], pair))
         if left + right not in merges:
             merges.append(left + right)
         words = Counter({_join(word, left, right): times for word, times in words.items()})
     return merges + list(CHARACTERS)
+
+
+def _may_be_piece(joined: str) -> bool:
+    """Letters, or up to two digits, with or without the space in front of them."""
+    text = joined.removeprefix(SPACE)
+    return text.isascii() and (text.isalpha() or (text.isdigit() and len(text) <= 2))
 
 
 def _join(word: tuple[str, ...], left: str, right: str) -> tuple[str, ...]:

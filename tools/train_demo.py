@@ -34,7 +34,7 @@ class TrainConfig:
     """How the model is trained. One step sees ``tokens_per_step`` tokens."""
 
     seed: int = 3
-    steps: int = 1500
+    steps: int = 2000
     tokens_per_step: int = 3072
     row_length: int = 256
     long_row_length: int = 512  # every `long_row_every`-th step, with longer dialogues
@@ -42,7 +42,7 @@ class TrainConfig:
     matrix_learning_rate: float = 0.02  # Muon, on the matrices of the blocks
     learning_rate: float = 3e-3  # AdamW, on embeddings and norms
     warmup_steps: int = 100
-    decay_fraction: float = 0.35  # of the steps, at the end, in which both rates fall to zero
+    decay_fraction: float = 0.6  # of the steps, at the end, in which both rates fall to zero
     weight_decay: float = 0.01
     bfloat16: bool = True  # matrix products of the training; the evaluation is in float32
     threads: int = 2

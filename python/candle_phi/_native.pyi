@@ -7,6 +7,27 @@ from typing import Self, final
 from candle_phi.config import GenerationConfig
 from candle_phi.types import Message
 
+__all__ = [
+    "CachedModel",
+    "Chunk",
+    "Completion",
+    "Generation",
+    "Model",
+    "ModelInfo",
+    "NamedModel",
+    "Progress",
+    "Session",
+    "__version__",
+    "cached_models",
+    "download",
+    "generation_defaults",
+    "inspect",
+    "instruction_set",
+    "named_models",
+    "remove_cached",
+    "thread_count",
+]
+
 __version__: str
 
 @final
@@ -30,8 +51,6 @@ class Model:
     def vocabulary_size(self) -> int: ...
     @property
     def add_bos(self) -> bool: ...
-    @property
-    def end_ids(self) -> list[int]: ...
     def encode(self, text: str, add_bos: bool, parse_special: bool) -> list[int]: ...
     def decode(self, tokens: Sequence[int], skip_special: bool) -> str: ...
     def render_chat(
@@ -49,7 +68,7 @@ class Model:
 
 @final
 class Session:
-    def __new__(cls, model: Model, *, n_ctx: int | None, kv_dtype: str) -> Self: ...
+    def __new__(cls, model: Model, *, n_ctx: int | None, kv_dtype: str, prefill_chunk: int | None) -> Self: ...
     @property
     def n_ctx(self) -> int: ...
     @property

@@ -49,6 +49,7 @@ class SessionOptions(LoadOptions, total=False):
     n_ctx: int | None
     kv_dtype: "KvDtype | None"
     n_threads: int | None
+    prefill_chunk: int | None
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -237,6 +238,8 @@ class SessionConfig:
         kv_dtype: The number format of the key-value cache: "f16", or "f32", which takes twice the memory.
         n_threads: How many threads compute. None: what there is. With the "candle" executor the number is fixed
             for the process by the environment variable RAYON_NUM_THREADS, and only that number is accepted.
+        prefill_chunk: How many tokens of a prompt are computed at once. None chooses: many on a GPU; on a CPU as
+            few as it takes for Ctrl-C to be heard soon. 1 feeds the prompt token by token.
 
     Raises:
         InvalidOptionError: A value is out of its range.
@@ -246,6 +249,7 @@ class SessionConfig:
     n_ctx: int | None = None
     kv_dtype: "KvDtype" = "f16"
     n_threads: int | None = None
+    prefill_chunk: int | None = None
 
     if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
 
@@ -255,7 +259,7 @@ class SessionConfig:
             return object.__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in ("n_ctx", "n_threads"):
+        for name in ("n_ctx", "n_threads", "prefill_chunk"):
             value = Range(int, 1, COUNT_MAX, optional=True).check(name, getattr(self, name))
             object.__setattr__(self, name, value)
         one_of(self.kv_dtype, "kv_dtype", ("f16", "f32"))

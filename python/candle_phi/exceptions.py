@@ -49,7 +49,7 @@ class ModelLoadError(Phi3Error):
 
 
 class ModelNotFoundError(ModelLoadError, FileNotFoundError):
-    """There is no model file at the path, no model of that name, or it isn't in the cache."""
+    """There is no model file at the path, or none in the cache to remove."""
 
 
 class InvalidModelError(ModelLoadError, ValueError):

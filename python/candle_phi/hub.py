@@ -54,9 +54,8 @@ def download(
         The path of the GGUF file.
 
     Raises:
-        DownloadError: The download failed, or offline mode forbids it.
-        ModelNotFoundError: There is no such model or file.
-        InvalidOptionError: An option is out of its range.
+        DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
+        InvalidOptionError: There is no model of that name, or an option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
     text = _checks.optional_text

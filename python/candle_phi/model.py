@@ -96,10 +96,9 @@ class Phi3Model:
             The model.
 
         Raises:
-            DownloadError: The download failed, or offline mode forbids it.
-            ModelNotFoundError: The hub has no such model or file.
+            DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
             ModelLoadError: The file cannot be loaded.
-            InvalidOptionError: An option is out of its range.
+            InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))

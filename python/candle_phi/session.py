@@ -39,10 +39,11 @@ class Phi3Session:
     Args:
         path: The GGUF file of the model. Or give ``model``.
         model: A model to share with other sessions; then the options for loading one make no sense.
-        config: The options of the session, `n_ctx`, `kv_dtype` and `n_threads`, as one value.
+        config: The options of the session, `n_ctx`, `kv_dtype`, `n_threads` and `prefill_chunk`, as one value.
         n_ctx: The length of the context in tokens; see `SessionConfig`.
         kv_dtype: The number format of the key-value cache, "f16" or "f32"; see `SessionConfig`.
         n_threads: How many threads compute; see `SessionConfig`.
+        prefill_chunk: How many tokens of a prompt are computed at once; see `SessionConfig`.
         device: Where to compute; see `Phi3Model`.
         executor: What computes; see `Phi3Model`.
         mmap: Map the file, or read it into memory; see `Phi3Model`.
@@ -70,13 +71,20 @@ class Phi3Session:
         n_ctx: int | None = None,
         kv_dtype: KvDtype | None = None,
         n_threads: int | None = None,
+        prefill_chunk: int | None = None,
         device: str = "auto",
         executor: Executor = "auto",
         mmap: bool = True,
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
     ) -> None:
-        self._config = _session_config(config, n_ctx=n_ctx, kv_dtype=kv_dtype, n_threads=n_threads)
+        self._config = _session_config(
+            config,
+            n_ctx=n_ctx,
+            kv_dtype=kv_dtype,
+            n_threads=n_threads,
+            prefill_chunk=prefill_chunk,
+        )
         loading = LoadOptions(
             device=device,
             executor=executor,
@@ -89,6 +97,7 @@ class Phi3Session:
             self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             n_ctx=self._config.n_ctx,
             kv_dtype=self._config.kv_dtype,
+            prefill_chunk=self._config.prefill_chunk,
         )
 
     @classmethod
@@ -117,17 +126,16 @@ class Phi3Session:
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, config, device, executor, mmap,
-                tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, config, device,
+                executor, mmap, tokenizer, rstrip_control_tokens.
 
         Returns:
             The session.
 
         Raises:
-            DownloadError: The download failed, or offline mode forbids it.
-            ModelNotFoundError: The hub has no such model or file.
+            DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
             ModelLoadError: The file cannot be loaded.
-            InvalidOptionError: An option is out of its range.
+            InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
@@ -148,8 +156,8 @@ class Phi3Session:
         """Opens a session on the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, config, device, executor, mmap,
-                tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, config, device,
+                executor, mmap, tokenizer, rstrip_control_tokens.
 
         Returns:
             The session.

@@ -27,7 +27,8 @@ class TokenStream(Iterator[Chunk]):
 
     ``next()`` raises `KeyboardInterrupt` on Ctrl-C, which ends the stream and leaves the session usable,
     `SessionClosedError` if the session was closed, `SessionBusyError` if another thread is in ``next()``, and
-    `InferenceError` or `DeviceError` if the computation failed.
+    `InferenceError` or `DeviceError` if the computation failed. What is raised in the body of the loop, by Ctrl-C
+    too, leaves the stream as it is.
     """
 
     __slots__ = ("__weakref__", "_generation")

@@ -1,6 +1,8 @@
 //! A generation under way.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use candle_phi_engine as engine;
 use candle_phi_engine::{CancelToken, Error, ErrorKind, Result};
@@ -16,6 +18,8 @@ pub(crate) struct Generation {
     session: Arc<SharedSession>,
     state: Mutex<State>,
     cancel: CancelToken,
+    /// Microseconds that the last step took. At first, when the prompt is to be read, as many as there are.
+    last_step_us: AtomicU64,
 }
 
 /// While the engine's generation lives and has not ended, its session is busy.
@@ -34,8 +38,18 @@ impl Generation {
 
     /// The next chunk, or None at the end.
     fn step(&self, py: Python<'_>) -> PyResult<Option<Chunk>> {
-        let chunk = runtime::enter(py, &self.cancel, || self.advance())?;
-        Ok(chunk.map(Chunk::from))
+        let last_step = Duration::from_micros(self.last_step_us.load(Ordering::Relaxed));
+        let outcome = runtime::enter_again(py, &self.cancel, last_step, || {
+            let started = Instant::now();
+            let chunk = self.advance();
+            self.last_step_us.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+            chunk
+        });
+        if outcome.is_err() && self.cancel.is_cancelled() {
+            // Interrupted just when the step was done: the stream ends as if it had been in the middle.
+            self.close(py)?;
+        }
+        Ok(outcome?.map(Chunk::from))
     }
 
     /// All the rest, at once.
@@ -68,7 +82,12 @@ impl Generation {
 
 impl Generation {
     pub(crate) fn new(session: Arc<SharedSession>, generation: engine::Generation) -> Self {
-        Self { session, state: Mutex::new(State::Running(Box::new(generation))), cancel: CancelToken::new() }
+        Self {
+            session,
+            state: Mutex::new(State::Running(Box::new(generation))),
+            cancel: CancelToken::new(),
+            last_step_us: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// One step of the engine. Any failure is the end; a cancelled generation ends without one.
@@ -83,7 +102,8 @@ impl Generation {
         let State::Running(generation) = &mut *state else {
             return Ok(None);
         };
-        let outcome = self.session.lend_to_generation(&self.cancel, |session| session.step(generation, &self.cancel));
+        let outcome =
+            self.session.lend_to_generation(&self.cancel, |session| session.step(generation, &self.cancel));
         match outcome {
             Ok(chunk) => {
                 if generation.is_finished() {

@@ -19,11 +19,7 @@ pub(crate) struct Progress {
 
 impl From<hub::Progress<'_>> for Progress {
     fn from(progress: hub::Progress<'_>) -> Self {
-        Self {
-            file: progress.file.to_owned(),
-            bytes_done: progress.bytes_done,
-            bytes_total: progress.bytes_total,
-        }
+        Self { file: progress.file.to_owned(), bytes_done: progress.bytes_done, bytes_total: progress.bytes_total }
     }
 }
 
@@ -82,6 +78,7 @@ impl From<hub::CachedModel> for CachedModel {
 #[pyo3(signature = (
     name_or_repo, *, filename, quantization, revision, cache_dir, token, local_files_only, progress
 ))]
+#[expect(clippy::too_many_arguments, reason = "they are the keywords of a Python function")]
 pub(crate) fn download(
     py: Python<'_>,
     name_or_repo: &str,

@@ -41,7 +41,8 @@ mod _native {
         crate::runtime::keep_panics_quiet();
         crate::log::listen();
         if cfg!(debug_assertions) {
-            let message = c"this is a debug build of candle-phi, some hundred times slower; build it with --release";
+            let message =
+                c"this is a debug build of candle-phi, some hundred times slower; build it with --release";
             PyErr::warn(module.py(), &module.py().get_type::<PyRuntimeWarning>(), message, 1)?;
         }
         Ok(())

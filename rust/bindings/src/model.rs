@@ -65,12 +65,6 @@ impl Model {
         self.0.tokenizer().add_bos()
     }
 
-    /// The tokens that end a generation.
-    #[getter]
-    fn end_ids(&self) -> Vec<u32> {
-        self.0.tokenizer().end_ids().to_vec()
-    }
-
     /// Text to token ids.
     fn encode(&self, py: Python<'_>, text: &str, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
         runtime::enter_briefly(py, || self.0.tokenizer().encode(text, add_bos, parse_special))

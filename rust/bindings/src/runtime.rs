@@ -44,6 +44,22 @@ pub(crate) fn enter<T: Send>(
     enter_briefly(py, work)
 }
 
+/// Runs work that took `last` the time before. What is done before signals would be looked for stays on the calling
+/// thread: waking another one for each token of a small model takes longer than the token.
+pub(crate) fn enter_again<T: Send>(
+    py: Python<'_>,
+    cancel: &CancelToken,
+    last: Duration,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> PyResult<T> {
+    if last >= POLL {
+        return enter(py, cancel, work);
+    }
+    let outcome = enter_briefly(py, work);
+    py.check_signals().inspect_err(|_| cancel.cancel())?;
+    outcome
+}
+
 /// Runs work that tells of events, which the calling thread passes on to Python.
 pub(crate) fn enter_listening<T: Send, E: Send>(
     py: Python<'_>,
@@ -76,15 +92,15 @@ fn supervise<T: Send, E: Send>(
     let (outcome, raised) = py.detach(|| {
         thread::scope(|scope| {
             let (sender, reports) = channel();
-            let worker = thread::Builder::new().name("candle-phi".to_owned()).stack_size(STACK_BYTES).spawn_scoped(
-                scope,
-                move || {
+            let worker = thread::Builder::new()
+                .name("candle-phi".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, move || {
                     // Nobody to hear a report is no reason to stop: the one who listened has set `cancel`.
                     let mut tell = |event| drop(sender.send(Report::Event(event)));
                     let outcome = catch_panic(|| work(&mut tell)).and_then(|outcome| outcome);
                     drop(sender.send(Report::Done(outcome)));
-                },
-            );
+                });
             match worker {
                 Ok(_joined_by_the_scope) => wait(&reports, cancel, listener),
                 Err(error) => (Err(Error::inference(format!("the system gives no more threads: {error}"))), None),
@@ -92,10 +108,12 @@ fn supervise<T: Send, E: Send>(
         })
     });
     log::pass_on(py)?;
-    match raised {
-        Some(raised) => Err(raised),
-        None => outcome.map_err(|error| exception(&error)),
+    if let Some(raised) = raised {
+        return Err(raised);
     }
+    // A signal that came since the last look is handled here too, not somewhere in the caller's code.
+    py.check_signals().inspect_err(|_| cancel.cancel())?;
+    outcome.map_err(|error| exception(&error))
 }
 
 /// Waits for the end of the work; returns it with what a signal handler or the listener raised, which came first.

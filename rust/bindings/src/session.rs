@@ -28,11 +28,17 @@ pub(crate) struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (model, *, n_ctx, kv_dtype))]
-    fn new(py: Python<'_>, model: &Bound<'_, Model>, n_ctx: Option<usize>, kv_dtype: &str) -> PyResult<Self> {
+    #[pyo3(signature = (model, *, n_ctx, kv_dtype, prefill_chunk))]
+    fn new(
+        py: Python<'_>,
+        model: &Bound<'_, Model>,
+        n_ctx: Option<usize>,
+        kv_dtype: &str,
+        prefill_chunk: Option<usize>,
+    ) -> PyResult<Self> {
         let model = Arc::clone(&model.get().0);
         runtime::enter_briefly(py, || {
-            let options = engine::SessionOptions { n_ctx, kv_dtype: kv_dtype.parse()? };
+            let options = engine::SessionOptions { n_ctx, kv_dtype: kv_dtype.parse()?, prefill_chunk };
             let session = engine::Session::new(Arc::clone(&model), &options)?;
             let n_ctx = session.n_ctx();
             Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx })
@@ -68,7 +74,11 @@ impl Session {
         let options = GenerationOptions::from(config);
         self.begin(py, |session| {
             let messages = options::messages(messages)?;
-            if replace { session.start_chat(&messages, &options) } else { session.continue_chat(&messages, &options) }
+            if replace {
+                session.start_chat(&messages, &options)
+            } else {
+                session.continue_chat(&messages, &options)
+            }
         })
     }
 

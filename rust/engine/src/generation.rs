@@ -162,7 +162,7 @@ impl Generation {
         if !options.ignore_eos {
             end_ids.extend_from_slice(tokenizer.end_ids());
         }
-        let sampler = Sampler::new(&options.sampling, model.masked_ids().to_vec());
+        let sampler = Sampler::new(&options.sampling, model.masked_ids().to_vec())?;
         let completion = Completion {
             text: String::new(),
             tokens: Vec::new(),
@@ -173,6 +173,7 @@ impl Generation {
             usage: Usage { prompt_tokens: prompt.len(), completion_tokens: 0, cached_tokens },
             timings: Timings { load: model.load_time(), ..Timings::default() },
         };
+        let decoder = tokenizer.decoder_behind(&prompt);
         Ok(Self {
             ticket: Arc::new(()),
             prompt,
@@ -182,7 +183,7 @@ impl Generation {
             end_ids,
             logprobs_top: options.logprobs,
             sampler,
-            decoder: tokenizer.decoder(),
+            decoder,
             stop_strings: StopStrings::new(&options.stop)?,
             started: None,
             completion,

@@ -159,7 +159,7 @@ impl Phi3Model {
     /// Large enough to share each weight that is read, and on the CPU small enough that a layer takes about a
     /// tenth of a second, since cancelling waits for the layer. It follows from the model's shape alone, so that
     /// the same prompt is always cut the same way.
-    pub(crate) fn prefill_chunk_tokens(&self) -> usize {
+    pub(crate) fn prefill_chunk(&self) -> usize {
         const LARGEST: usize = 512;
         const SMALLEST: usize = 8;
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;

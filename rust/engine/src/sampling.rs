@@ -113,12 +113,11 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     /// A sampler that never draws `masked_ids`.
-    pub(crate) fn new(options: &SamplingOptions, masked_ids: Vec<u32>) -> Self {
-        // A random seed of 32 bits is one that a person can type again.
-        let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    pub(crate) fn new(options: &SamplingOptions, masked_ids: Vec<u32>) -> Result<Self> {
+        let seed = options.seed.map_or_else(random_seed, Ok)?;
         let sampling = if options.is_greedy() { Sampling::ArgMax } else { Sampling::All { temperature: 1.0 } };
         let processor = LogitsProcessor::from_sampling(seed, sampling);
-        Self { options: options.clone(), processor, seed, masked_ids }
+        Ok(Self { options: options.clone(), processor, seed, masked_ids })
     }
 
     /// The seed that was given or chosen.
@@ -177,6 +176,13 @@ impl Sampler {
             }
         }
     }
+}
+
+/// A random seed of 32 bits: one that a person can type again.
+fn random_seed() -> Result<u64> {
+    getrandom::u32().map(u64::from).map_err(|error| {
+        Error::inference(format!("the system gives no random seed: {error}; pass a seed")).with_source(error)
+    })
 }
 
 fn set_all(logits: &mut [f32], ids: &[u32], value: f32) {
@@ -261,7 +267,7 @@ mod tests {
         let mut seen: Vec<u32> = (0..400)
             .map(|seed| {
                 let options = SamplingOptions { seed: Some(seed), ..options.clone() };
-                Sampler::new(&options, masked.to_vec()).sample(&LOGITS, generated).unwrap()
+                Sampler::new(&options, masked.to_vec()).unwrap().sample(&LOGITS, generated).unwrap()
             })
             .collect();
         seen.sort_unstable();
@@ -307,7 +313,7 @@ mod tests {
         assert_eq!(drawn(biased(vec![(3, 5.0)]), &[], &[]), [3]);
         assert_eq!(drawn(biased(vec![(1, f32::NEG_INFINITY)]), &[], &[]), [2]);
         let all = biased((0..5).map(|id| (id, f32::NEG_INFINITY)).collect());
-        let error = Sampler::new(&all, Vec::new()).sample(&LOGITS, &[]).unwrap_err();
+        let error = Sampler::new(&all, Vec::new()).unwrap().sample(&LOGITS, &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidOption);
     }
 
@@ -315,7 +321,7 @@ mod tests {
     fn the_same_seed_draws_the_same_tokens() {
         let draw = |seed| {
             let options = SamplingOptions { seed: Some(seed), ..SamplingOptions::default() };
-            let mut sampler = Sampler::new(&options, Vec::new());
+            let mut sampler = Sampler::new(&options, Vec::new()).unwrap();
             (0..50).map(|_| sampler.sample(&LOGITS, &[]).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
@@ -324,7 +330,7 @@ mod tests {
 
     #[test]
     fn nan_logits_are_an_error() {
-        let mut sampler = Sampler::new(&SamplingOptions::greedy(), Vec::new());
+        let mut sampler = Sampler::new(&SamplingOptions::greedy(), Vec::new()).unwrap();
         assert_eq!(sampler.sample(&[0.0, f32::NAN], &[]).unwrap_err().kind(), ErrorKind::Inference);
     }
 

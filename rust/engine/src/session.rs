@@ -22,6 +22,9 @@ pub struct SessionOptions {
     pub n_ctx: Option<usize>,
     /// The type that the cache keeps keys and values in.
     pub kv_dtype: KvDtype,
+    /// How many tokens of a prompt go through the model at once. `None` chooses: many on a GPU; on a CPU as few as
+    /// it takes for a cancelled prompt to stop soon.
+    pub prefill_chunk: Option<usize>,
 }
 
 /// One conversation: the key-value cache of what was computed, and the tokens of the conversation so far.
@@ -34,6 +37,7 @@ pub struct Session {
     conversation: Vec<u32>,
     n_ctx: usize,
     kv_dtype: KvDtype,
+    prefill_chunk: usize,
     /// The generation that was started last; dead once it was dropped.
     active: Weak<()>,
 }
@@ -60,6 +64,10 @@ impl Session {
                 "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}{reason}"
             )));
         }
+        if options.prefill_chunk == Some(0) {
+            return Err(Error::invalid_option("prefill_chunk: expected 1 or more tokens, or none to choose, found 0"));
+        }
+        let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk());
         let cache = model.new_cache(n_ctx, options.kv_dtype);
         Ok(Self {
             model,
@@ -68,6 +76,7 @@ impl Session {
             conversation: Vec::new(),
             n_ctx,
             kv_dtype: options.kv_dtype,
+            prefill_chunk,
             active: Weak::new(),
         })
     }
@@ -192,8 +201,7 @@ impl Session {
         self.check_tokens(tokens)?;
         let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype);
         let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
-        let chunk_tokens = self.model.prefill_chunk_tokens();
-        for chunk in tokens.chunks(chunk_tokens) {
+        for chunk in tokens.chunks(self.prefill_chunk) {
             let targets = tokens.iter().skip(cache.len() + 1);
             let logits = self.model.forward(chunk, &mut cache, Logits::All, cancel)?; // (chunk, vocabulary)
             let rows = logits.chunks_exact(self.model.config().vocabulary_size);
@@ -279,10 +287,9 @@ impl Session {
         let reused = self.reusable(tokens);
         self.cache.truncate(reused);
         self.cached.truncate(reused);
-        let chunk_tokens = self.model.prefill_chunk_tokens();
         let mut rest = tokens.get(reused..).unwrap_or_default();
-        while rest.len() > chunk_tokens {
-            let (chunk, behind) = rest.split_at(chunk_tokens);
+        while rest.len() > self.prefill_chunk {
+            let (chunk, behind) = rest.split_at(self.prefill_chunk);
             self.forward(chunk, Logits::None, cancel)?;
             rest = behind;
         }

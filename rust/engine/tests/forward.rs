@@ -1,5 +1,6 @@
 //! The engine on Candle's executor against `candle_transformers::models::quantized_phi3`.
-#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test stops where it is wrong")]
+#![allow(clippy::print_stdout, reason = "a test may show what it measured")]
 
 mod common;
 
@@ -110,15 +111,24 @@ fn q4_k_m_logits_and_greedy_ids_equal_candles() {
 fn a_long_prompt_in_chunks_equals_candle_token_by_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
-    let (mut reference, mut session) = (reference(&path), session(&path));
+    let (mut reference, session) = (reference(&path), session(&path));
     let ids = Random::new(4).ids(900);
     let mut expected = Vec::new();
     for (position, id) in ids.iter().enumerate() {
         expected = reference_logits(&mut reference, &[*id], position);
     }
-    let worst = max_difference(&expected, &logits(&mut session, &ids));
-    println!("{} tokens in chunks: largest difference {worst:e}", ids.len());
-    assert!(worst < TOLERANCE, "logits differ by {worst}");
+    let model = Arc::clone(session.model());
+    for prefill_chunk in [1, 7, 256, 900] {
+        let options = SessionOptions {
+            kv_dtype: KvDtype::F32,
+            prefill_chunk: Some(prefill_chunk),
+            ..SessionOptions::default()
+        };
+        let mut session = Session::new(Arc::clone(&model), &options).unwrap();
+        let worst = max_difference(&expected, &logits(&mut session, &ids));
+        println!("{} tokens by {prefill_chunk}: largest difference {worst:e}", ids.len());
+        assert!(worst < TOLERANCE, "{prefill_chunk} at a time: logits differ by {worst}");
+    }
 }
 
 /// What was computed for one prompt must not show in another that shares only its beginning.

@@ -128,6 +128,23 @@ fn token_by_token_gives_the_logits_of_one_pass() {
 }
 
 #[test]
+fn a_prompt_gives_the_same_logits_however_it_is_cut() {
+    let cancel = CancelToken::new();
+    let tokens = prompt("Write a haiku about ice hockey");
+    let cut = |prefill_chunk| {
+        let options = SessionOptions { kv_dtype: KvDtype::F32, prefill_chunk, ..SessionOptions::default() };
+        Session::new(Arc::clone(&MODEL), &options).unwrap().logits(&tokens, &cancel).unwrap()
+    };
+    let whole = cut(None);
+    for prefill_chunk in [1, 2, 3, 7] {
+        let difference = close(&cut(Some(prefill_chunk)), &whole);
+        assert!(difference < 5e-2, "{prefill_chunk}: {difference}");
+    }
+    let none = SessionOptions { prefill_chunk: Some(0), ..SessionOptions::default() };
+    assert_eq!(Session::new(Arc::clone(&MODEL), &none).err().unwrap().kind(), ErrorKind::InvalidOption);
+}
+
+#[test]
 fn scores_are_the_log_probabilities_of_the_next_tokens_and_leave_the_session_alone() {
     let cancel = CancelToken::new();
     let tokens = prompt("Count from 3 to 7");
@@ -193,6 +210,20 @@ fn a_full_context_ends_the_generation() {
     session.run(&mut generation, &CancelToken::new()).unwrap();
     assert_eq!(generation.completion().finish_reason, Some(FinishReason::Length));
     assert_eq!(tokens.len() + generation.completion().tokens.len(), 24 + 1);
+}
+
+#[test]
+fn a_raw_text_goes_on_with_its_space_and_an_answer_begins_without() {
+    let mut session = session();
+    let ask = |session: &mut Session, prompt: &[u32]| {
+        let mut generation = session.start(prompt, &greedy(50)).unwrap();
+        session.run(&mut generation, &CancelToken::new()).unwrap();
+        generation.completion().text.clone()
+    };
+    let mut tokens = prompt("Count from 3 to 7");
+    assert_eq!(ask(&mut session, &tokens), "3, 4, 5, 6, 7");
+    tokens.extend(MODEL.tokenizer().encode("3, 4,", false, false).unwrap());
+    assert_eq!(ask(&mut session, &tokens), " 5, 6, 7");
 }
 
 #[test]

@@ -89,9 +89,12 @@ pub fn remove_cached(repo: &str, cache_dir: Option<&Path>) -> Result<u64> {
     let cache_dir = settings::cache_dir(cache_dir, &|name| std::env::var_os(name))?;
     let repo_dir = cache_dir.join(folder(repo));
     let failed = |error| disk_error("remove the model from", &repo_dir, error);
-    let (models, others): (Vec<_>, Vec<_>) = entries(&repo_dir).map_err(failed)?.into_iter().partition(Entry::is_gguf);
-    let blobs = if is_real_path(&repo_dir) { children(&repo_dir.join("blobs")).map_err(failed)? } else { Vec::new() };
-    let begun = blobs.iter().any(|blob| Path::new(&blob.file_name()).extension().is_some_and(|e| e == "incomplete"));
+    let (models, others): (Vec<_>, Vec<_>) =
+        entries(&repo_dir).map_err(failed)?.into_iter().partition(Entry::is_gguf);
+    let blobs =
+        if is_real_path(&repo_dir) { children(&repo_dir.join("blobs")).map_err(failed)? } else { Vec::new() };
+    let begun =
+        blobs.iter().any(|blob| Path::new(&blob.file_name()).extension().is_some_and(|e| e == "incomplete"));
     if models.is_empty() && !begun {
         return Err(Error::model_not_found(format!(
             "the cache {} has no GGUF file of `{repo}`; `cached_models` lists what it has",

@@ -159,12 +159,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Asks for the file's bytes from `start` on. The answer's status is 200 or 206.
-    pub(super) async fn body(
-        &self,
-        wanted: &Wanted<'_>,
-        start: u64,
-        cancel: &CancelToken,
-    ) -> Answer<Response> {
+    pub(super) async fn body(&self, wanted: &Wanted<'_>, start: u64, cancel: &CancelToken) -> Answer<Response> {
         self.send(Method::GET, wanted, Some(start), cancel).await
     }
 
@@ -205,7 +200,10 @@ impl<'a> Hub<'a> {
                 if method == Method::HEAD && described {
                     return Ok(response);
                 }
-                url = match text(headers, "location").and_then(|location| url.join(location).ok()) {
+                // Some servers write letters outside ASCII as they are, which `to_str` does not take.
+                let location =
+                    headers.get("location").and_then(|location| std::str::from_utf8(location.as_bytes()).ok());
+                url = match location.and_then(|location| url.join(location).ok()) {
                     Some(next) => next,
                     None => return Err(Failure::transient(format!("{} redirected to nowhere", host(&url)))),
                 };
@@ -354,7 +352,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn host(url: &Url) -> impl fmt::Display {
-    format!("{}{}", url.host_str().unwrap_or("the hub"), url.port().map(|port| format!(":{port}")).unwrap_or_default())
+    format!(
+        "{}{}",
+        url.host_str().unwrap_or("the hub"),
+        url.port().map(|port| format!(":{port}")).unwrap_or_default()
+    )
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

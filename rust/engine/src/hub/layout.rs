@@ -191,21 +191,23 @@ mod tests {
         for repo in ["microsoft/Phi-3-mini-4k-instruct-gguf", "a/b_c.d", "_me/x"] {
             check_repo(repo).unwrap();
         }
-        for repo in ["", "phi", "a/b/c", "../b", "a/..", "/a", "a/", "a\\b/c", "a--b/c", "a/b c", "a/.b", "a/b\0"] {
+        for repo in ["", "phi", "a/b/c", "../b", "a/..", "/a", "a/", "a\\b/c", "a--b/c", "a/b c", "a/.b", "a/b\0"]
+        {
             assert!(check_repo(repo).is_err(), "{repo}");
         }
         for file in ["x.gguf", "sub/dir/x-00001-of-00002.gguf", "a b.gguf", "ü.gguf"] {
             check_relative("file name", file).unwrap();
         }
-        for file in ["", "/etc/passwd", "../x", "a/../x", "a//x", "a/./x", "C:/x", "a\\x", "x\n", "a/", "..x", "."] {
+        for file in ["", "/etc/passwd", "../x", "a/../x", "a//x", "a/./x", "C:/x", "a\\x", "x\n", "a/", "..x", "."]
+        {
             assert!(check_relative("file name", file).is_err(), "{file}");
         }
     }
 
     #[test]
     fn commit_hashes_are_forty_hexadecimal_digits() {
-        let commit = |revision| Wanted { repo: "a/b", file: "x", revision }.is_commit();
-        assert!(commit(&"0123456789abcdef0123456789ABCDEF01234567"));
+        let commit = |revision: &str| Wanted { repo: "a/b", file: "x", revision }.is_commit();
+        assert!(commit("0123456789abcdef0123456789ABCDEF01234567"));
         assert!(!commit("main") && !commit(&"g".repeat(40)) && !commit(&"a".repeat(39)));
     }
 
@@ -242,7 +244,11 @@ mod tests {
             assert_eq!(std::fs::read(&pointer).unwrap(), b"whole");
             assert!(!pointer.is_symlink());
             assert_eq!(blob.exists(), blob_stays);
-            assert_eq!(std::fs::read_dir(pointer.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+            assert_eq!(
+                std::fs::read_dir(pointer.parent().unwrap()).unwrap().count(),
+                1,
+                "no temporary file is left"
+            );
         }
     }
 

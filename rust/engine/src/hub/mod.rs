@@ -12,7 +12,7 @@
 //!
 //! # Why the transfer is not hf-hub's
 //!
-//! `hf-hub` 1.0.0 is what this module would rather stand on; `tests/hub_interop.rs` holds that the two share one
+//! `hf-hub` 1.0.0 is what this module would rather stand on; `tools/hub-interop` holds that the two share one
 //! cache, and shows what keeps it out of the download itself:
 //! - it truncates `ETAG.incomplete` when it opens it, so no download is resumed, and asks for no `Range`;
 //! - it does not look at the status of the answer with the body: a 403 page of the CDN is stored as the model;

@@ -115,8 +115,8 @@ const REPOSITORIES: &[NamedModel] = &[
 
 /// Quantizations that llama.cpp's tools name in file names and this engine reads.
 const QUANTIZATIONS: &[&str] = &[
-    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_S", "Q5_K_M", "Q6_K",
-    "Q8_0",
+    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_S", "Q5_K_M",
+    "Q6_K", "Q8_0",
 ];
 
 /// The models that have a short name.
@@ -256,7 +256,11 @@ mod tests {
                 let found = resolve(model.name, None, Some(quantization), None).unwrap();
                 assert_eq!(found.file, *file);
                 if let Some(pattern) = model.pattern {
-                    assert_eq!(pattern.replace("{}", quantization), *file, "the pattern is that of the known file");
+                    assert_eq!(
+                        pattern.replace("{}", quantization),
+                        *file,
+                        "the pattern is that of the known file"
+                    );
                 }
             }
         }

@@ -46,7 +46,10 @@ impl Settings {
             token: clean(options.token.clone().or_else(|| environment.token()))?,
             offline,
             symlinks: !options.disable_symlinks && !environment.is_true("HF_HUB_DISABLE_SYMLINKS"),
-            timeout: options.timeout.or_else(|| environment.seconds("HF_HUB_DOWNLOAD_TIMEOUT")).unwrap_or(DEFAULT_TIMEOUT),
+            timeout: options
+                .timeout
+                .or_else(|| environment.seconds("HF_HUB_DOWNLOAD_TIMEOUT"))
+                .unwrap_or(DEFAULT_TIMEOUT),
             retry_delay: options.retry_delay.unwrap_or(DEFAULT_RETRY_DELAY),
         })
     }
@@ -181,7 +184,8 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_none_and_a_tilde_is_the_home() {
-        let found = settings(&[("HF_HOME", ""), ("HF_HUB_CACHE", "~/hub"), ("HOME", "/me")], &HubOptions::default());
+        let found =
+            settings(&[("HF_HOME", ""), ("HF_HUB_CACHE", "~/hub"), ("HOME", "/me")], &HubOptions::default());
         assert_eq!(found.unwrap().cache_dir, PathBuf::from("/me/hub"));
     }
 
@@ -207,7 +211,10 @@ mod tests {
         let none = HubOptions::default();
         let token = |variables: &[(&str, &str)], options| settings(variables, options).unwrap().token;
         assert_eq!(token(&[("HF_HOME", home)], &none).as_deref(), Some("hf_file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "hf_variable")], &none).as_deref(), Some("hf_variable"));
+        assert_eq!(
+            token(&[("HF_HOME", home), ("HF_TOKEN", "hf_variable")], &none).as_deref(),
+            Some("hf_variable")
+        );
         let given = HubOptions { token: Some("hf_given".into()), ..HubOptions::default() };
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "x")], &given).as_deref(), Some("hf_given"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], &none), None);
@@ -222,14 +229,16 @@ mod tests {
         let error = settings(&[("HOME", "/")], &options).err().unwrap().to_string();
         assert!(!error.contains("cret"), "{error}");
         for endpoint in ["huggingface.co", "ftp://x", "file:///etc", "http://"] {
-            let error = settings(&[("HOME", "/"), ("HF_ENDPOINT", endpoint)], &HubOptions::default()).err().unwrap();
+            let error =
+                settings(&[("HOME", "/"), ("HF_ENDPOINT", endpoint)], &HubOptions::default()).err().unwrap();
             assert!(error.to_string().contains(endpoint), "{error}");
         }
     }
 
     #[test]
     fn timeout_in_seconds() {
-        let found = settings(&[("HOME", "/"), ("HF_HUB_DOWNLOAD_TIMEOUT", "2.5")], &HubOptions::default()).unwrap();
+        let found =
+            settings(&[("HOME", "/"), ("HF_HUB_DOWNLOAD_TIMEOUT", "2.5")], &HubOptions::default()).unwrap();
         assert_eq!(found.timeout, Duration::from_millis(2500));
         let found = settings(&[("HOME", "/"), ("HF_HUB_DOWNLOAD_TIMEOUT", "-1")], &HubOptions::default()).unwrap();
         assert_eq!(found.timeout, DEFAULT_TIMEOUT);

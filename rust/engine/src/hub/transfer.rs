@@ -115,7 +115,8 @@ pub(super) async fn fetch(
     part.file.sync_all().map_err(|error| disk_error("write", &incomplete, error))?;
     // Windows renames no open file.
     drop(part);
-    std::fs::rename(&incomplete, blob).map_err(|error| disk_error("rename to its final name", &incomplete, error))?;
+    std::fs::rename(&incomplete, blob)
+        .map_err(|error| disk_error("rename to its final name", &incomplete, error))?;
     report.now(metadata.size);
     Ok(())
 }
@@ -186,7 +187,8 @@ impl<'a> Part<'a> {
     /// Opens what an earlier run left, or nothing.
     fn open(path: &'a Path, metadata: &Metadata, cancel: &CancelToken) -> Result<Self> {
         let failed = |error| disk_error("open", path, error);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let mut part = Self { file, path, len, hash: metadata.sha256().map(|expected| (Sha256::new(), expected)) };
         if part.len > metadata.size {

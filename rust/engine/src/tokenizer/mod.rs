@@ -245,7 +245,17 @@ impl Tokenizer {
     /// [`decode`](Self::decode)`(ids, true)` gives.
     #[must_use]
     pub fn decoder(&self) -> StreamDecoder {
-        StreamDecoder::new(Arc::clone(&self.0.pieces))
+        StreamDecoder::new(Arc::clone(&self.0.pieces), true)
+    }
+
+    /// A decoder for ids that continue `prompt`.
+    ///
+    /// Behind a control token, or behind nothing, a text begins, and its first space is the one that encoding puts
+    /// there. Behind text the space is a space: "Once upon a" goes on with " time".
+    #[must_use]
+    pub fn decoder_behind(&self, prompt: &[u32]) -> StreamDecoder {
+        let begins_a_text = prompt.last().is_none_or(|last| self.0.control_ids.binary_search(last).is_ok());
+        StreamDecoder::new(Arc::clone(&self.0.pieces), begins_a_text)
     }
 
     /// Number of ids: they go from 0 to one less.

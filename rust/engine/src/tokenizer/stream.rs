@@ -117,8 +117,9 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    pub(super) fn new(pieces: Arc<Pieces>) -> Self {
-        let state = Detokenizer::new(&pieces, true);
+    pub(super) fn new(pieces: Arc<Pieces>, begins_a_text: bool) -> Self {
+        let mut state = Detokenizer::new(&pieces, true);
+        state.strip_space &= begins_a_text;
         Self { pieces, state }
     }
 

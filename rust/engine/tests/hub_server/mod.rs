@@ -5,9 +5,17 @@
 //! connection, and everything that was asked is written down.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that is wrong should stop where it is wrong"
+)]
+
+pub(crate) mod scene;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -16,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 /// What goes wrong with one body, or with one answer to a `HEAD`.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection is cut after that many bytes of the body.
     Cut(usize),
     /// The body has no length and ends after that many bytes.
@@ -25,8 +33,6 @@ pub enum Fault {
     Shorter(usize),
     /// Nothing more is sent after that many bytes, and the connection stays open.
     Stall(usize),
-    /// The whole file is sent, whatever part was asked for.
-    IgnoreRange,
     /// One byte of the body is another.
     WrongByte,
     /// There are bytes after the last, and no length.
@@ -37,7 +43,7 @@ pub enum Fault {
 
 /// Where the body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
+pub(crate) enum Storage {
     /// On the hub itself, as small files are.
     Hub,
     /// Behind a redirect to another host, as large files are.
@@ -48,7 +54,7 @@ pub enum Storage {
 
 /// A file on the hub.
 #[derive(Clone)]
-pub struct HubFile {
+pub(crate) struct HubFile {
     pub repo: String,
     pub name: String,
     pub revisions: Vec<String>,
@@ -56,16 +62,21 @@ pub struct HubFile {
     pub etag: String,
     /// The size in `X-Linked-Size`; larger than the body for a lie.
     pub size: u64,
-    pub body: Arc<Vec<u8>>,
+    pub body: Arc<[u8]>,
     pub storage: Storage,
     /// Only with this token.
     pub token: Option<String>,
+    /// Whether a part of it can be asked for.
+    pub ranges: bool,
 }
 
 impl HubFile {
     /// A file of the default repository, large enough to be in storage elsewhere.
-    pub fn new(name: &str, body: &[u8]) -> Self {
-        let etag = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+    pub(crate) fn new(name: &str, body: &[u8]) -> Self {
+        let mut etag = String::new();
+        for byte in Sha256::digest(body) {
+            write!(etag, "{byte:02x}").unwrap();
+        }
         Self {
             repo: "owner/repo".to_owned(),
             name: name.to_owned(),
@@ -73,16 +84,17 @@ impl HubFile {
             commit: "c".repeat(40),
             etag,
             size: body.len() as u64,
-            body: Arc::new(body.to_vec()),
+            body: body.into(),
             storage: Storage::Elsewhere,
             token: None,
+            ranges: true,
         }
     }
 }
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Whether the hub was asked, not the storage server.
     pub hub: bool,
     pub method: String,
@@ -102,14 +114,14 @@ struct State {
 }
 
 /// The two servers. Their threads end with the test process.
-pub struct FakeHub {
+pub(crate) struct FakeHub {
     pub hub: SocketAddr,
     pub storage: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeHub {
-    pub fn start(files: impl IntoIterator<Item = HubFile>) -> Self {
+    pub(crate) fn start(files: impl IntoIterator<Item = HubFile>) -> Self {
         let state = Arc::new(Mutex::new(State { files: files.into_iter().collect(), ..State::default() }));
         let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
         let [hub, storage] = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap());
@@ -127,42 +139,42 @@ impl FakeHub {
         Self { hub, storage, state }
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.hub)
     }
 
     /// Faults of the next bodies, one a request.
-    pub fn body_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn body_faults(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().unwrap().body_faults.extend(faults);
     }
 
     /// Faults of the next answers to `HEAD`, one a request.
-    pub fn head_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn head_faults(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().unwrap().head_faults.extend(faults);
     }
 
     /// What hears of the next stall.
-    pub fn on_stall(&self) -> Receiver<()> {
+    pub(crate) fn on_stall(&self) -> Receiver<()> {
         let (sender, receiver) = channel();
         self.state.lock().unwrap().stalls.push(sender);
         receiver
     }
 
-    pub fn replace(&self, files: impl IntoIterator<Item = HubFile>) {
+    pub(crate) fn replace(&self, files: impl IntoIterator<Item = HubFile>) {
         self.state.lock().unwrap().files = files.into_iter().collect();
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
     }
 
     /// Everything asked since the last call.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
 
     /// The bodies asked for since the last call of this or of `asked`: each one's `Range`, from where it was served.
-    pub fn bodies(&self) -> Vec<Option<String>> {
+    pub(crate) fn bodies(&self) -> Vec<Option<String>> {
         let served = |asked: &Asked| asked.method == "GET" && (!asked.hub || asked.path.contains("/resolve/"));
         let all: Vec<_> = self.asked().into_iter().filter(served).collect();
         let elsewhere = all.iter().any(|asked| !asked.hub);
@@ -188,13 +200,15 @@ fn serve(mut stream: TcpStream, is_hub: bool, storage: SocketAddr, state: &Mutex
             None => break,
         }
     }
-    let asked = Asked { hub: is_hub, method: method.clone(), path: path.clone(), range: range.clone(), authorization };
+    let asked =
+        Asked { hub: is_hub, method: method.clone(), path: path.clone(), range: range.clone(), authorization };
     let authorization = asked.authorization.clone();
     let (found, fault) = {
         let mut state = state.lock().unwrap();
         state.asked.push(asked);
         let found = find(&state.files, &path);
-        let body = method == "GET" && found.as_ref().is_ok_and(|(file, direct)| *direct || file.storage == Storage::Hub);
+        let body =
+            method == "GET" && found.as_ref().is_ok_and(|(file, direct)| *direct || file.storage == Storage::Hub);
         let fault = if method == "HEAD" {
             state.head_faults.pop_front()
         } else if body {
@@ -216,11 +230,13 @@ fn serve(mut stream: TcpStream, is_hub: bool, storage: SocketAddr, state: &Mutex
             let status = if authorization.is_some() { 403 } else { 401 };
             return answer(&mut stream, status, &[("X-Error-Code", "GatedRepo")], "gated", &method);
         }
+        // As most servers write it: what would end the path is escaped, letters are not.
+        let name = file.name.replace(' ', "%20").replace('#', "%23");
         let described = format!("X-Repo-Commit: {}\r\n", file.commit);
         let to = match file.storage {
             Storage::Hub => None,
-            Storage::Elsewhere => Some(format!("http://{storage}/storage/{}/{}", file.repo, file.name)),
-            Storage::SamePlace => Some(format!("/storage/{}/{}", file.repo, file.name)),
+            Storage::Elsewhere => Some(format!("http://{storage}/storage/{}/{name}", file.repo)),
+            Storage::SamePlace => Some(format!("/storage/{}/{name}", file.repo)),
         };
         if let Some(to) = to {
             return write!(
@@ -271,7 +287,7 @@ fn send(
 ) -> std::io::Result<()> {
     let total = file.body.len();
     let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    let start: usize = if matches!(fault, Some(Fault::IgnoreRange)) { 0 } else { start.unwrap_or(0) };
+    let start: usize = if file.ranges { start.unwrap_or(0) } else { 0 };
     if start >= total && start > 0 {
         return answer(&mut stream, 416, &[], "", method);
     }
@@ -302,10 +318,14 @@ fn send(
             body.extend_from_slice(b"and more");
             promised = None;
         }
-        Some(Fault::IgnoreRange | Fault::Answer(..)) | None => {}
+        Some(Fault::Answer(..)) | None => {}
     }
     let length = promised.map(|length| format!("Content-Length: {length}\r\n")).unwrap_or_default();
-    write!(stream, "HTTP/1.1 {status}\r\n{described}ETag: \"{}\"\r\n{length}Connection: close\r\n\r\n", file.etag)?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\n{described}ETag: \"{}\"\r\n{length}Connection: close\r\n\r\n",
+        file.etag
+    )?;
     if method == "GET" {
         stream.write_all(&body)?;
         stream.flush()?;
@@ -314,7 +334,7 @@ fn send(
                 sender.send(()).ok();
             }
             // Until the client has had enough.
-            stream.read(&mut [0])?;
+            std::io::copy(&mut stream, &mut std::io::sink())?;
         }
     }
     Ok(())
@@ -327,7 +347,8 @@ fn answer(
     body: &str,
     method: &str,
 ) -> std::io::Result<()> {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     let length = body.len();
     let body = if method == "HEAD" { "" } else { body };
     write!(

@@ -2,6 +2,13 @@
 //!
 //! The second half fails when hf-hub learns what it lacks: the day to hand the download over to it.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that is wrong should stop where it is wrong"
+)]
+
+#[path = "../../../rust/engine/tests/hub_server/mod.rs"]
 mod hub_server;
 
 use std::path::Path;
@@ -9,7 +16,7 @@ use std::path::Path;
 use candle_phi_engine::CancelToken;
 use candle_phi_engine::hub::{HubOptions, ModelRequest, cached_models, download};
 use hf_hub::{HFClient, HFClientSync};
-use hub_server::{Fault, FakeHub, HubFile, Storage};
+use hub_server::{FakeHub, Fault, HubFile, Storage};
 
 const NAME: &str = "x-Q4_K_M.gguf";
 
@@ -46,8 +53,8 @@ fn each_finds_what_the_other_fetched() {
 
     let cache = tempfile::tempdir().unwrap();
     let ours = fetch(&hub, cache.path(), false).unwrap();
-    let local = client(&hub, cache.path()).model("owner", "repo").download_file().filename(NAME).local_files_only(true);
-    assert_eq!(local.send().unwrap(), ours);
+    let repo = client(&hub, cache.path()).model("owner", "repo");
+    assert_eq!(repo.download_file().filename(NAME).local_files_only(true).send().unwrap(), ours);
 
     let cache = tempfile::tempdir().unwrap();
     let theirs = fetch_with_hf_hub(&hub, cache.path()).unwrap();

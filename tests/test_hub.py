@@ -1,0 +1,230 @@
+"""Downloads as Python sees them, from a server on this machine."""
+
+import hashlib
+import logging
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from candle_phi import (
+    DownloadError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    Phi3Model,
+    Phi3Session,
+    Progress,
+    cached_models,
+    download,
+    remove_cached,
+)
+
+REPO, FILE, COMMIT = "someone/some-model-gguf", "some-model-q8.gguf", "c" * 40
+
+
+class Hub(ThreadingHTTPServer):
+    """A hub with one file, that sends it as slowly as it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self, body):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = body
+        self.etag = hashlib.sha256(body).hexdigest()
+        self.pause_s = 0.0
+        self.sent_bytes = 0
+        self.requests = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address):
+        """A client that goes away is what some tests are about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.answer()
+
+    def answer(self):
+        hub = self.server
+        hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
+        if self.path != f"/{REPO}/resolve/main/{FILE}":
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        rest = hub.body[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{hub.etag}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(rest)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(hub.body) - 1}/{len(hub.body)}")
+        self.end_headers()
+        if self.command == "GET":
+            for piece in range(0, len(rest), 65536):
+                self.wfile.write(rest[piece : piece + 65536])
+                hub.sent_bytes += len(rest[piece : piece + 65536])
+                time.sleep(hub.pause_s)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(model, monkeypatch, tmp_path):
+    hub = Hub(model.path.read_bytes())
+    thread = threading.Thread(target=hub.serve_forever)
+    thread.start()
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield hub
+    hub.shutdown()
+    thread.join()
+    hub.server_close()
+
+
+def test_a_model_is_fetched_once_and_found_in_the_cache(hub, model, capfd):
+    told = []
+    path = download(REPO, FILE, progress=told.append)
+    assert path.name == FILE
+    assert path.read_bytes() == model.path.read_bytes()
+    assert told
+    assert all(isinstance(progress, Progress) and progress.file == FILE for progress in told)
+    assert [progress.bytes_done for progress in told] == sorted(progress.bytes_done for progress in told)
+    assert told[-1].bytes_done == told[-1].bytes_total == len(hub.body)
+    gets = sum(command == "GET" for command, *_ in hub.requests)
+    assert download(REPO, FILE) == path
+    assert sum(command == "GET" for command, *_ in hub.requests) == gets
+    before = len(hub.requests)
+    assert download(REPO, FILE, local_files_only=True) == path
+    assert len(hub.requests) == before
+    (cached,) = cached_models()
+    assert (cached.repo, cached.file, cached.revision, cached.path) == (REPO, FILE, COMMIT, path)
+    assert cached.size_bytes == len(hub.body)
+    assert "main" in cached.refs
+    assert remove_cached(REPO) == len(hub.body)
+    assert cached_models() == []
+    # No terminal, no bar.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_session_opens_what_was_fetched(hub, model):
+    with Phi3Session.from_pretrained(REPO, FILE, n_ctx=64, kv_dtype="f32", progress=False) as session:
+        assert session.n_ctx == 64
+        assert session.model.info == model.info
+        assert session.generate("hello", max_tokens=2, ignore_eos=True).tokens
+    assert Phi3Model.from_pretrained(REPO, FILE, local_files_only=True, mmap=False).info == model.info
+
+
+def test_the_callback_is_called_on_the_thread_that_called(hub):
+    hub.pause_s = 0.005
+    threads = set()
+    download(REPO, FILE, progress=lambda _: threads.add(threading.current_thread()))
+    assert threads == {threading.current_thread()}
+    remove_cached(REPO)
+    worker = threading.Thread(
+        target=download, args=(REPO, FILE), kwargs={"progress": lambda _: threads.add("worker")}
+    )
+    worker.start()
+    worker.join()
+    assert "worker" in threads
+
+
+def test_an_exception_in_the_callback_stops_the_download_and_the_next_goes_on(hub, model):
+    hub.pause_s = 0.02
+
+    def stop(progress):
+        if progress.bytes_done > 300_000:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        download(REPO, FILE, progress=stop)
+    sent = hub.sent_bytes
+    assert sent < len(hub.body)
+    assert cached_models() == []
+    hub.pause_s = 0
+    assert download(REPO, FILE).read_bytes() == model.path.read_bytes()
+    assert hub.sent_bytes < sent + len(hub.body)
+
+
+def test_ctrl_c_stops_a_download_and_the_next_goes_on(hub, model):
+    hub.pause_s = 0.02
+    script = f"""
+import os, signal, threading, time
+from candle_phi import download
+told = []
+def interrupt():
+    while not any(progress.bytes_done > 300_000 for progress in told):
+        time.sleep(0.005)
+    told.append(None)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    download({REPO!r}, {FILE!r}, progress=told.append)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    assert cached_models() == []
+    sent = hub.sent_bytes
+    hub.pause_s = 0
+    assert download(REPO, FILE).read_bytes() == model.path.read_bytes()
+    assert hub.sent_bytes < sent + len(hub.body)
+
+
+def test_progress_true_draws_a_bar_on_stderr(hub, capfd):
+    download(REPO, FILE, progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert FILE in err
+
+
+def test_a_token_is_shown_to_the_hub(hub):
+    download(REPO, FILE, token="secret")
+    assert {authorization for _, _, authorization in hub.requests} == {"Bearer secret"}
+
+
+def test_what_the_hub_does_not_have(hub):
+    with pytest.raises(DownloadError, match=r"other\.gguf"):
+        download(REPO, "other.gguf")
+    with pytest.raises(InvalidOptionError, match="name of the file"):
+        download(REPO)
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError) as caught:
+        download(REPO, FILE, cache_dir=tmp_path)
+    assert "backtrace" not in str(caught.value)
+
+
+def test_removing_what_is_not_there(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=REPO):
+        remove_cached(REPO, tmp_path)
+
+
+def test_a_cached_file_does_where_the_hub_cannot_be_reached_and_a_warning_is_logged(hub, monkeypatch, caplog):
+    path = download(REPO, FILE)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with caplog.at_level(logging.WARNING, logger="candle_phi"):
+        assert download(REPO, FILE) == path
+    (record,) = caplog.records
+    assert FILE in record.getMessage()
