@@ -62,7 +62,8 @@ impl PhiConfig {
         }
         let head_dim = head_dim(gguf, embedding_length, head_count)?;
         let rope_dimension_count = gguf.optional_usize(&key("rope.dimension_count"))?.unwrap_or(head_dim);
-        if rope_dimension_count == 0 || rope_dimension_count > head_dim || !rope_dimension_count.is_multiple_of(2) {
+        if rope_dimension_count == 0 || rope_dimension_count > head_dim || !rope_dimension_count.is_multiple_of(2)
+        {
             let expected = format!("an even number from 2 to the head's {head_dim} dimensions");
             return Err(contradiction(gguf, &key("rope.dimension_count"), &expected, rope_dimension_count));
         }
@@ -138,7 +139,10 @@ impl PhiConfig {
 }
 
 fn contradiction(gguf: &Gguf, key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::invalid_model(format!("{}: metadata key {key}: expected {expected}, found {found}", gguf.path().display()))
+    Error::invalid_model(format!(
+        "{}: metadata key {key}: expected {expected}, found {found}",
+        gguf.path().display()
+    ))
 }
 
 fn head_dim(gguf: &Gguf, embedding_length: usize, head_count: usize) -> Result<usize> {

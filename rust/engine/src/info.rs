@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::Result;
 use crate::cache::KvDtype;
 use crate::chat::ChatFormat;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
 use crate::model::supported_architecture;
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
-use crate::Result;
 
 /// Facts about a model, read from its file's header.
 #[derive(Clone, Debug, PartialEq)]

@@ -54,9 +54,7 @@ pub use chat::{ChatFormat, Message, Role};
 pub use config::PhiConfig;
 pub use device::DeviceSpec;
 pub use error::{Error, ErrorKind, Result};
-pub use generation::{
-    Chunk, Completion, Generation, GenerationOptions, StopReason, Timings, TokenLogprob, Usage,
-};
+pub use generation::{Chunk, Completion, Generation, GenerationOptions, StopReason, Timings, TokenLogprob, Usage};
 pub use gguf::{Array, Gguf, TensorData, TensorInfo, Value};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, Phi3Model};

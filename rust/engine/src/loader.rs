@@ -80,7 +80,16 @@ impl Phi3Model {
         let info = ModelInfo::new(&gguf, config, Some(&tokenizer))?;
         let load_time = started.elapsed();
         tracing::info!(path = %path.display(), device = %spec, ?load_time, "model loaded");
-        Ok(Self { model, tokenizer, chat_format, info, path: path.to_owned(), device: spec, load_time, masked_ids })
+        Ok(Self {
+            model,
+            tokenizer,
+            chat_format,
+            info,
+            path: path.to_owned(),
+            device: spec,
+            load_time,
+            masked_ids,
+        })
     }
 
     /// The tokenizer.

@@ -132,7 +132,8 @@ impl Sampler {
                 "the model computed NaN logits; the file is damaged, or a value overflowed on this device",
             ));
         }
-        let recent = &generated[generated.len().saturating_sub(self.options.repeat_last_n)..];
+        let recent =
+            generated.get(generated.len().saturating_sub(self.options.repeat_last_n)..).unwrap_or_default();
         let mut logits = self.repetition_penalty(logits, recent)?;
         set_all(&mut logits, &self.masked_ids, f32::NEG_INFINITY);
         self.presence_and_frequency_penalties(&mut logits, recent);
@@ -143,7 +144,9 @@ impl Sampler {
         }
         if !self.options.is_greedy() {
             let scale = (1.0 / self.options.temperature) as f32;
-            logits.iter_mut().for_each(|logit| *logit *= scale);
+            for logit in &mut logits {
+                *logit *= scale;
+            }
             self.options.top_k.into_iter().for_each(|k| keep_top_k(&mut logits, k));
             self.options.top_p.into_iter().for_each(|p| keep_top_p(&mut logits, p));
             self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
@@ -171,7 +174,7 @@ impl Sampler {
         for (index, token) in recent.iter().enumerate() {
             let Some(logit) = logits.get_mut(*token as usize) else { continue };
             *logit -= frequency_penalty;
-            if !recent[..index].contains(token) {
+            if !recent.iter().take(index).any(|earlier| earlier == token) {
                 *logit -= presence_penalty;
             }
         }
@@ -224,7 +227,7 @@ fn keep_top_p(logits: &mut [f32], p: f64) {
         needed
     });
     let kept = kept.count();
-    set_all(logits, &ids[kept..], f32::NEG_INFINITY);
+    set_all(logits, ids.get(kept..).unwrap_or_default(), f32::NEG_INFINITY);
 }
 
 fn keep_min_p(logits: &mut [f32], min_p: f64) {
@@ -240,9 +243,7 @@ pub(crate) fn log_softmax(logits: &[f32]) -> impl Fn(u32) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     let log_sum = f64::from(max) + sum.ln();
-    move |id| {
-        logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| (f64::from(*logit) - log_sum) as f32)
-    }
+    move |id| logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| (f64::from(*logit) - log_sum) as f32)
 }
 
 /// The `count` most likely tokens, most likely first.

@@ -65,7 +65,9 @@ impl Session {
             )));
         }
         if options.prefill_chunk == Some(0) {
-            return Err(Error::invalid_option("prefill_chunk: expected 1 or more tokens, or none to choose, found 0"));
+            return Err(Error::invalid_option(
+                "prefill_chunk: expected 1 or more tokens, or none to choose, found 0",
+            ));
         }
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk());
         let cache = model.new_cache(n_ctx, options.kv_dtype);

@@ -43,7 +43,10 @@ fn every_type_gives_the_values_that_candle_gives() {
         dequantize_row(tensor_type, &bytes, &mut values).unwrap();
 
         for (found, expected) in values.iter().zip(&expected) {
-            assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1e-3), "{tensor_type:?}: {found} {expected}");
+            assert!(
+                (found - expected).abs() <= 1e-6 * expected.abs().max(1e-3),
+                "{tensor_type:?}: {found} {expected}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Sessions on the embedded model: it is trained, so a wrong mask, rope or cache shows in its answers.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -22,7 +23,8 @@ fn session() -> Session {
 }
 
 fn exact_session() -> Session {
-    Session::new(Arc::clone(&MODEL), &SessionOptions { kv_dtype: KvDtype::F32, ..SessionOptions::default() }).unwrap()
+    Session::new(Arc::clone(&MODEL), &SessionOptions { kv_dtype: KvDtype::F32, ..SessionOptions::default() })
+        .unwrap()
 }
 
 fn greedy(max_tokens: usize) -> GenerationOptions {

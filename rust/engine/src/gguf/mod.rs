@@ -126,7 +126,10 @@ impl Gguf {
         };
         let file_len = file.metadata().map_err(read_error)?.len();
         let len = usize::try_from(file_len).map_err(|_| {
-            Error::invalid_model(format!("{} has {file_len} bytes, more than this machine can address", path.display()))
+            Error::invalid_model(format!(
+                "{} has {file_len} bytes, more than this machine can address",
+                path.display()
+            ))
         })?;
         if len == 0 {
             return Err(Error::invalid_model(format!(
@@ -141,9 +144,8 @@ impl Gguf {
             (&file).read_exact(&mut memory).map_err(read_error)?;
             Bytes::Read(memory)
         };
-        let header = parse::header(&bytes).map_err(|error| {
-            Error::new(error.kind(), format!("{}: {error}", path.display()))
-        })?;
+        let header = parse::header(&bytes)
+            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         Ok(Self { path: path.to_owned(), file, bytes, metadata: header.metadata, tensors: header.tensors })
     }
 
@@ -168,7 +170,10 @@ impl Gguf {
     /// Where a tensor stands; an error if the file doesn't have it.
     pub fn required_tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.tensor(name).ok_or_else(|| {
-            Error::invalid_model(format!("{}: tensor {name} is missing; the file is not whole", self.path.display()))
+            Error::invalid_model(format!(
+                "{}: tensor {name} is missing; the file is not whole",
+                self.path.display()
+            ))
         })
     }
 
@@ -192,8 +197,12 @@ impl Gguf {
             Bytes::Mapped(_) => map_file(&self.file, info.range.start, info.range.len())
                 .map(|map| TensorData(DataSource::Mapped(map)))
                 .map_err(|error| {
-                    Error::invalid_model(format!("{}: cannot map tensor {}: {error}", self.path.display(), info.name))
-                        .with_source(error)
+                    Error::invalid_model(format!(
+                        "{}: cannot map tensor {}: {error}",
+                        self.path.display(),
+                        info.name
+                    ))
+                    .with_source(error)
                 }),
         }
     }

@@ -151,11 +151,13 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize> {
         Some(_) => 0,
     };
     // The format asks for a multiple of 8. A power of two up to a page keeps tensors aligned in the mapping.
-    usize::try_from(found).ok().filter(|found| found.is_power_of_two() && (8..=4096).contains(found)).ok_or_else(|| {
-        Error::invalid_model(format!(
-            "metadata key general.alignment: expected a power of two from 8 to 4096, found {found}"
-        ))
-    })
+    usize::try_from(found).ok().filter(|found| found.is_power_of_two() && (8..=4096).contains(found)).ok_or_else(
+        || {
+            Error::invalid_model(format!(
+                "metadata key general.alignment: expected a power of two from 8 to 4096, found {found}"
+            ))
+        },
+    )
 }
 
 /// Bytes of one element of each metadata type; 8 is a string's length, and an array in an array is refused.
@@ -213,7 +215,10 @@ fn array(reader: &mut Reader<'_>, type_id: u32, len: usize) -> Result<Array> {
     let too_large = || Error::invalid_model("an integer of a list is larger than 2^63-1");
     Ok(match type_id {
         6 | 12 => Array::Floats(
-            values.iter().map(|value| if let Value::Float(value) = value { *value as f32 } else { f32::NAN }).collect(),
+            values
+                .iter()
+                .map(|value| if let Value::Float(value) = value { *value as f32 } else { f32::NAN })
+                .collect(),
         ),
         7 => Array::Bools(values.iter().map(|value| *value == Value::Bool(true)).collect()),
         _ => Array::Integers(

@@ -15,6 +15,7 @@ pub(crate) struct Embedding {
     gguf: Arc<Gguf>,
     weight: TensorInfo, // (vocabulary, embedding)
     tensor_type: TensorType,
+    vocabulary_size: usize,
     embedding_length: usize,
     device: Device,
 }
@@ -31,6 +32,7 @@ impl Embedding {
             gguf: Arc::clone(gguf),
             weight,
             tensor_type,
+            vocabulary_size: config.vocabulary_size,
             embedding_length: config.embedding_length,
             device: device.clone(),
         })
@@ -44,7 +46,10 @@ impl Embedding {
         for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.embedding_length)) {
             let start = *token as usize * row_bytes;
             let bytes = bytes.get(start..start + row_bytes).ok_or_else(|| {
-                Error::invalid_option(format!("token {token} is not in the vocabulary of {}", self.weight.shape[0]))
+                Error::invalid_option(format!(
+                    "token {token} is not in the vocabulary of {}",
+                    self.vocabulary_size
+                ))
             })?;
             dequantize_row(self.tensor_type, bytes, row)
                 .map_err(|error| Error::inference(format!("token {token}: {error}")))?;

@@ -46,7 +46,12 @@ enum QueryKeyValue {
 }
 
 impl Phi3 {
-    pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig, device: &Device, cancel: &CancelToken) -> Result<Self> {
+    pub(super) fn load(
+        gguf: &Arc<Gguf>,
+        config: &PhiConfig,
+        device: &Device,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         check_rope_factors(gguf)?;
         let mut blocks = Vec::new();
         for index in 0..config.block_count {
