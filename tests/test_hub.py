@@ -12,6 +12,7 @@ import pytest
 
 from candle_phi import (
     DownloadError,
+    InvalidModelError,
     InvalidOptionError,
     ModelNotFoundError,
     Phi3Model,
@@ -19,6 +20,7 @@ from candle_phi import (
     Progress,
     cached_models,
     download,
+    named_models,
     remove_cached,
 )
 
@@ -26,14 +28,14 @@ REPO, FILE, COMMIT = "someone/some-model-gguf", "some-model-q8.gguf", "c" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """A hub with one file, that sends it as slowly as it is told to."""
+    """A hub with a few files, that sends them as slowly as it is told to."""
 
     daemon_threads = True
 
     def __init__(self, body):
         super().__init__(("127.0.0.1", 0), Handler)
         self.body = body
-        self.etag = hashlib.sha256(body).hexdigest()
+        self.files = {f"/{REPO}/resolve/main/{FILE}": body}
         self.pause_s = 0.0
         self.sent_bytes = 0
         self.requests = []
@@ -59,20 +61,21 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self):
         hub = self.server
         hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
-        if self.path != f"/{REPO}/resolve/main/{FILE}":
+        body = hub.files.get(self.path)
+        if body is None:
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        rest = hub.body[start:]
+        rest = body[start:]
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{hub.etag}"')
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(rest)))
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(hub.body) - 1}/{len(hub.body)}")
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
         if self.command == "GET":
             for piece in range(0, len(rest), 65536):
@@ -131,6 +134,17 @@ def test_a_session_opens_what_was_fetched(hub, model):
         assert session.model.info == model.info
         assert session.generate("hello", max_tokens=2, ignore_eos=True).tokens
     assert Phi3Model.from_pretrained(REPO, FILE, local_files_only=True, mmap=False).info == model.info
+
+
+@pytest.mark.parametrize("opens", [Phi3Session, Phi3Model])
+def test_the_tokenizer_that_goes_with_a_named_model_is_used_unless_another_is_asked_for(hub, model, opens):
+    named = next(named for named in named_models() if named.tokenizer_repo)
+    hub.files[f"/{named.repo}/resolve/main/{next(iter(named.files.values()))}"] = hub.body
+    assert opens.from_pretrained(named.name, progress=False)  # the hub has none: the file's own vocabulary serves
+    hub.files[f"/{named.tokenizer_repo}/resolve/main/tokenizer.json"] = b"no tokenizer"
+    with pytest.raises(InvalidModelError, match="tokenizer.json"):
+        opens.from_pretrained(named.name, progress=False)
+    assert opens.from_pretrained(named.name, progress=False, tokenizer=None)
 
 
 def test_the_callback_is_called_on_the_thread_that_called(hub):

@@ -34,7 +34,7 @@ class TrainConfig:
     """How the model is trained. One step sees ``tokens_per_step`` tokens."""
 
     seed: int = 3
-    steps: int = 2000
+    steps: int = 4000
     tokens_per_step: int = 3072
     row_length: int = 256
     long_row_length: int = 512  # every `long_row_every`-th step, with longer dialogues

@@ -58,9 +58,34 @@ def download(
         InvalidOptionError: There is no model of that name, or an option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
+    path, _tokenizer = fetch(
+        name_or_repo,
+        filename,
+        quantization=quantization,
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+        progress=progress,
+    )
+    return path
+
+
+def fetch(
+    name_or_repo: object,
+    filename: object,
+    *,
+    quantization: object,
+    revision: object,
+    cache_dir: object,
+    token: object,
+    local_files_only: object,
+    progress: object,
+) -> tuple[Path, Path | None]:
+    """As `download`; returns the tokenizer.json too, where the model has one of its own on the hub."""
     text = _checks.optional_text
     with _listener(progress) as listener:
-        model_path, _tokenizer_path = _native.download(
+        path, tokenizer = _native.download(
             _checks.as_text(name_or_repo, "name_or_repo"),
             filename=text(filename, "filename"),
             quantization=text(quantization, "quantization"),
@@ -70,7 +95,7 @@ def download(
             local_files_only=_checks.as_bool(local_files_only, "local_files_only"),
             progress=listener,
         )
-    return Path(model_path)
+    return Path(path), tokenizer if tokenizer is None else Path(tokenizer)
 
 
 def named_models() -> list[NamedModel]:

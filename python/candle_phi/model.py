@@ -102,7 +102,7 @@ class Phi3Model:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))
-        path = hub.download(
+        path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,
             quantization=quantization,
@@ -112,6 +112,7 @@ class Phi3Model:
             local_files_only=local_files_only,
             progress=progress,
         )
+        options.setdefault("tokenizer", own_tokenizer)
         return cls(path, **options)
 
     @classmethod

@@ -139,7 +139,7 @@ class Phi3Session:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
-        path = hub.download(
+        path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,
             quantization=quantization,
@@ -149,6 +149,7 @@ class Phi3Session:
             local_files_only=local_files_only,
             progress=progress,
         )
+        options.setdefault("tokenizer", own_tokenizer)
         return cls(path, **options)
 
     @classmethod

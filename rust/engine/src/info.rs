@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::Result;
 use crate::cache::KvDtype;
 use crate::chat::ChatFormat;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
 use crate::model::supported_architecture;
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
+use crate::{CancelToken, Result};
 
 /// Facts about a model, read from its file's header.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +43,7 @@ impl ModelInfo {
     /// As [`Phi3Model::load`](crate::Phi3Model::load) for a file that is damaged or of another architecture. A file
     /// without a vocabulary or with a tensor type that can't be computed with is described all the same.
     pub fn read(path: &Path) -> Result<Self> {
-        let gguf = Gguf::open(path, true)?;
+        let gguf = Gguf::open(path, true, &CancelToken::new())?;
         let tokenizer = Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).ok();
         let config = {
             supported_architecture(&gguf)?;

@@ -61,7 +61,7 @@ impl Phi3Model {
         let started = Instant::now();
         let spec = options.device.resolve();
         let device = spec.open()?;
-        let gguf = Arc::new(Gguf::open(path, options.mmap)?);
+        let gguf = Arc::new(Gguf::open(path, options.mmap, cancel)?);
         model::supported_architecture(&gguf)?;
         refuse_parts(&gguf)?;
         cancel.check()?;

@@ -29,7 +29,7 @@ fn tokenizers() -> Vec<Tokenizer> {
     let mut tokenizers = vec![small.tokenizer(true), small.tokenizer(false)];
     tokenizers.push(Tokenizer::from_gguf(&demo(), &TokenizerOptions::default()).unwrap());
     if let Some(path) = test_data("ggml-vocab-phi-3.gguf") {
-        let gguf = candle_phi_engine::Gguf::open(&path, true).unwrap();
+        let gguf = candle_phi_engine::Gguf::open(&path, true, &candle_phi_engine::CancelToken::new()).unwrap();
         for rstrip_control_tokens in [true, false] {
             tokenizers.push(Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens }).unwrap());
         }
@@ -90,7 +90,7 @@ fn ids_are_those_of_the_rendered_string() {
 #[test]
 fn known_ids_of_a_first_turn() {
     let Some(path) = test_data("ggml-vocab-phi-3.gguf") else { return };
-    let gguf = candle_phi_engine::Gguf::open(&path, true).unwrap();
+    let gguf = candle_phi_engine::Gguf::open(&path, true, &candle_phi_engine::CancelToken::new()).unwrap();
     let tokenizer = Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).unwrap();
     assert_eq!(ChatFormat::detect(&gguf, &tokenizer), Some(PHI3));
     let ids = PHI3.encode(&tokenizer, &[Message::user("Hello")], true, false).unwrap();

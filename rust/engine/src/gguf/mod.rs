@@ -21,9 +21,12 @@ use std::path::{Path, PathBuf};
 use candle_phi_kernels::{TensorType, type_name};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use crate::{Error, Result};
+use crate::{CancelToken, Error, Result};
 
 pub use metadata::{Array, Value};
+
+/// How much of a file is read between two looks at whether to go on.
+const READ_BYTES: usize = 16 << 20;
 
 /// A GGUF file whose header was read and checked.
 pub struct Gguf {
@@ -113,13 +116,14 @@ impl Gguf {
     /// Opens a GGUF file and checks its header.
     ///
     /// With `mmap` the file is mapped and read in place; without it is read into memory once, for files
-    /// that someone may change or cut short while they are in use.
+    /// that someone may change or cut short while they are in use; that can take long, and `cancel` stops it.
     ///
     /// # Errors
     /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) if there is no file at `path`,
     /// [`InvalidModel`](crate::ErrorKind::InvalidModel) if it is not a whole GGUF file,
-    /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a version this reader doesn't know.
-    pub fn open(path: &Path, mmap: bool) -> Result<Self> {
+    /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a version this reader doesn't know,
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set.
+    pub fn open(path: &Path, mmap: bool, cancel: &CancelToken) -> Result<Self> {
         let file = open_file(path)?;
         let read_error = |error: std::io::Error| {
             Error::invalid_model(format!("cannot read {}: {error}", path.display())).with_source(error)
@@ -141,7 +145,10 @@ impl Gguf {
             Bytes::Mapped(map_file(&file, 0, len).map_err(read_error)?)
         } else {
             let mut memory = MmapMut::map_anon(len).map_err(read_error)?;
-            (&file).read_exact(&mut memory).map_err(read_error)?;
+            for piece in memory.chunks_mut(READ_BYTES) {
+                cancel.check()?;
+                (&file).read_exact(piece).map_err(read_error)?;
+            }
             Bytes::Read(memory)
         };
         let header = parse::header(&bytes)
@@ -229,10 +236,17 @@ impl Deref for TensorData<'_> {
 
 fn open_file(path: &Path) -> Result<File> {
     let shown = path.display();
-    if path.is_dir() {
-        return Err(Error::invalid_model(format!(
-            "{shown} is a directory; expected the path of a GGUF file in it"
-        )));
+    // Looked at before it is opened: opening a pipe waits for a writer.
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(Error::invalid_model(format!(
+                "{shown} is a directory; expected the path of a GGUF file in it"
+            )));
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Error::invalid_model(format!("{shown} is a device or a pipe; expected a GGUF file")));
+        }
+        _ => {}
     }
     File::open(path).map_err(|error| {
         let wrapped = match error.kind() {

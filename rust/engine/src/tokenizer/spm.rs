@@ -313,7 +313,7 @@ mod tests {
             }
             return;
         }
-        let gguf = Gguf::open(&gguf, true).expect("opens");
+        let gguf = Gguf::open(&gguf, true, &crate::CancelToken::new()).expect("opens");
         let vocabulary = Vocabulary::read(&gguf).expect("is a vocabulary");
         let (pieces, ranked) = vocabulary.ranked_pieces();
         let derived = merges(&pieces, &ranked).expect("has merges");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_phi_engine::{Gguf, Tokenizer, TokenizerOptions};
+use candle_phi_engine::{CancelToken, Gguf, Tokenizer, TokenizerOptions};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::vocabulary::{runner, test_data};
 use crate::{decoded, reference_decode, streamed};
 
 fn from_gguf(path: &Path, rstrip_control_tokens: bool) -> Tokenizer {
-    let gguf = Gguf::open(path, true).unwrap();
+    let gguf = Gguf::open(path, true, &CancelToken::new()).unwrap();
     Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens }).unwrap()
 }
 
@@ -149,7 +149,7 @@ fn random_ids_of_the_family_decode_and_stream_as_the_library_decodes_them() {
 #[test]
 fn vocabulary_of_32_thousand_pieces_loads_and_encodes_quickly() {
     let Some(path) = test_data("ggml-vocab-phi-3.gguf") else { return };
-    let gguf = Gguf::open(&path, true).unwrap();
+    let gguf = Gguf::open(&path, true, &CancelToken::new()).unwrap();
     let start = std::time::Instant::now();
     let tokenizer = Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).unwrap();
     let load = start.elapsed();

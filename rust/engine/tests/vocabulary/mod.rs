@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_phi_engine::{Gguf, Tokenizer, TokenizerOptions};
+use candle_phi_engine::{CancelToken, Gguf, Tokenizer, TokenizerOptions};
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::TestRunner;
 
@@ -25,7 +25,7 @@ pub fn test_data(name: &str) -> Option<PathBuf> {
 /// The model that the Python package carries.
 pub fn demo() -> Gguf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    Gguf::open(&root.join("python/candle_phi/demo/candle-phi-demo.gguf"), true).unwrap()
+    Gguf::open(&root.join("python/candle_phi/demo/candle-phi-demo.gguf"), true, &CancelToken::new()).unwrap()
 }
 
 /// Runs a property on this many random cases, and writes no files.
@@ -88,7 +88,7 @@ pub fn gguf(metadata: &[(&str, Meta)]) -> Gguf {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vocabulary.gguf");
     std::fs::write(&path, bytes).unwrap();
-    Gguf::open(&path, false).unwrap()
+    Gguf::open(&path, false, &CancelToken::new()).unwrap()
 }
 
 fn put(bytes: &mut Vec<u8>, value_type: u32, value: &[u8]) {
