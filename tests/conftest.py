@@ -1,8 +1,10 @@
 """What the tests share: the embedded model, sessions on it, and a model that is slow enough to be interrupted."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,3 +42,17 @@ def slow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context_length=8192,
     )
     return write(tmp_path_factory.mktemp("slow") / "slow.gguf", options)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> ModuleType:
+    """What the embedded model was trained on, and what was held out of it."""
+    path = Path(__file__).parents[1] / "tools" / "demo_corpus.py"
+    if not path.exists():
+        pytest.skip("tools/ is not beside the tests")
+    spec = importlib.util.spec_from_file_location("demo_corpus", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,24 +1,8 @@
 """The corpus of the embedded model: seeded, with the held-out part held out, and checkers that can fail."""
 
-import importlib.util
 from collections import Counter
-from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-
-@pytest.fixture(scope="module")
-def corpus() -> ModuleType:
-    path = Path(__file__).parents[1] / "tools" / "demo_corpus.py"
-    if not path.exists():
-        pytest.skip("tools/ is not beside the tests")
-    spec = importlib.util.spec_from_file_location("demo_corpus", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_same_seed_gives_the_same_dialogues(corpus):
