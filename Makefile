@@ -66,7 +66,7 @@ lint-python: dev
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/pyright --pythonpath $(bin)/python
-	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml --allowlist .stubtest-allowlist
+	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml
 
 .PHONY: format
 format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters can fix
