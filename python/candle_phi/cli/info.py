@@ -13,6 +13,8 @@ from candle_phi.cli import console, options
 from candle_phi.types import KvDtype
 
 _DEFAULT_CONTEXT = 4096
+# Candle keeps the weights as the file has them and once more as its kernels want them: docs/performance.md.
+_COPIES_OF_WEIGHTS = 2
 
 
 def info(
@@ -42,14 +44,15 @@ def describe(model: ModelInfo, n_ctx: int | None, kv_dtype: KvDtype) -> dict[str
     """Everything that is known of the file, as JSON can hold it."""
     context = n_ctx if n_ctx is not None else min(model.context_length, _DEFAULT_CONTEXT)
     cache = model.kv_cache_bytes(context, kv_dtype)
+    weights = _COPIES_OF_WEIGHTS * model.weights_bytes
     return {
         **asdict(model),
         "memory": {
             "n_ctx": context,
             "kv_dtype": kv_dtype,
-            "weights_bytes": model.weights_bytes,
+            "weights_bytes": weights,
             "kv_cache_bytes": cache,
-            "total_bytes": model.weights_bytes + cache,
+            "total_bytes": weights + cache,
         },
     }
 
@@ -74,5 +77,5 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
         ("chat format", str(described["chat_format"] or "(none)")),
         ("file size", console.human_bytes(described["file_size_bytes"])),
-        ("memory", f"about {total}: {weights} of weights, and {cache} for {context}"),
+        ("memory", f"about {total}: {weights} for two copies of the weights, and {cache} for {context}"),
     ]
