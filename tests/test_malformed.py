@@ -262,6 +262,12 @@ def test_a_missing_key(tmp_path: Path, key: str) -> None:
         ("attention.head_count", ("int64", -4)),
         ("attention.head_count", ("uint64", 2**63)),
         ("rope.freq_base", "10000"),
+        # Beyond reason: products of these would overflow.
+        ("block_count", ("uint64", 2**62)),
+        ("embedding_length", ("uint64", 2**40)),
+        ("feed_forward_length", ("uint64", 2**63)),
+        ("attention.key_length", ("uint64", 2**62)),
+        ("context_length", ("uint64", 2**62)),
     ],
 )
 def test_a_hyperparameter_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
@@ -460,3 +466,24 @@ def test_messages_have_no_backtrace_where_backtraces_are_on(tmp_path: Path, soun
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) == len(paths)
     assert "backtrace" not in result.stdout.lower()
+
+
+@pytest.mark.parametrize(("type_id", "items"), [(0, 8 * 10**9 - 200), (8, 10**9 - 100)])
+def test_a_sparse_file_that_claims_gigabytes_of_list_takes_no_memory(
+    tmp_path: Path, type_id: int, items: int
+) -> None:
+    path = tmp_path / "sparse.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
+    path.write_bytes(head + struct.pack("<IIQ", 9, type_id, items))
+    os.truncate(path, 8 * 10**9)
+    with pytest.raises(InvalidModelError, match="a list's length"):
+        inspect_model(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+@pytest.mark.parametrize("argument", ["path", "tokenizer"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, argument: str) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(InvalidModelError, match="a device or a pipe"):
+        Phi3Model(path) if argument == "path" else Phi3Model.demo(tokenizer=path)

@@ -265,3 +265,14 @@ def test_a_stream_is_checked_when_it_is_made(session):
     with pytest.raises(InvalidOptionError):
         session.stream([])
     assert isinstance(session.stream("a"), TokenStream)
+
+
+def test_a_cancelled_stream_frees_the_session_at_once_and_keeps_its_text(session):
+    stream = session.chat_stream("Count from 3 to 7", temperature=0.0)
+    text = "".join(str(next(stream)) for _ in range(4))
+    stream.cancel()
+    assert session.generate("hello", max_tokens=1).tokens
+    text += "".join(map(str, stream))
+    stream.cancel()
+    assert stream.result.text == text
+    assert stream.result.finish_reason == "cancelled"

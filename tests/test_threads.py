@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -170,3 +172,25 @@ time.sleep(0.3)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FORK = """
+import os, sys
+from candle_phi import InferenceError, Phi3Session
+session = Phi3Session.demo()
+session.generate("hello", max_tokens=1)
+child = os.fork()
+if child == 0:
+    try:
+        session.generate("hello", max_tokens=1)
+    except InferenceError as error:
+        os._exit(0 if "spawn" in str(error) else 2)
+    os._exit(3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+session.generate("hello", max_tokens=1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_is_told_and_does_not_hang():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)

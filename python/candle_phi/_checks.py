@@ -34,7 +34,7 @@ _ELSEWHERE = {
     "max_seq_len": "n_ctx",
     "model_file": "filename",
     "model_path": "path",
-    "n_batch": "n_ctx",
+    "n_batch": "prefill_chunk",
     "n_gpu_layers": "device",
     "n_predict": "max_tokens",
     "num_ctx": "n_ctx",

@@ -413,7 +413,7 @@ class Phi3Session:
         )
 
     def reset(self) -> None:
-        """Forgets the conversation and frees the context's memory. A stream that is open ends.
+        """Forgets the conversation and frees the context's memory. A stream that is open can't go on.
 
         Raises:
             SessionBusyError: Another thread computes in this session.

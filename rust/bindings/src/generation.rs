@@ -25,7 +25,8 @@ pub(crate) struct Generation {
 /// While the engine's generation lives and has not ended, its session is busy.
 enum State {
     Running(Box<engine::Generation>),
-    Ended(Box<engine::Completion>),
+    /// With the text that was held back, if a step has still to give it out.
+    Ended(Box<engine::Completion>, Option<engine::Chunk>),
 }
 
 #[pymethods]
@@ -33,7 +34,7 @@ impl Generation {
     /// Whether it is at its end.
     #[getter]
     fn finished(&self) -> bool {
-        matches!(self.state.try_lock().as_deref(), Ok(State::Ended(_)))
+        matches!(self.state.try_lock().as_deref(), Ok(State::Ended(..)))
     }
 
     /// The next chunk, or None at the end.
@@ -68,6 +69,13 @@ impl Generation {
     /// Asks it to end, from any thread.
     fn cancel(&self) {
         self.cancel.cancel();
+        // Nobody is in a step: the session is free at once, and not when the next step notices.
+        if let Ok(mut state) = self.state.try_lock()
+            && let Some(text) = state.end()
+            && let State::Ended(_, held_back) = &mut *state
+        {
+            *held_back = Some(text);
+        }
     }
 
     /// Ends it and frees the session.
@@ -99,8 +107,9 @@ impl Generation {
                 return Err(Error::session_busy("another thread is reading this stream"));
             }
         };
-        let State::Running(generation) = &mut *state else {
-            return Ok(None);
+        let generation = match &mut *state {
+            State::Running(generation) => generation,
+            State::Ended(_, held_back) => return Ok(held_back.take()),
         };
         let outcome =
             self.session.lend_to_generation(&self.cancel, |session| session.step(generation, &self.cancel));
@@ -121,7 +130,7 @@ impl Generation {
     fn so_far(&self) -> Completion {
         match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Running(generation) => Completion::from(generation.completion()),
-            State::Ended(completion) => Completion::from(&**completion),
+            State::Ended(completion, _) => Completion::from(&**completion),
         }
     }
 }
@@ -136,7 +145,7 @@ impl State {
         generation.cancel();
         let completion = generation.completion().clone();
         let text = completion.text.get(shown..).unwrap_or_default().to_owned();
-        *self = Self::Ended(Box::new(completion));
+        *self = Self::Ended(Box::new(completion), None);
         (!text.is_empty()).then_some(engine::Chunk { text, token_id: None, logprob: None })
     }
 }

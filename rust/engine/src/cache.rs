@@ -124,16 +124,17 @@ impl KvCache {
         };
         let keys = keys.to_dtype(self.dtype.dtype())?.contiguous()?;
         let values = values.to_dtype(self.dtype.dtype())?.contiguous()?;
-        let cached = match slot.take() {
+        // Replaced only once the larger one is whole: a device that is out of memory must not lose what was cached.
+        let cached = match &*slot {
             Some(cached) if cached.capacity()? >= end => cached,
             outgrown => {
                 let capacity = (self.len + seq.max(self.len / 2)).next_multiple_of(GROWTH_TOKENS);
-                LayerCache::grow(outgrown, &keys, self.len, capacity.min(self.max_len))?
+                let grown = LayerCache::grow(outgrown.as_ref(), &keys, self.len, capacity.min(self.max_len))?;
+                &*slot.insert(grown)
             }
         };
         cached.keys.slice_set(&keys, SEQ_DIM, self.len)?;
         cached.values.slice_set(&values, SEQ_DIM, self.len)?;
-        let cached = slot.insert(cached);
         let visible = |tensor: &Tensor| tensor.narrow(SEQ_DIM, first, end - first)?.to_dtype(DType::F32);
         Ok((visible(&cached.keys)?, visible(&cached.values)?))
     }
@@ -150,17 +151,17 @@ impl LayerCache {
     }
 
     /// A cache of `capacity` positions like `sample`, with the first `len` positions of the one it replaces.
-    fn grow(outgrown: Option<Self>, sample: &Tensor, len: usize, capacity: usize) -> Result<Self> {
+    fn grow(outgrown: Option<&Self>, sample: &Tensor, len: usize, capacity: usize) -> Result<Self> {
         let (batch, head_count_kv, _, head_dim) = sample.dims4()?;
         let (dtype, device): (DType, &Device) = (sample.dtype(), sample.device());
-        let moved = |old: Option<Tensor>| -> Result<Tensor> {
+        let moved = |old: Option<&Tensor>| -> Result<Tensor> {
             let new = Tensor::zeros((batch, head_count_kv, capacity, head_dim), dtype, device)?;
             if let Some(old) = old.filter(|_| len > 0) {
                 new.slice_set(&old.narrow(SEQ_DIM, 0, len)?.contiguous()?, SEQ_DIM, 0)?;
             }
             Ok(new)
         };
-        let (keys, values) = outgrown.map(|old| (old.keys, old.values)).unzip();
+        let (keys, values) = outgrown.map(|old| (&old.keys, &old.values)).unzip();
         Ok(Self { keys: moved(keys)?, values: moved(values)? })
     }
 }

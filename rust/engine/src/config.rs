@@ -47,14 +47,13 @@ impl PhiConfig {
     /// [`InvalidModel`](crate::ErrorKind::InvalidModel) naming the key, what was expected and what was found.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
         let key = |name: &str| format!("phi3.{name}");
-        let positive = |name: &str| -> Result<usize> {
-            let value = gguf.required_usize(&key(name))?;
-            if value == 0 { Err(contradiction(gguf, &key(name), "a positive integer", 0)) } else { Ok(value) }
+        let positive = |name: &str, most: usize| -> Result<usize> {
+            bounded(gguf, &key(name), most, gguf.required_usize(&key(name))?)
         };
-        let context_length = positive("context_length")?;
-        let embedding_length = positive("embedding_length")?;
-        let head_count = positive("attention.head_count")?;
-        let block_count = positive("block_count")?;
+        let context_length = positive("context_length", MAX_CONTEXT)?;
+        let embedding_length = positive("embedding_length", MAX_WIDTH)?;
+        let head_count = positive("attention.head_count", MAX_COUNT)?;
+        let block_count = positive("block_count", MAX_COUNT)?;
         let head_count_kv = gguf.optional_usize(&key("attention.head_count_kv"))?.unwrap_or(head_count);
         if head_count_kv == 0 || !head_count.is_multiple_of(head_count_kv) {
             let expected = format!("a divisor of the head count {head_count}");
@@ -102,7 +101,7 @@ impl PhiConfig {
         Ok(Self {
             context_length,
             embedding_length,
-            feed_forward_length: positive("feed_forward_length")?,
+            feed_forward_length: positive("feed_forward_length", MAX_WIDTH)?,
             block_count,
             head_count,
             head_count_kv,
@@ -138,6 +137,18 @@ impl PhiConfig {
     }
 }
 
+/// Far beyond every model of the family, and small enough that no product of them overflows.
+const MAX_COUNT: usize = 1 << 12;
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_CONTEXT: usize = 1 << 24;
+
+fn bounded(gguf: &Gguf, key: &str, most: usize, found: usize) -> Result<usize> {
+    if (1..=most).contains(&found) {
+        return Ok(found);
+    }
+    Err(contradiction(gguf, key, &format!("1 to {most}"), found))
+}
+
 fn contradiction(gguf: &Gguf, key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
     Error::invalid_model(format!(
         "{}: metadata key {key}: expected {expected}, found {found}",
@@ -154,9 +165,11 @@ fn head_dim(gguf: &Gguf, embedding_length: usize, head_count: usize) -> Result<u
         return Err(contradiction(gguf, "phi3.attention.value_length", &format!("the key length {key}"), value));
     }
     match key_length.or(value_length) {
-        Some(length) if length > 0 => Ok(length),
-        Some(length) => Err(contradiction(gguf, "phi3.attention.key_length", "a positive integer", length)),
-        None if embedding_length.is_multiple_of(head_count) => Ok(embedding_length / head_count),
+        Some(length) => bounded(gguf, "phi3.attention.key_length", MAX_COUNT, length),
+        None if embedding_length.is_multiple_of(head_count) => {
+            bounded(gguf, "phi3.embedding_length", MAX_COUNT * head_count, embedding_length)?;
+            Ok(embedding_length / head_count)
+        }
         None => Err(contradiction(
             gguf,
             "phi3.attention.head_count",

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cache::KvDtype;
 use crate::chat::ChatFormat;
 use crate::config::PhiConfig;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, TensorInfo};
 use crate::model::supported_architecture;
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 use crate::{CancelToken, Result};
@@ -57,13 +57,13 @@ impl ModelInfo {
         Ok(Self {
             name: gguf.optional_str("general.name")?.map(str::to_owned),
             architecture: gguf.required_str("general.architecture")?.to_owned(),
-            parameter_count: gguf.tensors().map(|tensor| tensor.element_count() as u64).sum(),
+            parameter_count: total(gguf.tensors().map(TensorInfo::element_count)),
             quantization: quantization(gguf)?,
             tokenizer: gguf.optional_str("tokenizer.ggml.model")?.map(str::to_owned),
             tokenizer_vocabulary_size: tokenizer.map(Tokenizer::vocab_size),
             chat_format: chat_format.map(|format| format.to_string()),
             file_size_bytes: gguf.file_size_bytes() as u64,
-            weights_bytes: gguf.tensors().map(|tensor| tensor.size_bytes() as u64).sum(),
+            weights_bytes: total(gguf.tensors().map(TensorInfo::size_bytes)),
             config,
         })
     }
@@ -73,6 +73,11 @@ impl ModelInfo {
     pub fn kv_cache_bytes(&self, n_ctx: usize, kv_dtype: KvDtype) -> u64 {
         self.config.kv_bytes_per_token(kv_dtype.size_bytes()) as u64 * n_ctx as u64
     }
+}
+
+/// A sum that a damaged file can't make overflow.
+fn total(numbers: impl Iterator<Item = usize>) -> u64 {
+    numbers.fold(0, |sum, number| sum.saturating_add(number as u64))
 }
 
 /// The mixture's name: as the file's type number says, or the type that holds most of the bytes.
@@ -106,7 +111,8 @@ fn quantization(gguf: &Gguf) -> Result<String> {
 fn most_of_the_values(gguf: &Gguf) -> String {
     let mut values_by_type = BTreeMap::new();
     for tensor in gguf.tensors() {
-        *values_by_type.entry(tensor.type_name()).or_insert(0_usize) += tensor.element_count();
+        let values = values_by_type.entry(tensor.type_name()).or_insert(0_usize);
+        *values = values.saturating_add(tensor.element_count());
     }
     let most = values_by_type.into_iter().max_by_key(|(_, values)| *values);
     most.map_or_else(|| "none".to_owned(), |(name, _)| name)

@@ -36,6 +36,7 @@ mod chat;
 mod config;
 mod device;
 mod error;
+mod file;
 mod generation;
 mod gguf;
 pub mod hub;

@@ -12,6 +12,7 @@ use crate::config::PhiConfig;
 use crate::device::DeviceSpec;
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
+use crate::machine::refuse_after_fork;
 use crate::model::{self, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 use crate::{CancelToken, Error, KvDtype, Result};
@@ -157,6 +158,7 @@ impl Phi3Model {
         logits: Logits,
         cancel: &CancelToken,
     ) -> Result<Vec<f32>> {
+        refuse_after_fork()?;
         match self.model.forward(tokens, cache, logits, cancel)? {
             Some(logits) => Ok(logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?),
             None => Ok(Vec::new()),

@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 /// A temperature below this is greedy, as in Candle's `LogitsProcessor`.
 const GREEDY_BELOW: f64 = 1e-7;
+/// What may be added to a logit: more than any model's logits, and far from where f32 overflows.
+const LOGITS: std::ops::RangeInclusive<f32> = -1e6..=1e6;
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,8 +71,8 @@ impl SamplingOptions {
         let out_of_range = |option: &str, range: &str, found: &dyn std::fmt::Display| {
             Err(Error::invalid_option(format!("{option}: expected {range}, found {found}")))
         };
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return out_of_range("temperature", "0 (greedy) or more", &self.temperature);
+        if !(0.0..=1e6).contains(&self.temperature) {
+            return out_of_range("temperature", "0 (greedy) to 1000000", &self.temperature);
         }
         if self.top_k == Some(0) {
             return out_of_range("top_k", "1 or more, or none for no limit", &0);
@@ -81,18 +83,22 @@ impl SamplingOptions {
         if let Some(min_p) = self.min_p.filter(|min_p| !(0.0..=1.0).contains(min_p)) {
             return out_of_range("min_p", "0 to 1", &min_p);
         }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return out_of_range("repetition_penalty", "more than 0 (1 is off)", &self.repetition_penalty);
+        if !(1e-3..=1e3).contains(&self.repetition_penalty) {
+            return out_of_range("repetition_penalty", "0.001 to 1000 (1 is off)", &self.repetition_penalty);
         }
-        if !self.presence_penalty.is_finite() {
-            return out_of_range("presence_penalty", "a finite number", &self.presence_penalty);
+        if !LOGITS.contains(&self.presence_penalty) {
+            return out_of_range("presence_penalty", "-1000000 to 1000000", &self.presence_penalty);
         }
-        if !self.frequency_penalty.is_finite() {
-            return out_of_range("frequency_penalty", "a finite number", &self.frequency_penalty);
+        if !LOGITS.contains(&self.frequency_penalty) {
+            return out_of_range("frequency_penalty", "-1000000 to 1000000", &self.frequency_penalty);
         }
         for (token, bias) in &self.logit_bias {
-            if bias.is_nan() || *bias == f32::INFINITY {
-                return out_of_range(&format!("logit_bias of token {token}"), "a finite number or -inf", bias);
+            if !LOGITS.contains(bias) && *bias != f32::NEG_INFINITY {
+                return out_of_range(
+                    &format!("logit_bias of token {token}"),
+                    "-1000000 to 1000000, or -inf",
+                    bias,
+                );
             }
         }
         Ok(())

@@ -14,13 +14,14 @@ mod parse;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Read};
+use std::io::Read;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use candle_phi_kernels::{TensorType, type_name};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
+use crate::file::open_regular;
 use crate::{CancelToken, Error, Result};
 
 pub use metadata::{Array, Value};
@@ -235,26 +236,10 @@ impl Deref for TensorData<'_> {
 }
 
 fn open_file(path: &Path) -> Result<File> {
-    let shown = path.display();
-    // Looked at before it is opened: opening a pipe waits for a writer.
-    match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => {
-            return Err(Error::invalid_model(format!(
-                "{shown} is a directory; expected the path of a GGUF file in it"
-            )));
-        }
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(Error::invalid_model(format!("{shown} is a device or a pipe; expected a GGUF file")));
-        }
-        _ => {}
-    }
-    File::open(path).map_err(|error| {
-        let wrapped = match error.kind() {
-            IoErrorKind::NotFound | IoErrorKind::NotADirectory => Error::model_not_found(format!(
-                "no such file: {shown}; give the path of a GGUF file, or a model's name to from_pretrained()"
-            )),
-            _ => Error::invalid_model(format!("cannot open {shown}: {error}")),
-        };
-        wrapped.with_source(error)
+    open_regular(path, "a GGUF file")?.ok_or_else(|| {
+        Error::model_not_found(format!(
+            "no such file: {}; give the path of a GGUF file, or a model's name to from_pretrained()",
+            path.display()
+        ))
     })
 }

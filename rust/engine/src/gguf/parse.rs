@@ -11,6 +11,11 @@ use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"GGUF";
 const DEFAULT_ALIGNMENT: usize = 32;
+/// No header comes near these; a sparse file can claim any length without having a byte of it on disk, so that what
+/// is left of the file is no bound for memory or time.
+const MAX_HEADER_BYTES: usize = 512 << 20;
+const MAX_ENTRIES: usize = 1 << 16;
+const MAX_LIST_ITEMS: usize = 1 << 22;
 /// `GGML_MAX_DIMS`
 const MAX_DIMENSIONS: u32 = 4;
 /// The fewest bytes that a metadata entry (key length, type, a byte) and a tensor entry take.
@@ -25,6 +30,8 @@ pub(super) struct Header {
 struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
+    /// Items that lists may still have, all together.
+    list_items_left: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -60,20 +67,26 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A count of things that take at least `min_bytes` each.
-    fn count(&mut self, min_bytes: usize, what: &str) -> Result<usize> {
+    /// A count of things that take at least `min_bytes` each, of which there are at most `most`.
+    fn count(&mut self, min_bytes: usize, most: usize, what: &str) -> Result<usize> {
         let count = self.u64(what)?;
-        let possible = self.remaining() / min_bytes;
+        let possible = (self.remaining() / min_bytes).min(most);
         usize::try_from(count).ok().filter(|count| *count <= possible).ok_or_else(|| {
             Error::invalid_model(format!(
-                "{what} is {count}, but the {} bytes left hold at most {possible} (the file is damaged or cut short)",
+                "{what} is {count}, but in the {} bytes left it can be at most {possible} (the file is damaged or cut short)",
                 self.remaining()
             ))
         })
     }
 
+    fn list_len(&mut self, min_bytes: usize) -> Result<usize> {
+        let len = self.count(min_bytes, self.list_items_left, "a list's length")?;
+        self.list_items_left -= len;
+        Ok(len)
+    }
+
     fn string(&mut self, what: &str) -> Result<String> {
-        let len = self.count(1, what)?;
+        let len = self.count(1, MAX_HEADER_BYTES, what)?;
         let position = self.position;
         let bytes = self.take(len, what)?;
         // Vocabularies in the wild hold pieces that are no valid UTF-8; losing one must not lose the file.
@@ -88,7 +101,8 @@ impl<'a> Reader<'a> {
 const ARRAY_ITEM: &str = "a list's string";
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header> {
-    let mut reader = Reader { bytes, position: 0 };
+    let head = bytes.get(..MAX_HEADER_BYTES).unwrap_or(bytes);
+    let mut reader = Reader { bytes: head, position: 0, list_items_left: MAX_LIST_ITEMS };
     let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
     if magic != MAGIC {
         return Err(Error::invalid_model(format!(
@@ -110,8 +124,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header> {
             )));
         }
     }
-    let tensor_count = reader.count(MIN_TENSOR_ENTRY, "the number of tensors")?;
-    let metadata_count = reader.count(MIN_METADATA_ENTRY, "the number of metadata entries")?;
+    let tensor_count = reader.count(MIN_TENSOR_ENTRY, MAX_ENTRIES, "the number of tensors")?;
+    let metadata_count = reader.count(MIN_METADATA_ENTRY, MAX_ENTRIES, "the number of metadata entries")?;
     let metadata = metadata(&mut reader, metadata_count)?;
     let alignment = alignment(&metadata)?;
     let mut entries = Vec::with_capacity(tensor_count);
@@ -190,7 +204,7 @@ fn value(reader: &mut Reader<'_>, type_id: u32) -> Result<Value> {
         8 => Value::String(reader.string("a string")?),
         9 => {
             let type_id = reader.u32("a list's type")?;
-            let len = reader.count(min_element_bytes(type_id)?, "a list's length")?;
+            let len = reader.list_len(min_element_bytes(type_id)?)?;
             Value::Array(array(reader, type_id, len)?)
         }
         10 => Value::Unsigned(reader.u64(WHAT)?),

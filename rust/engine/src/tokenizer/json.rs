@@ -4,7 +4,7 @@
 //! more than the engine can decode, and panics at some files that are damaged.
 
 use std::collections::HashMap;
-use std::io::ErrorKind as IoErrorKind;
+
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
 use super::{Added, Parts, Piece, PieceKind, Pieces, byte_of, is_control_text};
+use crate::file::read_regular;
 use crate::{Error, Result};
 
 /// Ids are positions in a table: a damaged file must not ask for one of gigabytes.
@@ -88,30 +89,21 @@ impl ConfigToken {
     }
 }
 
+/// More than any tokenizer.json has: those of the family have 2 to 16 MB.
+const MAX_BYTES: u64 = 256 << 20;
+
 pub(super) fn parts(path: &Path) -> Result<Parts> {
     let shown = path.display();
-    let file = read(path)?.ok_or_else(|| {
+    let file = read_regular(path, "a tokenizer.json", MAX_BYTES)?.ok_or_else(|| {
         Error::model_not_found(format!("no such file: {shown}; expected the path of a model's tokenizer.json"))
     })?;
     let file: TokenizerFile = parse(&file, path, "a tokenizer.json")?;
     let config_path = path.with_file_name("tokenizer_config.json");
-    let config: ConfigFile = match read(&config_path)? {
+    let config: ConfigFile = match read_regular(&config_path, "a tokenizer_config.json", MAX_BYTES)? {
         Some(bytes) => parse(&bytes, &config_path, "a tokenizer_config.json")?,
         None => ConfigFile::default(),
     };
     build(file, &config).map_err(|error| super::at(&shown, &error))
-}
-
-/// The bytes of a file, if it exists.
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), IoErrorKind::NotFound | IoErrorKind::NotADirectory) => Ok(None),
-        Err(error) => {
-            let message = format!("cannot read {}: {error}", path.display());
-            Err(Error::invalid_model(message).with_source(error))
-        }
-    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path, expected: &str) -> Result<T> {
