@@ -15,6 +15,7 @@ from candle_phi import (
     InvalidModelError,
     InvalidOptionError,
     ModelNotFoundError,
+    Phi3Error,
     Phi3Model,
     Phi3Session,
     Progress,
@@ -145,6 +146,25 @@ def test_the_tokenizer_that_goes_with_a_named_model_is_used_unless_another_is_as
     with pytest.raises(InvalidModelError, match=r"tokenizer\.json"):
         opens.from_pretrained(named.name, progress=False)
     assert opens.from_pretrained(named.name, progress=False, tokenizer=None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "abacus"},
+        {"device": "cuda:99"},
+        {"executor": "kernels"},
+        {"mmap": 3},
+        {"tokenizer": "missing.json"},
+        {"n_ctx": -1},
+        {"kv_dtype": "f8"},
+        {"n_threads": 99},
+    ],
+)
+def test_options_are_checked_before_the_download(hub, options):
+    with pytest.raises((Phi3Error, TypeError)):
+        Phi3Session.from_pretrained(REPO, FILE, progress=False, **options)
+    assert hub.requests == []
 
 
 def test_the_callback_is_called_on_the_thread_that_called(hub):

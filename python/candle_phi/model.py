@@ -7,7 +7,7 @@ from typing import Self, Unpack
 
 from candle_phi import _checks, _convert, _native, hub
 from candle_phi.config import Executor, LoadOptions
-from candle_phi.exceptions import InvalidOptionError
+from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
 from candle_phi.types import Message, MessageLike, ModelInfo, Progress
 
 __all__ = ["Phi3Model", "inspect_model"]
@@ -25,7 +25,7 @@ class Phi3Model:
         device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
             compiled in and are there.
         executor: What computes: "candle" is Candle's own operations, "auto" the best there is.
-        mmap: Map the file, so that loading is quick and processes share its memory. Such a file must not be
+        mmap: Map the file, instead of reading it whole. Such a file must not be
             changed or cut short while it is in use; with False it is read into memory.
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
@@ -53,8 +53,7 @@ class Phi3Model:
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
     ) -> None:
-        if _checks.one_of(executor, "executor", ("auto", "kernels", "candle")) == "kernels":
-            raise InvalidOptionError("executor='kernels' is not in this version yet; use 'auto' or 'candle'")
+        check_loading(LoadOptions(device=device, executor=executor, mmap=mmap, tokenizer=tokenizer))
         self._engine = _native.Model(
             _checks.as_path(path, "path"),
             device=_checks.as_text(device, "device"),
@@ -102,6 +101,7 @@ class Phi3Model:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))
+        check_loading(options)
         path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,
@@ -293,3 +293,15 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
         TypeError: It is no path.
     """
     return _convert.model_info(_native.inspect(_checks.as_path(path, "path")))
+
+
+def check_loading(options: LoadOptions) -> None:
+    """Checks what can be checked of the options before there is a file, such as before a long download."""
+    executor = options.get("executor", "auto")
+    if _checks.one_of(executor, "executor", ("auto", "kernels", "candle")) == "kernels":
+        raise InvalidOptionError("executor='kernels' is not in this version yet; use 'auto' or 'candle'")
+    _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
+    _checks.as_bool(options.get("mmap", True), "mmap")
+    tokenizer = options.get("tokenizer")
+    if tokenizer is not None and not Path(path := _checks.as_path(tokenizer, "tokenizer")).exists():
+        raise ModelNotFoundError(f"no such file: {path}; expected the path of a model's tokenizer.json")

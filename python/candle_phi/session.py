@@ -17,7 +17,7 @@ from candle_phi.config import (
     generation_config,
 )
 from candle_phi.exceptions import InvalidOptionError, SessionClosedError
-from candle_phi.model import Phi3Model
+from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
 from candle_phi.types import Completion, KvDtype, Message, MessageLike, Progress
 
@@ -139,6 +139,10 @@ class Phi3Session:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
+        loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
+        check_loading(cast("LoadOptions", loading))
+        own = {name: value for name, value in options.items() if name not in loading and name != "config"}
+        _session_config(options.get("config"), **own)
         path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,

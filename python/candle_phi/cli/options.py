@@ -26,6 +26,7 @@ Token = Annotated[str | None, typer.Option(help="A hub token.  [default: HF_TOKE
 Offline = Annotated[bool, typer.Option("--offline", help="Use the cache only; open no connection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ContextLength = Annotated[
-    int | None, typer.Option("--n-ctx", help="Tokens the context holds.  [default: the file's, at most 4096]")
+    int | None,
+    typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: the file's, at most 4096]"),
 ]
 KvCache = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="The type of the KV cache.  [default: f16]")]

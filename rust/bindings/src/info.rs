@@ -66,6 +66,12 @@ pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<ModelInfo> {
     runtime::enter_briefly(py, || Ok(ModelInfo::from(&engine::ModelInfo::read(&path)?)))
 }
 
+/// Fails if the device does not exist or was not compiled in.
+#[pyfunction]
+pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
+    runtime::enter_briefly(py, || device.parse::<engine::DeviceSpec>()?.check())
+}
+
 /// How many threads compute.
 #[pyfunction]
 pub(crate) fn thread_count() -> usize {

@@ -65,6 +65,11 @@ impl DeviceSpec {
         }
     }
 
+    /// Fails as loading a model onto the device would.
+    pub fn check(self) -> Result<()> {
+        self.open().map(drop)
+    }
+
     /// Opens the device.
     ///
     /// # Errors
