@@ -25,8 +25,8 @@ class Phi3Model:
         device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
             compiled in and are there.
         executor: What computes: "candle" is Candle's own operations, "auto" the best there is.
-        mmap: Map the file, instead of reading it whole. Such a file must not be
-            changed or cut short while it is in use; with False it is read into memory.
+        mmap: Map the file instead of reading it whole. Such a file must not be changed or cut short while it is in
+            use; with False it is read into memory.
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
             tokenizers of July 2024 and later. A GGUF file does not say. False is for files of April 2024.
@@ -53,7 +53,15 @@ class Phi3Model:
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
     ) -> None:
-        check_loading(LoadOptions(device=device, executor=executor, mmap=mmap, tokenizer=tokenizer))
+        check_loading(
+            LoadOptions(
+                device=device,
+                executor=executor,
+                mmap=mmap,
+                tokenizer=tokenizer,
+                rstrip_control_tokens=rstrip_control_tokens,
+            )
+        )
         self._engine = _native.Model(
             _checks.as_path(path, "path"),
             device=_checks.as_text(device, "device"),
@@ -301,7 +309,8 @@ def check_loading(options: LoadOptions) -> None:
     if _checks.one_of(executor, "executor", ("auto", "kernels", "candle")) == "kernels":
         raise InvalidOptionError("executor='kernels' is not in this version yet; use 'auto' or 'candle'")
     _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
-    _checks.as_bool(options.get("mmap", True), "mmap")
+    for name in ("mmap", "rstrip_control_tokens"):
+        _checks.as_bool(options.get(name, True), name)
     tokenizer = options.get("tokenizer")
     if tokenizer is not None and not Path(path := _checks.as_path(tokenizer, "tokenizer")).exists():
         raise ModelNotFoundError(f"no such file: {path}; expected the path of a model's tokenizer.json")

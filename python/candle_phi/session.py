@@ -139,10 +139,9 @@ class Phi3Session:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
-        loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
-        check_loading(cast("LoadOptions", loading))
-        own = {name: value for name, value in options.items() if name not in loading and name != "config"}
-        _session_config(options.get("config"), **own)
+        loading, own = _split(options)
+        check_loading(loading)
+        _session_config(**own)
         path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,
@@ -173,9 +172,8 @@ class Phi3Session:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         _checks.check_keywords("demo", options, _OPTIONS)
-        loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
-        own = {name: value for name, value in options.items() if name not in loading}
-        return cls(model=Phi3Model.demo(**cast("LoadOptions", loading)), **cast("SessionOptions", own))
+        loading, own = _split(options)
+        return cls(model=Phi3Model.demo(**loading), **own)
 
     @property
     def model(self) -> Phi3Model:
@@ -480,7 +478,14 @@ class Phi3Session:
 _OPTIONS = tuple(SessionOptions.__annotations__)
 
 
-def _session_config(config: SessionConfig | None, **options: object) -> SessionConfig:
+def _split(options: SessionOptions) -> tuple[LoadOptions, SessionOptions]:
+    """The options for loading a model, and those for a session on it."""
+    loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
+    own = {name: value for name, value in options.items() if name not in loading}
+    return cast("LoadOptions", loading), cast("SessionOptions", own)
+
+
+def _session_config(config: SessionConfig | None = None, **options: object) -> SessionConfig:
     given = {name: value for name, value in options.items() if value is not None}
     if config is None:
         config = SessionConfig()

@@ -12,7 +12,7 @@ pub fn thread_count() -> usize {
     candle_core::utils::get_num_threads()
 }
 
-/// The highest instruction set level of this machine that there are loops for, found at run time.
+/// The highest instruction set level of this machine, found at run time.
 #[must_use]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()

@@ -4,7 +4,6 @@
 //! more than the engine can decode, and panics at some files that are damaged.
 
 use std::collections::HashMap;
-
 use std::path::Path;
 
 use serde::Deserialize;
