@@ -35,7 +35,7 @@ pub enum Array {
 
 impl Value {
     /// What the value is, for an error message.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         const SHOWN: usize = 60;
         match self {
             Self::Unsigned(value) => format!("the integer {value}"),
@@ -69,7 +69,7 @@ impl Gguf {
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::invalid_model(format!(
             "{}: metadata key {key}: expected {expected}, found {}",
-            self.path.display(),
+            self.path().display(),
             found.describe()
         ))
     }
@@ -88,7 +88,7 @@ impl Gguf {
         value.ok_or_else(|| {
             Error::invalid_model(format!(
                 "{}: metadata key {key} is missing; expected {expected}",
-                self.path.display()
+                self.path().display()
             ))
         })
     }

@@ -287,7 +287,7 @@ impl TensorEntry {
         };
         // A type that can't be computed with has no size here: whoever needs the tensor names the type.
         let Some(tensor_type) = TensorType::from_id(type_id) else {
-            return Ok(TensorInfo { name, shape, type_id, range: 0..0 });
+            return Ok(TensorInfo { name, shape, type_id, part: 0, range: 0..0 });
         };
         let row_len = shape.last().copied().unwrap_or(1);
         let size = tensor_type.row_bytes(row_len).and_then(|row| row.checked_mul(elements / row_len));
@@ -301,7 +301,7 @@ impl TensorEntry {
         let start = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data_start));
         match start.and_then(|start| Some(start..start.checked_add(size)?)) {
             Some(range) if range.end <= file_len && range.start.is_multiple_of(alignment) => {
-                Ok(TensorInfo { name, shape, type_id, range })
+                Ok(TensorInfo { name, shape, type_id, part: 0, range })
             }
             Some(range) if range.end <= file_len => Err(Error::invalid_model(format!(
                 "tensor {name} begins at byte {}, which is no multiple of the file's alignment {alignment}",

@@ -1,0 +1,132 @@
+//! One file of a GGUF: its bytes in memory. A whole model is one, or several of them.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
+
+use crate::file::open_regular;
+use crate::{CancelToken, Error, Result};
+
+/// How much of a file is read between two looks at whether to go on.
+const READ_BYTES: usize = 16 << 20;
+
+/// A file that was opened, and its bytes.
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    file: File,
+    bytes: Bytes,
+}
+
+/// The file's bytes: mapped, or read into anonymous memory that is page-aligned as a mapping is.
+enum Bytes {
+    Mapped(Mmap),
+    Read(MmapMut),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(map) => map,
+        }
+    }
+}
+
+/// Maps `len` bytes of `file` from `offset` on, read-only.
+#[expect(unsafe_code, reason = "the one place that maps a file")]
+fn map_file(file: &File, offset: usize, len: usize) -> std::io::Result<Mmap> {
+    let mut options = MmapOptions::new();
+    options.offset(offset as u64).len(len);
+    // SAFETY: the mapping is private and read-only, and nothing in this process writes to the file. If
+    // someone else writes to it, values change under us: every value read from it is plain data that is
+    // checked before it is used as a length, and was copied before it was checked. If someone else cuts
+    // it short, the operating system ends the process; that one exception is documented, and `mmap = false`
+    // is there for such files.
+    unsafe { options.map(file) }
+}
+
+impl Part {
+    /// Opens a file, and maps it or reads it.
+    pub(super) fn open(path: &Path, mmap: bool, cancel: &CancelToken) -> Result<Self> {
+        let file = open_file(path)?;
+        let read_error = |error: std::io::Error| {
+            Error::invalid_model(format!("cannot read {}: {error}", path.display())).with_source(error)
+        };
+        let file_len = file.metadata().map_err(read_error)?.len();
+        let len = usize::try_from(file_len).map_err(|_| {
+            Error::invalid_model(format!(
+                "{} has {file_len} bytes, more than this machine can address",
+                path.display()
+            ))
+        })?;
+        if len == 0 {
+            return Err(Error::invalid_model(format!(
+                "{} is empty; expected a GGUF file (was a download cut short?)",
+                path.display()
+            )));
+        }
+        let bytes = if mmap {
+            Bytes::Mapped(map_file(&file, 0, len).map_err(read_error)?)
+        } else {
+            let mut memory = MmapMut::map_anon(len).map_err(read_error)?;
+            for piece in memory.chunks_mut(READ_BYTES) {
+                cancel.check()?;
+                (&file).read_exact(piece).map_err(read_error)?;
+            }
+            Bytes::Read(memory)
+        };
+        Ok(Self { path: path.to_owned(), file, bytes })
+    }
+
+    /// All of the file.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A range of the file, through a mapping of its own where the file is mapped.
+    pub(super) fn data(&self, range: &Range<usize>, what: &str) -> Result<TensorData<'_>> {
+        let in_place = self.bytes.get(range.clone()).unwrap_or_default();
+        match &self.bytes {
+            Bytes::Mapped(_) if !in_place.is_empty() => map_file(&self.file, range.start, range.len())
+                .map(|map| TensorData(DataSource::Mapped(map)))
+                .map_err(|error| {
+                    Error::invalid_model(format!("{}: cannot map tensor {what}: {error}", self.path.display()))
+                        .with_source(error)
+                }),
+            _ => Ok(TensorData(DataSource::Borrowed(in_place))),
+        }
+    }
+}
+
+/// A tensor's bytes; see [`Gguf::tensor_data`](super::Gguf::tensor_data).
+pub struct TensorData<'a>(DataSource<'a>);
+
+enum DataSource<'a> {
+    Borrowed(&'a [u8]),
+    Mapped(Mmap),
+}
+
+impl Deref for TensorData<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            DataSource::Borrowed(bytes) => bytes,
+            DataSource::Mapped(map) => map,
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<File> {
+    open_regular(path, "a GGUF file")?.ok_or_else(|| {
+        Error::model_not_found(format!(
+            "no such file: {}; give the path of a GGUF file, or a model's name to from_pretrained()",
+            path.display()
+        ))
+    })
+}

@@ -1,0 +1,127 @@
+"""A model in several files scores as the one in a single file; parts that don't fit together are refused."""
+
+import shutil
+import types
+
+import gguf
+import pytest
+
+import tiny_gguf
+from candle_phi import InvalidModelError, ModelNotFoundError, Phi3Session, inspect_model
+
+IDS = tiny_gguf.random_ids(12)
+PARTS = 3
+
+
+def scores(path, **options):
+    with Phi3Session(path, kv_dtype="f32", **options) as session:
+        return session.score(IDS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return tiny_gguf.write(tmp_path_factory.mktemp("whole") / "tiny.gguf")
+
+
+@pytest.fixture
+def parts(whole, tmp_path):
+    return split(whole, tmp_path / "tiny.gguf")
+
+
+class DamagingWriter(gguf.GGUFWriter):
+    """Splits as its parent does, and then changes the last part."""
+
+    drop = False
+    change = types.MappingProxyType({})
+
+    def add_shard_kv_data(self):
+        super().add_shard_kv_data()
+        if self.drop:
+            self.tensors[-1].popitem()
+        for key, value in self.change.items():
+            self.kv_data[-1][key] = gguf.gguf_writer.GGUFValue(value, gguf.GGUFValueType.UINT16)
+
+
+def split(source, path, **damage):
+    """Writes the parts of a file as the `gguf` package splits them."""
+    reader = gguf.GGUFReader(source)
+    writer = DamagingWriter(path, "phi3", split_max_tensors=-(-len(reader.tensors) // PARTS))
+    vars(writer).update(damage)
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            sub_type = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return [path.with_name(f"{path.stem}-{number:05}-of-{PARTS:05}.gguf") for number in range(1, PARTS + 1)]
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_any_part_scores_as_the_whole_file(whole, parts, mmap):
+    expected = scores(whole, mmap=mmap)
+    assert [scores(part, mmap=mmap) for part in parts] == [expected] * PARTS
+
+
+def test_the_facts_are_those_of_all_parts_together(whole, parts):
+    one, split_model = inspect_model(whole), inspect_model(parts[1])
+    assert split_model.file_size_bytes == sum(part.stat().st_size for part in parts)
+    assert (split_model.parameter_count, split_model.weights_bytes) == (one.parameter_count, one.weights_bytes)
+    assert (split_model.name, split_model.block_count) == (one.name, one.block_count)
+
+
+@pytest.mark.parametrize("missing", range(PARTS))
+def test_a_missing_part_is_named(parts, missing):
+    parts[missing].unlink()
+    for part in set(parts) - {parts[missing]}:
+        with pytest.raises(ModelNotFoundError, match=parts[missing].name):
+            Phi3Session(part)
+
+
+def test_a_part_that_lost_its_name_says_what_it_is(parts, tmp_path):
+    lost = shutil.copy(parts[0], tmp_path / "model.gguf")
+    with pytest.raises(InvalidModelError, match=r"model\.gguf is one of 3 parts .* NAME-00001-of-00003\.gguf"):
+        Phi3Session(lost)
+
+
+def test_parts_in_each_others_place(parts, tmp_path):
+    shutil.move(parts[1], tmp_path / "other")
+    shutil.move(parts[2], parts[1])
+    shutil.move(tmp_path / "other", parts[2])
+    with pytest.raises(InvalidModelError, match=r"split\.no is 2, expected 1"):
+        Phi3Session(parts[0])
+
+
+def test_a_part_of_another_model(whole, parts, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tiny_gguf.write(tmp_path / "other.gguf", block_count=3)
+    shutil.copy(split(other, tmp_path / "other" / "tiny.gguf")[2], parts[2])
+    with pytest.raises(
+        InvalidModelError, match=r"split\.tensors\.count is the integer \d+, .* it is the integer \d+"
+    ):
+        Phi3Session(parts[0])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"drop": True}, r"split\.tensors\.count is \d+, but the 3 parts have \d+ tensors"),
+        ({"change": {"split.count": 2}}, r"split\.count is 2, expected 3"),
+        ({"change": {"split.no": 7}}, r"split\.no is 7, expected 2"),
+        ({"change": {"phi3.block_count": 7}}, r"phi3\.block_count is the integer 7, .* it is the integer 2"),
+    ],
+)
+def test_parts_that_contradict_each_other(whole, tmp_path, damage, message):
+    first, *_ = split(whole, tmp_path / "tiny.gguf", **damage)
+    with pytest.raises(InvalidModelError, match=message):
+        Phi3Session(first)
+
+
+def test_a_part_that_was_cut_short(parts):
+    body = parts[2].read_bytes()
+    parts[2].write_bytes(body[:-64])
+    with pytest.raises(InvalidModelError, match="00003-of-00003"):
+        Phi3Session(parts[0])
