@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import tiny_gguf
 from candle_phi import (
     DownloadError,
     InvalidModelError,
@@ -24,6 +25,7 @@ from candle_phi import (
     named_models,
     remove_cached,
 )
+from test_split import split
 
 REPO, FILE, COMMIT = "someone/some-model-gguf", "some-model-q8.gguf", "c" * 40
 
@@ -104,6 +106,12 @@ def hub(model, monkeypatch, tmp_path):
     hub.server_close()
 
 
+@pytest.fixture
+def whole_and_parts(tmp_path):
+    whole = tiny_gguf.write(tmp_path / "tiny.gguf")
+    return whole, split(whole, tmp_path / "tiny.gguf")
+
+
 def test_a_model_is_fetched_once_and_found_in_the_cache(hub, model, capfd):
     told = []
     path = download(REPO, FILE, progress=told.append)
@@ -127,6 +135,27 @@ def test_a_model_is_fetched_once_and_found_in_the_cache(hub, model, capfd):
     assert cached_models() == []
     # No terminal, no bar.
     assert capfd.readouterr() == ("", "")
+
+
+def test_all_parts_of_a_split_model_are_fetched_and_opened(hub, whole_and_parts):
+    whole, parts = whole_and_parts
+    hub.files = {
+        f"/{REPO}/resolve/{revision}/{part.name}": part.read_bytes()
+        for part in parts
+        for revision in ("main", COMMIT)
+    }
+    told = []
+    path = download(REPO, parts[1].name, progress=told.append)
+    assert path.name == parts[0].name
+    assert {progress.file for progress in told} == {part.name for part in parts}
+    (cached,) = cached_models()
+    assert (cached.path, cached.size_bytes) == (path, sum(part.stat().st_size for part in parts))
+    with (
+        Phi3Session(whole) as one,
+        Phi3Session.from_pretrained(REPO, parts[2].name, local_files_only=True) as split,
+    ):
+        assert split.score([1, 5, 9]) == one.score([1, 5, 9])
+    assert remove_cached(REPO) == cached.size_bytes
 
 
 def test_a_session_opens_what_was_fetched(hub, model):

@@ -41,7 +41,8 @@ def download(
 
     Args:
         name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
-        filename: The file in the repository; needed for one without a short name.
+        filename: The file in the repository; needed for one without a short name. A part of a split file,
+            "name-00001-of-00003.gguf", stands for all of them.
         quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
         revision: The branch, tag or commit. None: "main".
         cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
@@ -51,7 +52,7 @@ def download(
             what it raises; True for a bar on stderr; False for nothing; None for a bar if stderr is a terminal.
 
     Returns:
-        The path of the GGUF file.
+        The path of the GGUF file, or of the first part of a split one.
 
     Raises:
         DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
@@ -108,7 +109,7 @@ def named_models() -> list[NamedModel]:
 
 
 def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[CachedModel]:
-    """The GGUF files in the cache.
+    """The GGUF files in the cache. All parts of a split one are one model, which is listed once they are there.
 
     Args:
         cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
@@ -125,6 +126,8 @@ def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[Cache
 
 def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
     """Removes a repository's model files from the cache.
+
+    The tokenizer.json that came with a named model goes too, unless its repository has other files in the cache.
 
     Args:
         repo: The repository, "owner/name".

@@ -14,7 +14,9 @@ mod hub_server;
 use std::process::Command;
 use std::time::Duration;
 
-use candle_phi_engine::hub::{CachedModel, HubOptions, ModelRequest, cached_models, download, remove_cached};
+use candle_phi_engine::hub::{
+    CachedModel, HubOptions, ModelRequest, cached_models, download, named_models, remove_cached,
+};
 use candle_phi_engine::{CancelToken, ErrorKind};
 use hub_server::scene::{COMMIT, NAME, Scene, assert_mentions, refusing_endpoint};
 use hub_server::{Fault, HubFile, Storage};
@@ -201,6 +203,42 @@ fn the_cache_is_listed_and_cleared() {
     remove_cached("owner/repo", cache).unwrap();
     assert!(!scene.repo_dir().exists(), "empty folders go");
     assert_eq!(remove_cached("../..", cache).unwrap_err().kind(), ErrorKind::InvalidOption);
+}
+
+#[test]
+fn a_named_models_tokenizer_goes_with_it_unless_it_is_not_alone() {
+    let named = named_models().iter().find(|model| model.tokenizer_repo.is_some()).unwrap();
+    let tokenizer_repo = named.tokenizer_repo.unwrap();
+    let file = HubFile { repo: named.repo.to_owned(), ..HubFile::new(NAME, b"weights") };
+    let small = |name: &str, body: &[u8]| HubFile {
+        repo: tokenizer_repo.to_owned(),
+        storage: Storage::Hub,
+        ..HubFile::new(name, body)
+    };
+    let mut scene = Scene::with(file.clone());
+    scene.hub.replace([file, small("tokenizer.json", b"[]"), small("config.json", b"{}")]);
+    scene.request.tokenizer_repo = Some(tokenizer_repo.to_owned());
+    let cache = scene.cache.path();
+    let get = |request: &ModelRequest| {
+        download(request, &scene.options, &mut |_| {}, &CancelToken::new()).unwrap();
+    };
+    let tokenizer_dir = cache.join(format!("models--{}", tokenizer_repo.replace('/', "--")));
+
+    get(&scene.request);
+    assert!(tokenizer_dir.exists());
+    assert_eq!(remove_cached(named.repo, Some(cache)).unwrap(), 7 + 2);
+    assert!(!tokenizer_dir.exists());
+
+    get(&scene.request);
+    let other = ModelRequest {
+        repo: tokenizer_repo.to_owned(),
+        file: "config.json".to_owned(),
+        revision: "main".to_owned(),
+        tokenizer_repo: None,
+    };
+    get(&other);
+    assert_eq!(remove_cached(named.repo, Some(cache)).unwrap(), 7);
+    assert!(tokenizer_dir.join("snapshots").join(COMMIT).join("tokenizer.json").exists());
 }
 
 #[cfg(unix)]

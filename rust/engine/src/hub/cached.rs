@@ -2,22 +2,23 @@
 //!
 //! Not hf-hub's `scan_cache`: it follows links out of the cache, and needs a network client to read a directory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layout::{check_repo, disk_error, folder, is_component};
-use super::settings;
+use super::{named, settings};
+use crate::gguf::PartName;
 use crate::{Error, Result};
 
-/// A GGUF file in the cache.
+/// A model in the cache: a GGUF file, or all parts of a split one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedModel {
     /// `owner/name`
     pub repo: String,
-    /// The file's name in the repository.
+    /// The file's name in the repository; of a split file, that of the first part.
     pub file: String,
     /// The commit that it belongs to.
     pub revision: String,
@@ -25,7 +26,7 @@ pub struct CachedModel {
     pub refs: Vec<String>,
     /// Where to load it from.
     pub path: PathBuf,
-    /// Bytes on disk. Two revisions of a repository may share them.
+    /// Bytes on disk, of all parts together. Two revisions of a repository may share them.
     pub size_bytes: u64,
 }
 
@@ -45,9 +46,15 @@ impl Entry {
     fn is_gguf(&self) -> bool {
         Path::new(&self.file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
     }
+
+    fn is_tokenizer(&self) -> bool {
+        self.file == "tokenizer.json"
+    }
 }
 
 /// The GGUF files in the cache, sorted by repository, file and commit. `None`: the environment's cache directory.
+///
+/// The parts of a split file are one model, which is listed once all of them are there.
 pub fn cached_models(cache_dir: Option<&Path>) -> Result<Vec<CachedModel>> {
     let cache_dir = settings::cache_dir(cache_dir, &|name| std::env::var_os(name))?;
     let mut models = Vec::new();
@@ -75,11 +82,35 @@ pub fn cached_models(cache_dir: Option<&Path>) -> Result<Vec<CachedModel>> {
             }
         }
     }
+    let mut models = join_parts(models);
     models.sort_by(|a, b| (&a.repo, &a.file, &a.revision).cmp(&(&b.repo, &b.file, &b.revision)));
     Ok(models)
 }
 
-/// Removes a repository's GGUF files from the cache, begun downloads included, and returns the bytes freed.
+/// Makes one model of all parts of a split file.
+fn join_parts(found: Vec<CachedModel>) -> Vec<CachedModel> {
+    let (mut models, mut split) = (Vec::new(), BTreeMap::new());
+    for model in found {
+        match PartName::parse(&model.file).map(|name| (name.with_number(1), name.count)) {
+            None => models.push(model),
+            Some((first, count)) => {
+                let parts = split.entry((model.repo.clone(), first, model.revision.clone(), count));
+                parts.or_insert_with(Vec::new).push(model);
+            }
+        }
+    }
+    for ((_, first, _, count), parts) in split {
+        let size_bytes = parts.iter().map(|part| part.size_bytes).sum();
+        let whole = parts.len() == count;
+        if let (true, Some(part)) = (whole, parts.into_iter().find(|part| part.file == first)) {
+            models.push(CachedModel { size_bytes, ..part });
+        }
+    }
+    models
+}
+
+/// Removes a repository's GGUF files from the cache, begun downloads included, and returns the bytes freed. The
+/// `tokenizer.json` that was fetched with a named model goes too, unless its repository has other files in the cache.
 ///
 /// Other files of the repository stay, and so does what another process is fetching at the moment. Links are removed,
 /// never followed out of the cache. A model that a process has mapped stays usable there on Unix; on Windows its file
@@ -87,19 +118,35 @@ pub fn cached_models(cache_dir: Option<&Path>) -> Result<Vec<CachedModel>> {
 pub fn remove_cached(repo: &str, cache_dir: Option<&Path>) -> Result<u64> {
     check_repo(repo)?;
     let cache_dir = settings::cache_dir(cache_dir, &|name| std::env::var_os(name))?;
+    let Some(mut freed) = remove_files(&cache_dir, repo, Entry::is_gguf)? else {
+        return Err(Error::model_not_found(format!(
+            "the cache {} has no GGUF file of `{repo}`; `cached_models` lists what it has",
+            cache_dir.display()
+        )));
+    };
+    for tokenizer_repo in named::tokenizer_repos(repo) {
+        let repo_dir = cache_dir.join(folder(tokenizer_repo));
+        let cached = entries(&repo_dir).map_err(|error| disk_error("read", &repo_dir, error))?;
+        // Where there is more, another program fetched it, and may want this file too.
+        if !cached.is_empty() && cached.iter().all(Entry::is_tokenizer) {
+            freed += remove_files(&cache_dir, tokenizer_repo, Entry::is_tokenizer)?.unwrap_or_default();
+        }
+    }
+    Ok(freed)
+}
+
+/// Removes those files of a repository that are `wanted`, and downloads that were begun; the bytes freed, or nothing
+/// if there was nothing to remove.
+fn remove_files(cache_dir: &Path, repo: &str, wanted: fn(&Entry) -> bool) -> Result<Option<u64>> {
     let repo_dir = cache_dir.join(folder(repo));
     let failed = |error| disk_error("remove the model from", &repo_dir, error);
-    let (models, others): (Vec<_>, Vec<_>) =
-        entries(&repo_dir).map_err(failed)?.into_iter().partition(Entry::is_gguf);
+    let (models, others): (Vec<_>, Vec<_>) = entries(&repo_dir).map_err(failed)?.into_iter().partition(wanted);
     let blobs =
         if is_real_path(&repo_dir) { children(&repo_dir.join("blobs")).map_err(failed)? } else { Vec::new() };
     let begun =
         blobs.iter().any(|blob| Path::new(&blob.file_name()).extension().is_some_and(|e| e == "incomplete"));
     if models.is_empty() && !begun {
-        return Err(Error::model_not_found(format!(
-            "the cache {} has no GGUF file of `{repo}`; `cached_models` lists what it has",
-            cache_dir.display()
-        )));
+        return Ok(None);
     }
 
     let mut freed = 0;
@@ -118,7 +165,7 @@ pub fn remove_cached(repo: &str, cache_dir: Option<&Path>) -> Result<u64> {
     for blob in blobs {
         let name = blob.file_name();
         let etag = name.to_string_lossy().trim_end_matches(".incomplete").to_owned();
-        let Ok(_lock) = lock_if_idle(&cache_dir, repo, &etag) else { continue };
+        let Ok(_lock) = lock_if_idle(cache_dir, repo, &etag) else { continue };
         let metadata = std::fs::symlink_metadata(blob.path()).map_err(failed)?;
         if kept.contains(&name) || metadata.is_dir() {
             continue;
@@ -136,7 +183,7 @@ pub fn remove_cached(repo: &str, cache_dir: Option<&Path>) -> Result<u64> {
         }
     }
     remove_empty(&repo_dir);
-    Ok(freed)
+    Ok(Some(freed))
 }
 
 /// Locks a blob for the time of its removal. `Err`: a process is fetching it.

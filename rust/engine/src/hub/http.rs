@@ -22,6 +22,8 @@ pub(super) const MAX_TRIES: u32 = 5;
 pub(super) struct Hub<'a> {
     settings: &'a Settings,
     client: Option<Client>,
+    /// It could not be asked, and a cached file did: what else is wanted of it is tried once.
+    pub(super) in_trouble: bool,
 }
 
 /// What the hub says a file is.
@@ -66,14 +68,14 @@ impl Failure {
 
 impl<'a> Hub<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, client: None }
+        Self { settings, client: None, in_trouble: false }
     }
 
     pub(super) fn settings(&self) -> &'a Settings {
         self.settings
     }
 
-    pub(super) fn connect(&mut self) -> Result<&Self> {
+    pub(super) fn connect(&mut self) -> Result<&mut Self> {
         if self.client.is_none() {
             let mut client = Client::builder()
                 .user_agent(concat!("candle-phi/", env!("CARGO_PKG_VERSION")))
@@ -118,7 +120,8 @@ impl<'a> Hub<'a> {
         url
     }
 
-    /// Asks what the file is. With a cached file in hand one try is enough.
+    /// Asks what the file is. With a cached file in hand one try is enough, and so it is where the hub was in trouble
+    /// a moment ago.
     pub(super) async fn metadata(
         &self,
         wanted: &Wanted<'_>,
@@ -128,8 +131,12 @@ impl<'a> Hub<'a> {
         let mut tries = 1;
         loop {
             match self.ask(wanted, cancel).await {
-                Err(Failure { retry: Some(after), error, .. }) if !cached && tries < MAX_TRIES => {
-                    tracing::debug!(%error, "asking the hub again");
+                Err(Failure { retry: Some(after), error, .. })
+                    if !cached && !self.in_trouble && tries < MAX_TRIES =>
+                {
+                    if tries == 1 {
+                        tracing::warn!(%error, "the hub does not answer; asking it again");
+                    }
                     self.pause(tries, after, cancel).await.map_err(Failure::fatal)?;
                     tries += 1;
                 }

@@ -58,6 +58,12 @@ impl<'a> Wanted<'a> {
         (is_component(&commit) && path.is_file()).then_some(path)
     }
 
+    /// The commit whose snapshot a path of this file lies in.
+    pub(super) fn commit_of(&self, path: &Path) -> Option<String> {
+        let depth = self.file.split('/').count();
+        path.ancestors().nth(depth)?.file_name()?.to_str().map(str::to_owned)
+    }
+
     /// Notes which commit a branch or tag stands for.
     pub(super) fn write_ref(&self, repo_dir: &Path, commit: &str) -> io::Result<()> {
         let path = self.ref_path(repo_dir);

@@ -30,12 +30,14 @@ mod http;
 mod layout;
 mod named;
 mod settings;
+mod suggest;
 mod transfer;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::gguf::PartName;
 use crate::{CancelToken, Error, ErrorKind, Result};
 
 pub use cached::{CachedModel, cached_models, remove_cached};
@@ -102,7 +104,7 @@ pub type ProgressFn<'a> = dyn FnMut(Progress<'_>) + Send + 'a;
 /// The files of a model, whole and in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownloadedModel {
-    /// The GGUF file.
+    /// The GGUF file; of a split one, the first part, with all the others beside it.
     pub model_path: PathBuf,
     /// The `tokenizer.json`, where one was asked for and could be had.
     pub tokenizer_path: Option<PathBuf>,
@@ -112,7 +114,8 @@ pub struct DownloadedModel {
 ///
 /// A revision that is a commit hash and cached is returned without a request. For a branch the hub is asked whether
 /// the cached file is the newest; if it cannot be reached, the cached file is returned with a warning. A download
-/// that was cut or cancelled is resumed by the next call. The tokenizer is optional, since a GGUF file carries its
+/// that was cut or cancelled is resumed by the next call. Where the file is a part of a split GGUF
+/// (`name-00001-of-00003.gguf`), all parts are fetched, of one commit. The tokenizer is optional, since a GGUF file carries its
 /// own vocabulary: a failure to get it is a warning.
 pub fn download(
     request: &ModelRequest,
@@ -121,9 +124,8 @@ pub fn download(
     cancel: &CancelToken,
 ) -> Result<DownloadedModel> {
     let settings = Settings::new(options, &|name| std::env::var_os(name))?;
-    let model = Wanted::new(&request.repo, &request.file, &request.revision)?;
     let mut hub = Hub::new(&settings);
-    let model_path = find_or_fetch(&mut hub, &model, progress, cancel)?;
+    let model_path = find_or_fetch_model(&mut hub, request, progress, cancel)?;
     let tokenizer_path = match &request.tokenizer_repo {
         None => None,
         Some(repo) => {
@@ -139,6 +141,29 @@ pub fn download(
         }
     };
     Ok(DownloadedModel { model_path, tokenizer_path })
+}
+
+/// The path of the model: of the file, or of the first of its parts when all of them are there.
+fn find_or_fetch_model(
+    hub: &mut Hub<'_>,
+    request: &ModelRequest,
+    progress: &mut ProgressFn<'_>,
+    cancel: &CancelToken,
+) -> Result<PathBuf> {
+    let ModelRequest { repo, file, revision, .. } = request;
+    let Some(parts) = PartName::parse(file) else {
+        return find_or_fetch(hub, &Wanted::new(repo, file, revision)?, progress, cancel);
+    };
+    let first = parts.with_number(1);
+    let wanted = Wanted::new(repo, &first, revision)?;
+    let path = find_or_fetch(hub, &wanted, progress, cancel)?;
+    // A branch may move on between two parts: the others are those of the first one's commit.
+    let commit = wanted.commit_of(&path);
+    for part in parts.all().skip(1) {
+        let wanted = Wanted::new(repo, &part, commit.as_deref().unwrap_or(revision))?;
+        find_or_fetch(hub, &wanted, progress, cancel)?;
+    }
+    Ok(path)
 }
 
 /// The path of one file: from the cache where that is enough, from the hub otherwise.
@@ -172,6 +197,7 @@ fn find_or_fetch(
                 return match cached {
                     Some(path) if failure.cache_will_do => {
                         tracing::warn!(error = %failure.error, path = %path.display(), "using the cached {}", wanted.file);
+                        hub.in_trouble = true;
                         Ok(path)
                     }
                     _ => Err(failure.error),

@@ -1,6 +1,7 @@
 //! What a person may call a model, and the repository and file that it means.
 
 use super::layout::{check_relative, check_repo};
+use super::suggest::did_you_mean;
 use crate::{Error, Result};
 
 const DEFAULT_REVISION: &str = "main";
@@ -92,6 +93,17 @@ const REPOSITORIES: &[NamedModel] = &[
         description: "Phi-4, 14 billion parameters, context 16384",
     },
     NamedModel {
+        name: "unsloth/phi-4-GGUF",
+        repo: "unsloth/phi-4-GGUF",
+        files: &[("Q4_K_M", "phi-4-Q4_K_M.gguf"), ("Q8_0", "phi-4-Q8_0.gguf")],
+        pattern: Some("phi-4-{}.gguf"),
+        revision: DEFAULT_REVISION,
+        tokenizer_repo: None,
+        // Converted from a checkpoint of Llama's layout.
+        architecture: "llama",
+        description: "Phi-4, 14 billion parameters, context 16384",
+    },
+    NamedModel {
         name: "unsloth/Phi-4-mini-instruct-GGUF",
         repo: "unsloth/Phi-4-mini-instruct-GGUF",
         files: &[("Q4_K_M", "Phi-4-mini-instruct-Q4_K_M.gguf")],
@@ -100,6 +112,20 @@ const REPOSITORIES: &[NamedModel] = &[
         tokenizer_repo: None,
         architecture: "phi3",
         description: "Phi-4 mini instruct, 3.8 billion parameters, context 131072 (LongRoPE)",
+    },
+    NamedModel {
+        name: "QuantFactory/Phi-3.5-mini-instruct-GGUF",
+        repo: "QuantFactory/Phi-3.5-mini-instruct-GGUF",
+        files: &[
+            ("Q4_K_M", "Phi-3.5-mini-instruct.Q4_K_M.gguf"),
+            ("Q5_K_M", "Phi-3.5-mini-instruct.Q5_K_M.gguf"),
+            ("Q8_0", "Phi-3.5-mini-instruct.Q8_0.gguf"),
+        ],
+        pattern: Some("Phi-3.5-mini-instruct.{}.gguf"),
+        revision: DEFAULT_REVISION,
+        tokenizer_repo: None,
+        architecture: "phi3",
+        description: "Phi-3.5 mini instruct, 3.8 billion parameters, context 131072 (LongRoPE)",
     },
     NamedModel {
         name: "lmstudio-community/Phi-3.5-mini-instruct-GGUF",
@@ -129,6 +155,15 @@ pub fn named_models() -> &'static [NamedModel] {
 #[must_use]
 pub fn find_named(name: &str) -> Option<&'static NamedModel> {
     NAMED.iter().find(|model| model.name.eq_ignore_ascii_case(name.trim()))
+}
+
+/// The repositories whose `tokenizer.json` is fetched with a model of `repo`.
+pub(super) fn tokenizer_repos(repo: &str) -> impl Iterator<Item = &'static str> {
+    NAMED
+        .iter()
+        .chain(REPOSITORIES)
+        .filter(move |model| model.repo == repo)
+        .filter_map(|model| model.tokenizer_repo)
 }
 
 /// What to get: all of it decided, nothing of it fetched.
@@ -167,9 +202,11 @@ pub fn resolve(
         (Some(model), None, quantization) => model.file(quantization)?,
         (None, None, _) => {
             return Err(Error::invalid_option(format!(
-                "give the name of the file in `{given}` as well, such as `model-Q4_K_M.gguf`; only the files of the \
-                 named models are known: {}",
-                names()
+                "give the name of the file in `{}` as well, such as `model-Q4_K_M.gguf`; only the files of the named \
+                 models are known: {}.{}",
+                given.escape_default(),
+                names(),
+                did_you_mean(given, false)
             )));
         }
     };
@@ -219,18 +256,10 @@ fn names() -> String {
 
 /// The error for a name that is none, with the nearest ones first.
 fn unknown(given: &str) -> Error {
-    let lower = given.to_ascii_lowercase();
-    let mut near: Vec<(f64, &str)> = NAMED
-        .iter()
-        .map(|model| (strsim::jaro_winkler(&lower, model.name), model.name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let meant = near.iter().take(2).map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-    let meant = if meant.is_empty() { String::new() } else { format!(" Did you mean {meant}?") };
     Error::invalid_option(format!(
-        "there is no model named `{}`.{meant} Named models: {}. Any `owner/repo` with a file name works as well.",
+        "there is no model named `{}`.{} Named models: {}. Any `owner/repo` with a file name works as well.",
         given.escape_default(),
+        did_you_mean(given, true),
         names()
     ))
 }
@@ -275,6 +304,14 @@ mod tests {
     }
 
     #[test]
+    fn an_older_revision_of_a_named_model() {
+        let old = "5eef2ce24766d31909c0b269fe90c817a8f263fb";
+        let request = resolve("phi-3-mini-4k", None, None, Some(old)).unwrap();
+        assert_eq!((request.file.as_str(), request.revision.as_str()), ("Phi-3-mini-4k-instruct-q4.gguf", old));
+        assert_eq!(resolve("phi-2", None, None, None).unwrap().revision, "main");
+    }
+
+    #[test]
     fn quantizations_follow_a_repositorys_own_rule_or_are_refused() {
         let file = |name, quantization| resolve(name, None, Some(quantization), None).unwrap().file;
         assert_eq!(file("phi-3.5-mini", "q5_k_m"), "Phi-3.5-mini-instruct-Q5_K_M.gguf");
@@ -294,15 +331,6 @@ mod tests {
         assert!(refusal("any/repo", None, None, None).contains("name of the file"));
         assert!(refusal("any/repo", None, Some("Q4_K_M"), None).contains("name of the file"));
         assert_eq!(resolve("BARTOWSKI/phi-4-gguf", None, None, None).unwrap().repo, "bartowski/phi-4-GGUF");
-    }
-
-    #[test]
-    fn an_unknown_name_gets_the_nearest_ones() {
-        let error = refusal("phi3-mini-4k", None, None, None);
-        assert!(error.contains("Did you mean `phi-3-mini-4k`") && error.contains("phi-2"), "{error}");
-        let error = refusal("gpt2", None, None, None);
-        assert!(!error.contains("Did you mean") && error.contains("owner/repo"), "{error}");
-        refusal("", None, None, None);
     }
 
     #[test]
