@@ -17,6 +17,9 @@ pub(super) struct Added {
     pub(super) control: bool,
 }
 
+/// More than any vocabulary of the family has: what searches for them takes a multiple of their bytes in memory.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Whether a token's text has the form that the family's control tokens have: `<s>`, `<|end|>`.
 pub(super) fn is_control_text(text: &str) -> bool {
     text.len() > 2 && text.starts_with('<') && text.ends_with('>') && byte_of(text).is_none()
@@ -29,6 +32,12 @@ pub(super) fn vocabulary(
     keep: fn(&Added) -> bool,
 ) -> Result<AddedVocabulary> {
     let kept: Vec<&Added> = added.iter().filter(|added| keep(added)).collect();
+    let bytes: usize = kept.iter().map(|added| added.token.content.len()).sum();
+    if bytes > MAX_BYTES {
+        return Err(Error::invalid_model(format!(
+            "expected control and user-defined tokens of at most {MAX_BYTES} bytes together, found {bytes} bytes"
+        )));
+    }
     let ids = FixedIds(kept.iter().map(|added| (added.token.content.as_str(), added.id)).collect());
     let mut vocabulary = AddedVocabulary::new();
     vocabulary

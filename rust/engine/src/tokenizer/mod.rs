@@ -5,9 +5,15 @@
 //! pieces to decode with.
 
 mod added;
+mod bpe;
+mod byte_level;
+mod compare;
+mod family;
 mod json;
+mod split;
 mod spm;
 mod stream;
+mod vocabulary;
 
 use std::fmt;
 use std::path::Path;
@@ -15,16 +21,19 @@ use std::sync::Arc;
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::{
-    AddedToken, AddedVocabulary, Model as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizer as _,
-    PreTokenizerWrapper,
+    AddedToken, AddedVocabulary, Model as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer as _, PreTokenizerWrapper,
 };
 
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
 use added::{Added, is_control_text};
+pub use family::VocabularyFamily;
+use family::VocabularyKind;
+use split::Splitter;
 pub use stream::StreamDecoder;
-use stream::{Detokenizer, Piece, PieceKind, Pieces};
+use stream::{Detokenizer, Joining, Piece, PieceKind, Pieces};
 
 /// Tokens that end a text or a turn, whatever the metadata's one end token says.
 const END_TEXTS: [&str; 4] = ["<|end|>", "<|endoftext|>", "<|im_end|>", "</s>"];
@@ -32,9 +41,9 @@ const END_TEXTS: [&str; 4] = ["<|end|>", "<|endoftext|>", "<|im_end|>", "</s>"];
 /// How to read a GGUF's vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenizerOptions {
-    /// Whether control tokens swallow the whitespace after them, as they do since the July 2024 revision of
-    /// Phi-3 and in Phi-3.5; `false` for the April 2024 revision. A GGUF cannot say it. A tokenizer.json
-    /// does, and this option does not touch it.
+    /// Whether control tokens swallow the whitespace beside them as the family's do: behind them since the July
+    /// 2024 revision of Phi-3, in Phi-3.5 and in Phi-4-mini, on both sides in Phi-4; `false` for the April 2024
+    /// revision of Phi-3. A GGUF cannot say it. A tokenizer.json does, and this option does not touch it.
     pub rstrip_control_tokens: bool,
 }
 
@@ -51,8 +60,8 @@ pub struct Tokenizer(Arc<Inner>);
 struct Inner {
     model: BPE,
     normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
-    /// Matches the added tokens that plain text may contain: none, in a Phi-3 vocabulary.
+    words: Words,
+    /// Matches the added tokens that plain text may contain: Phi-2's runs of white space.
     plain: AddedVocabulary,
     /// Matches all added tokens.
     special: AddedVocabulary,
@@ -60,6 +69,7 @@ struct Inner {
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     add_bos: bool,
+    family: Option<VocabularyFamily>,
     end_ids: Vec<u32>,
     control_ids: Vec<u32>,
     padding_ids: Vec<u32>,
@@ -76,14 +86,25 @@ pub(crate) enum Part<'a> {
 
 /// What a vocabulary is made into a [`Tokenizer`] from.
 struct Parts {
+    kind: VocabularyKind,
     model: BPE,
     normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
+    words: Words,
     pieces: Pieces,
     added: Vec<Added>,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
+    /// Ends a turn, beside what ends one by its text.
+    eot_id: Option<u32>,
     add_bos: bool,
+}
+
+/// How the text between added tokens becomes what the model merges.
+enum Words {
+    /// It is left as it is, or as the library's pre-tokenizer splits it.
+    SentencePiece(Option<PreTokenizerWrapper>),
+    /// It is split into words, and these are written in the byte-level alphabet.
+    ByteLevel(Splitter),
 }
 
 /// The byte that a byte token's text, `<0x0A>`, stands for.
@@ -104,10 +125,11 @@ impl Tokenizer {
         let path = gguf.path().display();
         match gguf.optional_str(MODEL)? {
             Some("llama") => Self::new(spm::parts(gguf, *options)?).map_err(|error| at(&path, &error)),
+            Some("gpt2") => Self::new(bpe::parts(gguf, *options)?).map_err(|error| at(&path, &error)),
             None | Some("none" | "no_vocab") => Err(no_vocabulary(gguf, MODEL)),
             Some(other) => Err(Error::unsupported_model(format!(
                 "{path}: metadata key {MODEL}: expected \"llama\" (the SentencePiece vocabulary of Phi-3 and \
-                 Phi-3.5), found {other:?}, which is not supported"
+                 Phi-3.5) or \"gpt2\" (the byte-level ones of Phi-2 and Phi-4), found {other:?}, which is not supported"
             ))),
         }
     }
@@ -124,7 +146,7 @@ impl Tokenizer {
     }
 
     fn new(parts: Parts) -> Result<Self> {
-        let Parts { mut model, normalizer, pre_tokenizer, pieces, added, bos_id, eos_id, add_bos } = parts;
+        let Parts { kind, mut model, normalizer, words, pieces, added, bos_id, eos_id, eot_id, add_bos } = parts;
         // The model's cache is keyed by whole segments of text and never freed: it would keep prompts in memory.
         model.resize_cache(0);
         let plain = added::vocabulary(&added, normalizer.as_ref(), |added| !added.control)?;
@@ -132,11 +154,19 @@ impl Tokenizer {
 
         let mut control_ids: Vec<u32> = added.iter().filter(|added| added.control).map(|added| added.id).collect();
         control_ids.sort_unstable();
+        let family = VocabularyFamily::detect(kind, |text| {
+            added.iter().any(|added| added.control && added.token.content == text)
+        });
+        let own_end_texts = family.map_or(&[][..], VocabularyFamily::end_texts);
         let mut end_ids: Vec<u32> = added
             .iter()
-            .filter(|added| END_TEXTS.contains(&added.token.content.as_str()))
+            .filter(|added| {
+                let text = added.token.content.as_str();
+                END_TEXTS.contains(&text) || own_end_texts.contains(&text)
+            })
             .map(|added| added.id)
             .chain(eos_id)
+            .chain(eot_id)
             .collect();
         end_ids.sort_unstable();
         end_ids.dedup();
@@ -144,13 +174,14 @@ impl Tokenizer {
         Ok(Self(Arc::new(Inner {
             model,
             normalizer,
-            pre_tokenizer,
+            words,
             plain,
             special,
             pieces: Arc::new(pieces),
             bos_id,
             eos_id,
             add_bos: add_bos && bos_id.is_some(),
+            family,
             end_ids,
             control_ids,
             padding_ids,
@@ -170,19 +201,43 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, added: &AddedVocabulary, text: &str) -> Result<Vec<u32>> {
-        let inner = &*self.0;
-        let encode = || -> tokenizers::Result<Vec<u32>> {
-            let mut splits = added.extract_and_normalize(inner.normalizer.as_ref(), text);
-            if let Some(pre_tokenizer) = &inner.pre_tokenizer {
-                pre_tokenizer.pre_tokenize(&mut splits)?;
-            }
-            splits.tokenize(|split| inner.model.tokenize(split.get()))?;
-            let splits = splits.get_splits(OffsetReferential::Normalized, OffsetType::None);
-            Ok(splits.into_iter().flat_map(|(_, _, tokens)| tokens).flatten().map(|token| token.id).collect())
+        let splits = added.extract_and_normalize(self.0.normalizer.as_ref(), text);
+        let ids = match &self.0.words {
+            Words::SentencePiece(pre_tokenizer) => self.encode_pieces(pre_tokenizer.as_ref(), splits),
+            Words::ByteLevel(splitter) => self.encode_words(splitter, &splits),
         };
-        encode().map_err(|error| {
+        ids.map_err(|error| {
             Error::invalid_model(format!("the tokenizer cannot encode {} bytes of text: {error}", text.len()))
         })
+    }
+
+    fn encode_pieces(
+        &self,
+        pre_tokenizer: Option<&PreTokenizerWrapper>,
+        mut splits: PreTokenizedString,
+    ) -> tokenizers::Result<Vec<u32>> {
+        if let Some(pre_tokenizer) = pre_tokenizer {
+            pre_tokenizer.pre_tokenize(&mut splits)?;
+        }
+        splits.tokenize(|split| self.0.model.tokenize(split.get()))?;
+        let splits = splits.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        Ok(splits.into_iter().flat_map(|(_, _, tokens)| tokens).flatten().map(|token| token.id).collect())
+    }
+
+    fn encode_words(&self, splitter: &Splitter, splits: &PreTokenizedString) -> tokenizers::Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let mut word = String::new();
+        for (text, _, tokens) in splits.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            if let Some(tokens) = tokens {
+                ids.extend(tokens.iter().map(|token| token.id));
+                continue;
+            }
+            for bytes in splitter.split(text) {
+                byte_level::encode(bytes, &mut word);
+                ids.extend(self.0.model.tokenize(&word)?.into_iter().map(|token| token.id));
+            }
+        }
+        Ok(ids)
     }
 
     /// The ids of control tokens and of texts, in which nothing is a control token.
@@ -226,8 +281,8 @@ impl Tokenizer {
 
     /// The text of ids. With `skip_special` control tokens and padding are left out.
     ///
-    /// The space that encoding puts in front of a text is taken off again. Bytes that are no UTF-8 become
-    /// U+FFFD.
+    /// The space that encoding with a SentencePiece vocabulary puts in front of a text is taken off again. Bytes that
+    /// are no UTF-8 become U+FFFD.
     ///
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for an id that the vocabulary does not have.
@@ -258,13 +313,20 @@ impl Tokenizer {
         StreamDecoder::new(Arc::clone(&self.0.pieces), begins_a_text)
     }
 
+    /// Which vocabulary of the family this is, if it is one of them.
+    #[must_use]
+    pub fn family(&self) -> Option<VocabularyFamily> {
+        self.0.family
+    }
+
     /// Number of ids: they go from 0 to one less.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.0.pieces.len()
     }
 
-    /// A token's text as it stands in the vocabulary, with `▁` for a space.
+    /// A token's text as it stands in the vocabulary: with `▁` for a space in a SentencePiece vocabulary, and in
+    /// the byte-level alphabet, with `Ġ` for a space, in the others.
     #[must_use]
     pub fn token_text(&self, id: u32) -> Option<&str> {
         self.0.pieces.get(id).map(|piece| &*piece.text)

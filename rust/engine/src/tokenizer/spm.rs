@@ -5,71 +5,46 @@
 //! the merges of the family's tokenizer.json exactly, in order.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
-use super::{Added, Parts, Piece, PieceKind, Pieces, TokenizerOptions, byte_of, is_control_text};
+use super::vocabulary::{ADD_BOS, BOS, EOS, EOT, TOKENS, TokenList, TokenType, is_padding};
+use super::{
+    Added, Joining, Parts, Piece, PieceKind, Pieces, TokenizerOptions, VocabularyFamily, VocabularyKind, Words,
+    byte_of, is_control_text,
+};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
-const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 
 /// The longest piece of the family has 48 bytes. The number of a piece's splits, and so the time and memory that
 /// the merges take, grows with its square: a hostile file's must not.
 const MAX_PIECE_BYTES: usize = 256;
 const MAX_MERGES: usize = 1_000_000;
 
-/// Values of `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenType {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-}
-
-impl TokenType {
-    fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            1 => Self::Normal,
-            2 => Self::Unknown,
-            3 => Self::Control,
-            4 => Self::UserDefined,
-            5 => Self::Unused,
-            6 => Self::Byte,
-            _ => return None,
-        })
-    }
-}
-
 pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
     let vocabulary = Vocabulary::read(gguf)?;
-    let model = vocabulary.model().map_err(|error| invalid(gguf, &error))?;
+    let tokens = &vocabulary.tokens;
+    let model = vocabulary.model().map_err(|error| tokens.invalid(&error))?;
     let add_space_prefix = gguf.optional_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-    let bos_id = vocabulary.id(gguf, "tokenizer.ggml.bos_token_id", &["<s>"])?;
-    let eos_id = vocabulary.id(gguf, "tokenizer.ggml.eos_token_id", &["<|endoftext|>", "</s>"])?;
-    let add_bos = gguf.optional_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(true);
+    let bos_id = tokens.id(BOS, &["<s>"])?;
+    let eos_id = tokens.id(EOS, &["<|endoftext|>", "</s>"])?;
+    let add_bos = gguf.optional_bool(ADD_BOS)?.unwrap_or(true);
     Ok(Parts {
+        kind: VocabularyKind::SentencePiece,
         model,
         normalizer: Some(normalizer(add_space_prefix)?),
-        pre_tokenizer: None,
+        words: Words::SentencePiece(None),
         added: vocabulary.added(options),
-        pieces: Pieces::new(vocabulary.pieces(), add_space_prefix),
+        pieces: Pieces::new(vocabulary.pieces(), Joining::SentencePiece { strip_first_space: add_space_prefix }),
         bos_id,
         eos_id,
         add_bos,
+        eot_id: tokens.id(EOT, &[])?,
     })
-}
-
-fn invalid(gguf: &Gguf, message: &dyn fmt::Display) -> Error {
-    Error::invalid_model(format!("{}: {message}", gguf.path().display()))
 }
 
 /// What SentencePiece does to a text first: a space in front, and `▁` for each space.
@@ -83,61 +58,31 @@ fn normalizer(add_space_prefix: bool) -> Result<NormalizerWrapper> {
     Ok(Sequence::new(steps).into())
 }
 
-/// The three lists of the metadata, checked to belong together.
+/// The lists of the metadata, checked to belong together.
 struct Vocabulary<'a> {
-    texts: &'a [String],
+    tokens: TokenList<'a>,
     scores: &'a [f32],
-    types: Vec<TokenType>,
     /// The token for characters that no piece and no byte token stands for.
     unknown_id: Option<u32>,
 }
 
 impl<'a> Vocabulary<'a> {
     fn read(gguf: &'a Gguf) -> Result<Self> {
-        let invalid = |message: String| invalid(gguf, &message);
-        let texts = gguf.optional_strings(TOKENS)?.filter(|texts| !texts.is_empty());
-        let texts = texts.ok_or_else(|| super::no_vocabulary(gguf, TOKENS))?;
-        let lacks = |key: &str| {
-            invalid(format!("metadata key {key} is missing; expected {} values, one for each token", texts.len()))
-        };
-        let scores = gguf.optional_f32s(SCORES)?.ok_or_else(|| lacks(SCORES))?;
-        let numbers = gguf.optional_u32s(TOKEN_TYPE)?.ok_or_else(|| lacks(TOKEN_TYPE))?;
-        for (key, found) in [(SCORES, scores.len()), (TOKEN_TYPE, numbers.len())] {
-            if found != texts.len() {
-                return Err(invalid(format!(
-                    "metadata key {key}: expected {} values, one for each token of {TOKENS}, found {found}",
-                    texts.len()
-                )));
-            }
-        }
+        let tokens = TokenList::read(gguf, MAX_PIECE_BYTES)?;
+        let scores = tokens.one_for_each(SCORES, gguf.optional_f32s(SCORES)?, |scores| scores.len())?;
         if let Some(id) = scores.iter().position(|score| score.is_nan()) {
-            return Err(invalid(format!("metadata key {SCORES}: expected numbers, found NaN for token id {id}")));
+            let message = format!("metadata key {SCORES}: expected numbers, found NaN for token id {id}");
+            return Err(tokens.invalid(&message));
         }
-        let types = numbers.iter().enumerate().map(|(id, number)| {
-            TokenType::from_number(*number).ok_or_else(|| {
-                invalid(format!("metadata key {TOKEN_TYPE}: expected 1 to 6, found {number} for token id {id}"))
-            })
-        });
-        let mut vocabulary = Self { texts, scores, types: types.collect::<Result<_>>()?, unknown_id: None };
-        vocabulary.check_pieces().map_err(|error| invalid(error.to_string()))?;
-        vocabulary.unknown_id = vocabulary.id(gguf, "tokenizer.ggml.unknown_token_id", &["<unk>"])?;
-        vocabulary.check_coverage().map_err(|error| invalid(error.to_string()))?;
+        let unknown_id = tokens.id("tokenizer.ggml.unknown_token_id", &["<unk>"])?;
+        let vocabulary = Self { tokens, scores, unknown_id };
+        vocabulary.check_pieces().map_err(|error| vocabulary.tokens.invalid(&error))?;
+        vocabulary.check_coverage().map_err(|error| vocabulary.tokens.invalid(&error))?;
         Ok(vocabulary)
     }
 
-    fn tokens(&self) -> impl Iterator<Item = (u32, &'a str, TokenType)> {
-        let tokens = self.texts.iter().map(String::as_str).zip(self.types.iter().copied());
-        (0_u32..).zip(tokens).map(|(id, (text, token_type))| (id, text, token_type))
-    }
-
     fn check_pieces(&self) -> Result<()> {
-        for (id, text, token_type) in self.tokens() {
-            if text.len() > MAX_PIECE_BYTES {
-                return Err(Error::invalid_model(format!(
-                    "metadata key {TOKENS}: expected tokens of at most {MAX_PIECE_BYTES} bytes, found {} for token id {id}",
-                    text.len()
-                )));
-            }
+        for (id, text, token_type) in self.tokens.iter() {
             if token_type == TokenType::Byte && byte_of(text).is_none() {
                 return Err(Error::invalid_model(format!(
                     "metadata key {TOKENS}: expected a byte such as \"<0x0A>\" for token id {id}, found {text:?}"
@@ -149,7 +94,7 @@ impl<'a> Vocabulary<'a> {
 
     /// Every text must have an encoding, or characters would vanish from prompts.
     fn check_coverage(&self) -> Result<()> {
-        let bytes: HashSet<u8> = self.tokens().filter_map(|(_, text, _)| byte_of(text)).collect();
+        let bytes: HashSet<u8> = self.tokens.iter().filter_map(|(_, text, _)| byte_of(text)).collect();
         if self.unknown_id.is_none() && bytes.len() < 256 {
             return Err(Error::invalid_model(format!(
                 "metadata key {TOKENS}: expected a token for each of the 256 bytes or an unknown token, found {} \
@@ -158,21 +103,6 @@ impl<'a> Vocabulary<'a> {
             )));
         }
         Ok(())
-    }
-
-    /// The id under a metadata key, or else of the first of `texts` that is a token and no piece.
-    fn id(&self, gguf: &Gguf, key: &str, texts: &[&str]) -> Result<Option<u32>> {
-        if let Some(id) = gguf.optional_usize(key)? {
-            let known = u32::try_from(id).ok().filter(|_| id < self.texts.len());
-            return known.map(Some).ok_or_else(|| {
-                let size = self.texts.len();
-                invalid(gguf, &format!("metadata key {key}: expected a token id below {size}, found {id}"))
-            });
-        }
-        let find = |wanted: &&str| {
-            self.tokens().find(|(_, text, token_type)| text == wanted && *token_type != TokenType::Normal)
-        };
-        Ok(texts.iter().find_map(find).map(|(id, ..)| id))
     }
 
     fn kind(id: u32, text: &str, token_type: TokenType) -> PieceKind {
@@ -195,13 +125,14 @@ impl<'a> Vocabulary<'a> {
             text: text.into(),
             kind: Self::kind(id, text, token_type),
         };
-        self.tokens().map(piece).collect()
+        self.tokens.iter().map(piece).collect()
     }
 
     /// The tokens that are matched in a text as a whole.
     fn added(&self, options: TokenizerOptions) -> Vec<Added> {
         let mut seen = HashSet::new();
-        self.tokens()
+        self.tokens
+            .iter()
             .filter_map(|(id, text, token_type)| {
                 let control = match Self::kind(id, text, token_type) {
                     PieceKind::Control => true,
@@ -211,7 +142,7 @@ impl<'a> Vocabulary<'a> {
                 if text.is_empty() || !seen.insert(text) {
                     return None;
                 }
-                let rstrip = options.rstrip_control_tokens && control && strips_right(text);
+                let rstrip = options.rstrip_control_tokens && control && VocabularyFamily::Phi3.strips(text).1;
                 let token = AddedToken::from(text, control).normalized(false).rstrip(rstrip);
                 Some(Added { id, token, control })
             })
@@ -222,7 +153,7 @@ impl<'a> Vocabulary<'a> {
     fn ranked_pieces(&self) -> (Vocab, Vec<(f32, &'a str)>) {
         let mut vocabulary = Vocab::default();
         let mut ranked = Vec::new();
-        for ((id, text, token_type), score) in self.tokens().zip(self.scores) {
+        for ((id, text, token_type), score) in self.tokens.iter().zip(self.scores) {
             let piece = token_type == TokenType::Normal && Self::kind(id, text, token_type) == PieceKind::Text;
             if piece && !text.is_empty() && !vocabulary.contains_key(text) {
                 vocabulary.insert(text.to_owned(), id);
@@ -240,17 +171,15 @@ impl<'a> Vocabulary<'a> {
         let merges = merges(&vocabulary, &ranked)?;
 
         // Only now: a merge must not reach a byte's or the unknown token.
-        for (id, text, token_type) in self.tokens() {
+        for (id, text, token_type) in self.tokens.iter() {
             if matches!(Self::kind(id, text, token_type), PieceKind::Byte(_)) {
                 vocabulary.entry(text.to_owned()).or_insert(id);
             }
         }
         let mut builder = BPE::builder().fuse_unk(true).byte_fallback(true).cache_capacity(0);
-        if let Some((id, text)) =
-            self.unknown_id.and_then(|id| Some((id, self.texts.get(usize::try_from(id).ok()?)?)))
-        {
-            vocabulary.entry(text.clone()).or_insert(id);
-            builder = builder.unk_token(text.clone());
+        if let Some((id, text)) = self.unknown_id.and_then(|id| Some((id, self.tokens.text(id)?))) {
+            vocabulary.entry(text.to_owned()).or_insert(id);
+            builder = builder.unk_token(text.to_owned());
         }
         builder.vocab_and_merges(vocabulary, merges).build().map_err(|error| {
             Error::invalid_model(format!("metadata key {TOKENS}: no vocabulary of pieces: {error}"))
@@ -280,18 +209,6 @@ fn merges(vocabulary: &Vocab, ranked: &[(f32, &str)]) -> Result<Merges> {
         }
     }
     Ok(merges)
-}
-
-/// The texts that converters fill a vocabulary up with.
-fn is_padding(id: u32, text: &str) -> bool {
-    text.strip_prefix("[PAD")
-        .and_then(|rest| rest.strip_suffix(']'))
-        .is_some_and(|number| number.parse() == Ok(id))
-}
-
-/// Whether a control token swallows the whitespace after it, since the July 2024 revision.
-fn strips_right(text: &str) -> bool {
-    (text.starts_with("<|") && text.ends_with("|>") && text != "<|endoftext|>") || text == "</s>"
 }
 
 #[cfg(test)]
@@ -330,14 +247,6 @@ mod tests {
         for ((left, right), expected) in derived.iter().zip(expected) {
             assert_eq!(format!("{left} {right}"), expected);
         }
-    }
-
-    #[test]
-    fn padding_is_known_by_its_text_and_id() {
-        assert!(is_padding(32011, "[PAD32011]"));
-        assert!(!is_padding(7, "[PAD32011]"));
-        assert!(!is_padding(7, "[PAD]"));
-        assert!(!is_padding(7, "PAD7"));
     }
 
     #[test]

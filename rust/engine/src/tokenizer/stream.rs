@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::byte_level;
 use crate::{Error, Result};
 
 /// A token of the vocabulary.
@@ -15,8 +16,10 @@ pub(super) struct Piece {
 /// What a token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PieceKind {
-    /// Its text, with a space for each `▁`.
+    /// Its text: in a SentencePiece vocabulary with a space for each `▁`.
     Text,
+    /// The bytes that its text stands for in the byte-level alphabet.
+    ByteLevel,
     /// One byte of a character's UTF-8.
     Byte(u8),
     /// Nothing that a reader should see.
@@ -29,17 +32,31 @@ pub(super) enum PieceKind {
 #[derive(Debug)]
 pub(super) struct Pieces {
     pieces: Vec<Piece>,
-    /// Whether encoding puts a space in front of a text, so that decoding takes it off.
-    strip_first_space: bool,
+    joining: Joining,
+}
+
+/// How the pieces of a vocabulary become one text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    SentencePiece {
+        /// Whether encoding puts a space in front of a text, so that decoding takes it off.
+        strip_first_space: bool,
+    },
+    /// All pieces are bytes of one UTF-8 text.
+    ByteLevel,
 }
 
 impl Pieces {
-    pub(super) fn new(pieces: Vec<Piece>, strip_first_space: bool) -> Self {
-        Self { pieces, strip_first_space }
+    pub(super) fn new(pieces: Vec<Piece>, joining: Joining) -> Self {
+        Self { pieces, joining }
     }
 
     pub(super) fn len(&self) -> usize {
         self.pieces.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter()
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Piece> {
@@ -54,12 +71,17 @@ impl Pieces {
 
 /// The state of decoding: what was read of the ids so far, and not written yet.
 ///
-/// Decodes as the `tokenizers` crate's `ByteFallback` and `Strip` decoders do. A run of byte tokens is text if
-/// all of it is UTF-8; if not, each of its bytes becomes U+FFFD. So a run is held back until it is over.
+/// A SentencePiece vocabulary decodes as the `tokenizers` crate's `ByteFallback` and `Strip` decoders do. A run of
+/// byte tokens is text if all of it is UTF-8; if not, each of its bytes becomes U+FFFD. So a run is held back until
+/// it is over.
+///
+/// A byte-level vocabulary decodes as that crate's `ByteLevel` decoder does. Everything is one run, in which bytes
+/// that are no UTF-8 become U+FFFD; only the beginning of a character that the next id may complete is held back.
 #[derive(Clone, Debug)]
 pub(super) struct Detokenizer {
     skip_special: bool,
-    /// Bytes of the run of byte tokens that may go on with the next id.
+    joining: Joining,
+    /// Bytes that may go on with the next id.
     run: Vec<u8>,
     /// A space that comes next is the one that encoding put in front of the text.
     strip_space: bool,
@@ -67,7 +89,9 @@ pub(super) struct Detokenizer {
 
 impl Detokenizer {
     pub(super) fn new(pieces: &Pieces, skip_special: bool) -> Self {
-        Self { skip_special, run: Vec::new(), strip_space: pieces.strip_first_space }
+        let joining = pieces.joining;
+        let strip_space = joining == Joining::SentencePiece { strip_first_space: true };
+        Self { skip_special, joining, run: Vec::new(), strip_space }
     }
 
     /// Appends to `out` what is certain with this id.
@@ -79,19 +103,46 @@ impl Detokenizer {
                 size.saturating_sub(1)
             )));
         };
-        match piece.kind {
-            PieceKind::Byte(byte) => self.run.push(byte),
-            PieceKind::Control | PieceKind::Padding if self.skip_special => {}
-            PieceKind::Text | PieceKind::Control | PieceKind::Padding => {
+        match (piece.kind, self.joining) {
+            (PieceKind::Control | PieceKind::Padding, _) if self.skip_special => {}
+            (PieceKind::Byte(byte), _) => self.run.push(byte),
+            (PieceKind::ByteLevel, _) => byte_level::decode(&piece.text, &mut self.run),
+            (_, Joining::ByteLevel) => self.run.extend(piece.text.bytes()),
+            (_, Joining::SentencePiece { .. }) => {
                 self.finish(out);
                 self.write(&piece.text.replace('▁', " "), out);
             }
         }
+        if self.joining == Joining::ByteLevel {
+            self.write_characters(out);
+        }
         Ok(())
+    }
+
+    /// Appends the characters of the run to `out`, all but the beginning of one at its end.
+    fn write_characters(&mut self, out: &mut String) {
+        let mut done = 0;
+        for chunk in self.run.utf8_chunks() {
+            out.push_str(chunk.valid());
+            done += chunk.valid().len();
+            let is_last = done + chunk.invalid().len() == self.run.len();
+            if is_last && (chunk.invalid().is_empty() || is_beginning(chunk.invalid())) {
+                break;
+            }
+            out.push(char::REPLACEMENT_CHARACTER);
+            done += chunk.invalid().len();
+        }
+        self.run.drain(..done.min(self.run.len()));
     }
 
     /// Appends the rest to `out`: the ids end here.
     pub(super) fn finish(&mut self, out: &mut String) {
+        if self.joining == Joining::ByteLevel {
+            if !std::mem::take(&mut self.run).is_empty() {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+            return;
+        }
         match String::from_utf8(std::mem::take(&mut self.run)) {
             Ok(text) => self.write(&text, out),
             Err(error) => self.write(&"\u{FFFD}".repeat(error.as_bytes().len()), out),
@@ -105,6 +156,11 @@ impl Detokenizer {
         let strip = std::mem::take(&mut self.strip_space);
         out.push_str(text.strip_prefix(' ').filter(|_| strip).unwrap_or(text));
     }
+}
+
+/// Whether bytes that are no UTF-8 can become a character with more behind them.
+fn is_beginning(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 /// Decodes ids that come one by one; see [`Tokenizer::decoder`](super::Tokenizer::decoder).

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use candle_phi_engine::{CancelToken, Gguf, Tokenizer, TokenizerOptions};
+use candle_phi_engine::{CancelToken, ErrorKind, Gguf, Tokenizer, TokenizerOptions, VocabularyFamily};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::vocabulary::{runner, test_data};
+use crate::texts::texts;
+use crate::vocabulary::{SmallVocabulary, runner, test_data};
 use crate::{decoded, reference_decode, streamed};
 
 fn from_gguf(path: &Path, rstrip_control_tokens: bool) -> Tokenizer {
@@ -92,7 +93,7 @@ fn ids_of_the_family_are_known_from_every_file() {
         for tokenizer in [&from_gguf, &from_json] {
             assert_eq!(tokenizer.bos_id(), Some(1));
             assert_eq!(tokenizer.eos_id(), Some(32000));
-            assert_eq!(tokenizer.end_ids(), [2, 32000, 32007]);
+            assert_eq!(tokenizer.end_ids(), [2, 32000, 32001, 32007]);
             assert_eq!(tokenizer.control_ids(), family);
             assert_eq!(tokenizer.token_id("<|user|>"), Some(32010));
             assert_eq!(tokenizer.token_id("▁Hello"), Some(15043));
@@ -104,29 +105,46 @@ fn ids_of_the_family_are_known_from_every_file() {
 }
 
 #[test]
+fn tokenizer_json_of_the_family_passes_for_its_gguf_and_another_one_does_not() {
+    let Some(path) = test_data("ggml-vocab-phi-3.gguf") else { return };
+    let gguf = Gguf::open(&path, true, &CancelToken::new()).unwrap();
+    assert_eq!(from_gguf(&path, true).family(), Some(VocabularyFamily::Phi3));
+    from_gguf(&path, true).check_same_vocabulary(&gguf).unwrap();
+    for name in ["phi-3-mini", "phi-3-medium", "phi-3"] {
+        let tokenizer = phi3_json(name).unwrap();
+        assert_eq!(tokenizer.family(), Some(VocabularyFamily::Phi3));
+        tokenizer.check_same_vocabulary(&gguf).unwrap();
+    }
+    let other = SmallVocabulary::default().tokenizer(true);
+    let error = other.check_same_vocabulary(&gguf).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    for mention in ["token id 259 ", "\"▁▁\"", "\"▁t\"", "ggml-vocab-phi-3.gguf"] {
+        assert!(error.to_string().contains(mention), "{mention} in {error}");
+    }
+}
+
+#[test]
 fn random_texts_encode_as_the_library_encodes_them() {
-    let Some(path) = test_data("tokenizers/phi-3-mini/tokenizer.json") else { return };
-    let library = tokenizers::Tokenizer::from_file(path).unwrap();
-    let tokenizer = phi3(true).unwrap();
-    let text = prop::collection::vec(
-        prop_oneof![
-            4 => "[a-zA-Z ]{1,12}",
-            2 => "[ \n\t\u{a0}\u{3000}]{1,4}",
-            2 => "\\PC{1,6}",
-            1 => Just("<0x0A>".to_owned()),
-            1 => prop::sample::select(vec!["<|user|>", "<|end|>", "</s>", "<s>", "<unk>", "<|endoftext|>"])
-                .prop_map(str::to_owned),
-        ],
-        0..12,
-    )
-    .prop_map(|parts| parts.concat());
-    runner(3000)
-        .run(&text, |text| {
-            let expected = library.encode(text.as_str(), false).unwrap();
-            prop_assert_eq!(tokenizer.encode(&text, false, true).unwrap(), expected.get_ids());
-            Ok(())
-        })
-        .unwrap();
+    for (name, from_gguf, cases) in [("phi-3-mini", phi3(true), 10_000), ("phi-3", phi3(false), 2_000)] {
+        let Some(path) = test_data(&format!("tokenizers/{name}/tokenizer.json")) else { return };
+        let library = tokenizers::Tokenizer::from_file(path).unwrap();
+        for tokenizer in [from_gguf.unwrap(), phi3_json(name).unwrap()] {
+            runner(cases)
+                .run(&texts(), |text| {
+                    let ids = tokenizer.encode(&text, false, true).unwrap();
+                    let expected = library.encode(text.as_str(), false).unwrap();
+                    prop_assert_eq!(&ids, expected.get_ids());
+                    prop_assert_eq!(streamed(&tokenizer, &ids), decoded(&tokenizer, &ids));
+                    let plain = tokenizer.encode(&text, false, false).unwrap();
+                    prop_assert_eq!(&streamed(&tokenizer, &plain), &decoded(&tokenizer, &plain));
+                    if !text.contains('▁') {
+                        prop_assert_eq!(decoded(&tokenizer, &plain), text);
+                    }
+                    Ok(())
+                })
+                .unwrap();
+        }
+    }
 }
 
 #[test]

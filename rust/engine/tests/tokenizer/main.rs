@@ -1,10 +1,13 @@
 //! Text to token ids and back, against the family's own files and against the `tokenizers` library.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
+mod byte_level;
 mod errors;
 mod family;
 mod json;
 mod small;
+mod small_bytes;
+mod texts;
 #[path = "../vocabulary/mod.rs"]
 mod vocabulary;
 

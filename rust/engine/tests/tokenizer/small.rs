@@ -62,7 +62,7 @@ fn bos_is_added_once() {
 fn metadata_and_texts_say_which_ids_end_and_fill() {
     let vocabulary = SmallVocabulary::default();
     let tokenizer = vocabulary.tokenizer(true);
-    assert_eq!(tokenizer.end_ids(), vocabulary.ids(&["</s>", "<|endoftext|>", "<|end|>"]));
+    assert_eq!(tokenizer.end_ids(), vocabulary.ids(&["</s>", "<|endoftext|>", "<|assistant|>", "<|end|>"]));
     let size = u32::try_from(tokenizer.vocab_size()).unwrap();
     assert_eq!(tokenizer.padding_ids(), [size - 2, size - 1]);
     let mut control = vocabulary.ids(&["<unk>", "<s>", "</s>"]);
@@ -208,4 +208,23 @@ fn embedded_model_s_vocabulary_encodes_decodes_and_streams() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn renamed_placeholders_are_the_same_vocabulary_and_renamed_turns_are_another() {
+    let vocabulary = SmallVocabulary::default();
+    let tokenizer = vocabulary.tokenizer(true);
+    let renamed = |from: &str, to: &str| {
+        let mut other = vocabulary.clone();
+        let id = vocabulary.id(from) as usize;
+        other.texts[id] = to.to_owned();
+        tokenizer.check_same_vocabulary(&other.gguf())
+    };
+    renamed("<|placeholder1|>", "<|step|>").unwrap();
+    for (from, to) in
+        [("<|end|>", "<|stop|>"), ("<|placeholder1|>", "<|im_end|>"), ("end", "ends"), ("us", "<us>")]
+    {
+        let error = renamed(from, to).unwrap_err().to_string();
+        assert!(error.contains(from) && error.contains(to), "{error}");
+    }
 }

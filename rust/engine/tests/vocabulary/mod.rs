@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary compiles this module and uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be made stops the test that needs it")]
 
+pub mod byte_level;
+
 use std::path::{Path, PathBuf};
 
 use candle_phi_engine::{CancelToken, Gguf, Tokenizer, TokenizerOptions};

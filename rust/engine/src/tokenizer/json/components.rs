@@ -1,0 +1,161 @@
+//! What a tokenizer.json does around its model: normalizing, splitting, decoding.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+
+use super::super::split::{GPT2, Splitter};
+use super::super::{Joining, VocabularyKind, Words};
+use crate::{Error, Result};
+
+/// The components, which must be those of one of the family's vocabularies.
+pub(super) struct Components {
+    pub(super) kind: VocabularyKind,
+    pub(super) normalizer: Option<NormalizerWrapper>,
+    pub(super) words: Words,
+    pub(super) joining: Joining,
+}
+
+impl Components {
+    pub(super) fn read(
+        normalizer: Option<&Value>,
+        pre_tokenizer: Option<&Value>,
+        decoder: Option<&Value>,
+    ) -> Result<Self> {
+        if decoder.is_some_and(is_byte_level) {
+            let (kind, splitter) = byte_level_words(pre_tokenizer)?;
+            return Ok(Self {
+                kind,
+                normalizer: component("normalizer", normalizer, &["Sequence", "NFC"])?,
+                words: Words::ByteLevel(splitter),
+                joining: Joining::ByteLevel,
+            });
+        }
+        let known = ["Sequence", "Prepend", "Replace", "NFC"];
+        let pre_tokenizer: Option<PreTokenizerWrapper> =
+            component("pre_tokenizer", pre_tokenizer, &["Sequence", "Metaspace"])?;
+        Ok(Self {
+            kind: VocabularyKind::SentencePiece,
+            normalizer: component("normalizer", normalizer, &known)?,
+            words: Words::SentencePiece(pre_tokenizer),
+            joining: Joining::SentencePiece { strip_first_space: spm_decoder(decoder)? },
+        })
+    }
+}
+
+/// A component that the `tokenizers` library builds, if it is of one of the `known` types.
+fn component<T: DeserializeOwned>(name: &str, value: Option<&Value>, known: &[&str]) -> Result<Option<T>> {
+    let Some(value) = value else { return Ok(None) };
+    check_types(name, value, known)?;
+    T::deserialize(value)
+        .map(Some)
+        .map_err(|error| Error::invalid_model(format!("damaged {name}: {error}")).with_source(error))
+}
+
+fn check_types(name: &str, value: &Value, known: &[&str]) -> Result<()> {
+    let kind = type_of(value);
+    if !known.contains(&kind) {
+        return Err(Error::unsupported_model(format!(
+            "{name}: expected one of {}, found {kind:?}, which is not supported",
+            known.join(", ")
+        )));
+    }
+    let steps = ["normalizers", "pretokenizers"].iter().filter_map(|key| value.get(key)?.as_array()).flatten();
+    // Nesting is bounded: the JSON parser refuses what is nested deeper than 128.
+    steps.into_iter().try_for_each(|step| check_types(name, step, known))
+}
+
+fn type_of(component: &Value) -> &str {
+    component.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Checks that the file decodes as a SentencePiece vocabulary does; true if it strips the first space.
+fn spm_decoder(decoder: Option<&Value>) -> Result<bool> {
+    let steps = decoder.and_then(|decoder| decoder.get("decoders")?.as_array()).map_or(&[][..], Vec::as_slice);
+    let kinds: Vec<&str> = steps.iter().map(type_of).collect();
+    let replaces_marks = steps.first().is_some_and(|step| {
+        step.pointer("/pattern/String").and_then(Value::as_str) == Some("▁")
+            && step.get("content").and_then(Value::as_str) == Some(" ")
+    });
+    let strips_first = steps.get(3).is_none_or(|step| {
+        step.get("content").and_then(Value::as_str) == Some(" ")
+            && step.get("start").and_then(Value::as_u64) == Some(1)
+            && step.get("stop").and_then(Value::as_u64) == Some(0)
+    });
+    match kinds.as_slice() {
+        ["Replace", "ByteFallback", "Fuse", rest @ ..] if replaces_marks && strips_first => match rest {
+            [] => Some(false),
+            ["Strip"] => Some(true),
+            _ => None,
+        },
+        _ => None,
+    }
+    .ok_or_else(|| {
+        let found = decoder.map_or("none", type_of);
+        Error::unsupported_model(format!(
+            "decoder: expected a Sequence of Replace (\"▁\" by \" \"), ByteFallback, Fuse and Strip, as Phi-3's, or \
+             ByteLevel, as Phi-4's, found {found:?} of [{}]",
+            kinds.join(", ")
+        ))
+    })
+}
+
+/// Whether this is a decoder of byte-level pieces, alone or as the only step of a sequence.
+fn is_byte_level(decoder: &Value) -> bool {
+    match decoder.get("decoders").and_then(Value::as_array).map(Vec::as_slice) {
+        None => type_of(decoder) == "ByteLevel",
+        Some([only]) => type_of(only) == "ByteLevel",
+        Some(_) => false,
+    }
+}
+
+/// How a byte-level vocabulary splits text: by GPT-2's regex, which `ByteLevel` carries, or by one in front of it.
+fn byte_level_words(pre_tokenizer: Option<&Value>) -> Result<(VocabularyKind, Splitter)> {
+    let steps = pre_tokenizer.map_or_else(Vec::new, steps);
+    let is_set = |step: &Value, key: &str| step.get(key).and_then(Value::as_bool);
+    let byte_level = |step: &Value, use_regex: bool| {
+        type_of(step) == "ByteLevel"
+            && is_set(step, "add_prefix_space") == Some(false)
+            // Files that are older than the key split by the regex.
+            && is_set(step, "use_regex").unwrap_or(true) == use_regex
+    };
+    // The words are what matches, or what is left when all that does not match is removed.
+    let keeps_matches = |step: &Value| {
+        matches!(
+            (step.get("behavior").and_then(Value::as_str), is_set(step, "invert")),
+            (Some("Isolated"), Some(_)) | (Some("Removed"), Some(true))
+        )
+    };
+    let pattern = match steps.as_slice() {
+        [words] if byte_level(words, true) => Some(GPT2),
+        [split, words] if type_of(split) == "Split" && keeps_matches(split) && byte_level(words, false) => {
+            split.pointer("/pattern/Regex").and_then(Value::as_str)
+        }
+        _ => None,
+    };
+    let Some(pattern) = pattern else {
+        let found: Vec<&str> = steps.into_iter().map(type_of).collect();
+        return Err(Error::unsupported_model(format!(
+            "pre_tokenizer: expected ByteLevel with its regex, or a Split by a regex (Isolated, or Removed and inverted) \
+             and ByteLevel without its own, both with add_prefix_space false, found [{}] with other settings",
+            found.join(", ")
+        )));
+    };
+    let kind = if pattern == GPT2 { VocabularyKind::Gpt2 } else { VocabularyKind::ByteLevel };
+    Ok((kind, Splitter::new(pattern)?))
+}
+
+/// A pre-tokenizer's steps, or itself.
+fn steps(pre_tokenizer: &Value) -> Vec<&Value> {
+    let steps = pre_tokenizer.get("pretokenizers").and_then(Value::as_array);
+    steps.map_or_else(|| vec![pre_tokenizer], |steps| steps.iter().collect())
+}
+
+/// The token that a post-processor puts in front of a text.
+pub(super) fn first_special_token(post_processor: &Value) -> Option<&str> {
+    match type_of(post_processor) {
+        "Sequence" => post_processor.get("processors")?.as_array()?.iter().find_map(first_special_token),
+        "TemplateProcessing" => post_processor.pointer("/single/0/SpecialToken/id")?.as_str(),
+        _ => None,
+    }
+}
