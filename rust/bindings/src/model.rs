@@ -19,7 +19,8 @@ pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, *, device, mmap, tokenizer, rstrip_control_tokens))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
+    #[pyo3(signature = (path, *, device, mmap, tokenizer, rstrip_control_tokens, chat_format, sliding_window))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
@@ -27,10 +28,19 @@ impl Model {
         mmap: bool,
         tokenizer: Option<PathBuf>,
         rstrip_control_tokens: bool,
+        chat_format: Option<&str>,
+        sliding_window: Option<usize>,
     ) -> PyResult<Self> {
         let cancel = CancelToken::new();
         runtime::enter(py, &cancel, || {
-            let options = engine::LoadOptions { tokenizer, device: device.parse()?, mmap, rstrip_control_tokens };
+            let options = engine::LoadOptions {
+                tokenizer,
+                device: device.parse()?,
+                mmap,
+                rstrip_control_tokens,
+                chat_format: chat_format.map(str::parse).transpose()?,
+                sliding_window,
+            };
             Ok(Self(Arc::new(engine::Phi3Model::load(&path, &options, &cancel)?)))
         })
     }
@@ -85,7 +95,7 @@ impl Model {
     ) -> PyResult<String> {
         runtime::enter_briefly(py, || {
             let messages = options::messages(messages)?;
-            self.0.chat_format()?.render(&messages, add_generation_prompt, continue_final_message)
+            self.0.chat_template()?.render(&messages, add_generation_prompt, continue_final_message)
         })
     }
 
@@ -99,8 +109,8 @@ impl Model {
     ) -> PyResult<Vec<u32>> {
         runtime::enter_briefly(py, || {
             let messages = options::messages(messages)?;
-            let format = self.0.chat_format()?;
-            format.encode(self.0.tokenizer(), &messages, add_generation_prompt, continue_final_message)
+            let template = self.0.chat_template()?;
+            template.encode(self.0.tokenizer(), &messages, add_generation_prompt, continue_final_message)
         })
     }
 }

@@ -28,17 +28,23 @@ pub(crate) struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (model, *, n_ctx, kv_dtype, prefill_chunk))]
+    #[pyo3(signature = (model, *, n_ctx, kv_dtype, prefill_chunk, rope_factors))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, Model>,
         n_ctx: Option<usize>,
         kv_dtype: &str,
         prefill_chunk: Option<usize>,
+        rope_factors: &str,
     ) -> PyResult<Self> {
         let model = Arc::clone(&model.get().0);
         runtime::enter_briefly(py, || {
-            let options = engine::SessionOptions { n_ctx, kv_dtype: kv_dtype.parse()?, prefill_chunk };
+            let options = engine::SessionOptions {
+                n_ctx,
+                kv_dtype: kv_dtype.parse()?,
+                prefill_chunk,
+                rope_factors: rope_factors.parse()?,
+            };
             let session = engine::Session::new(Arc::clone(&model), &options)?;
             let n_ctx = session.n_ctx();
             Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::loader::Phi3Model;
 use crate::sampling::{Sampler, SamplingOptions, log_softmax, most_likely};
+use crate::session::Reuse;
 use crate::stop::{FinishReason, StopStrings};
 use crate::tokenizer::StreamDecoder;
 use crate::{Error, Result};
@@ -89,6 +90,9 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Tokens of the prompt that were in the session's cache already.
     pub cached_tokens: usize,
+    /// Tokens that were in the cache, and were computed again all the same: the sequence crossed the boundary between
+    /// LongRoPE's factors, or went back behind what a sliding window had dropped.
+    pub recomputed_tokens: usize,
 }
 
 /// How long a completion took. Time between two steps, when a caller does something else, is not counted.
@@ -134,11 +138,10 @@ pub struct Completion {
 /// Dropping it gives it up: the session is free for the next one.
 pub struct Generation {
     ticket: Arc<()>,
-    pub(crate) prompt: Vec<u32>,
+    /// The prompt and what was generated behind it.
+    pub(crate) sequence: Vec<u32>,
     /// Whether the prompt and the answer become the session's conversation when the generation ends.
     pub(crate) is_chat: bool,
-    /// The token that was drawn last and has not gone through the model yet.
-    pub(crate) pending: Option<u32>,
     max_tokens: usize,
     end_ids: Vec<u32>,
     logprobs_top: Option<usize>,
@@ -154,7 +157,7 @@ impl Generation {
         model: &Phi3Model,
         prompt: Vec<u32>,
         is_chat: bool,
-        cached_tokens: usize,
+        reuse: Reuse,
         options: &GenerationOptions,
     ) -> Result<Self> {
         let tokenizer = model.tokenizer();
@@ -170,15 +173,19 @@ impl Generation {
             stop_reason: None,
             seed: sampler.seed(),
             logprobs: Vec::new(),
-            usage: Usage { prompt_tokens: prompt.len(), completion_tokens: 0, cached_tokens },
+            usage: Usage {
+                prompt_tokens: prompt.len(),
+                completion_tokens: 0,
+                cached_tokens: reuse.cached,
+                recomputed_tokens: reuse.recomputed,
+            },
             timings: Timings { load: model.load_time(), ..Timings::default() },
         };
         let decoder = tokenizer.decoder_behind(&prompt);
         Ok(Self {
             ticket: Arc::new(()),
-            prompt,
+            sequence: prompt,
             is_chat,
-            pending: None,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             end_ids,
             logprobs_top: options.logprobs,
@@ -223,6 +230,11 @@ impl Generation {
         std::ptr::eq(ticket.as_ptr(), Arc::as_ptr(&self.ticket))
     }
 
+    /// Whether anything was generated yet.
+    pub(crate) fn has_tokens(&self) -> bool {
+        !self.completion.tokens.is_empty()
+    }
+
     pub(crate) fn mark_started(&mut self) {
         self.started.get_or_insert_with(Instant::now);
     }
@@ -230,6 +242,10 @@ impl Generation {
     pub(crate) fn add_prefill_time(&mut self, tokens: usize, time: Duration) {
         self.completion.timings.prefill_tokens += tokens;
         self.completion.timings.prefill += time;
+    }
+
+    pub(crate) fn add_recomputed(&mut self, tokens: usize) {
+        self.completion.usage.recomputed_tokens += tokens;
     }
 
     pub(crate) fn add_decode_time(&mut self, time: Duration) {
@@ -254,7 +270,7 @@ impl Generation {
         self.completion.tokens.push(token);
         self.completion.usage.completion_tokens += 1;
         self.completion.logprobs.extend(logprob.clone());
-        self.pending = Some(token);
+        self.sequence.push(token);
         let outcome = self.stop_strings.push(&self.decoder.push(token)?);
         let chunk = Chunk { text: outcome.text, token_id: Some(token), logprob };
         if let Some(stop) = outcome.matched {

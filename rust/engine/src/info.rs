@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cache::KvDtype;
-use crate::chat::ChatFormat;
+use crate::chat::ChatTemplate;
 use crate::config::PhiConfig;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::supported_architecture;
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 use crate::{CancelToken, Result};
 
@@ -26,8 +25,10 @@ pub struct ModelInfo {
     pub tokenizer: Option<String>,
     /// Number of tokens that the tokenizer knows; `None` if the file has no vocabulary.
     pub tokenizer_vocabulary_size: Option<usize>,
-    /// The chat format that the vocabulary fits.
+    /// What messages are written with: a chat format of the family, or `"custom"` for a template of the file's own.
     pub chat_format: Option<String>,
+    /// What of the file's chat template is known to be broken and was corrected.
+    pub chat_corrections: Vec<String>,
     /// Size of the file in bytes.
     pub file_size_bytes: u64,
     /// Bytes of the tensors.
@@ -45,15 +46,19 @@ impl ModelInfo {
     pub fn read(path: &Path) -> Result<Self> {
         let gguf = Gguf::open(path, true, &CancelToken::new())?;
         let tokenizer = Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).ok();
-        let config = {
-            supported_architecture(&gguf)?;
-            PhiConfig::from_gguf(&gguf)?
-        };
-        Self::new(&gguf, config, tokenizer.as_ref())
+        let config = PhiConfig::from_gguf(&gguf)?;
+        // Loading says what is wrong with a template; what else the file is can be told without it.
+        let template =
+            tokenizer.as_ref().and_then(|tokenizer| ChatTemplate::load(&gguf, tokenizer, None, None).ok()?);
+        Self::new(&gguf, config, tokenizer.as_ref(), template.as_ref())
     }
 
-    pub(crate) fn new(gguf: &Gguf, config: PhiConfig, tokenizer: Option<&Tokenizer>) -> Result<Self> {
-        let chat_format = tokenizer.and_then(|tokenizer| ChatFormat::detect(gguf, tokenizer));
+    pub(crate) fn new(
+        gguf: &Gguf,
+        config: PhiConfig,
+        tokenizer: Option<&Tokenizer>,
+        chat_template: Option<&ChatTemplate>,
+    ) -> Result<Self> {
         Ok(Self {
             name: gguf.optional_str("general.name")?.map(str::to_owned),
             architecture: gguf.required_str("general.architecture")?.to_owned(),
@@ -61,7 +66,8 @@ impl ModelInfo {
             quantization: quantization(gguf)?,
             tokenizer: gguf.optional_str("tokenizer.ggml.model")?.map(str::to_owned),
             tokenizer_vocabulary_size: tokenizer.map(Tokenizer::vocab_size),
-            chat_format: chat_format.map(|format| format.to_string()),
+            chat_format: chat_template.map(|template| template.name().to_owned()),
+            chat_corrections: chat_template.map(|template| template.corrections().to_vec()).unwrap_or_default(),
             file_size_bytes: gguf.file_size_bytes() as u64,
             weights_bytes: total(gguf.tensors().map(TensorInfo::size_bytes)),
             config,

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use crate::cache::KvCache;
-use crate::chat::ChatFormat;
-use crate::config::PhiConfig;
+use crate::chat::{ChatFormat, ChatTemplate};
+use crate::config::{Architecture, PhiConfig};
 use crate::device::DeviceSpec;
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
 use crate::machine::refuse_after_fork;
 use crate::model::{self, Logits, Model};
-use crate::tokenizer::{Tokenizer, TokenizerOptions};
+use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
 use crate::{CancelToken, Error, KvDtype, Result};
 
 /// How to load a model.
@@ -29,11 +29,23 @@ pub struct LoadOptions {
     /// Whether control tokens of the file's vocabulary swallow white space behind them, as all Phi-3 tokenizers
     /// since July 2024 have it. A GGUF can't say. Without meaning where `tokenizer` is given.
     pub rstrip_control_tokens: bool,
+    /// The chat format, in place of the template that the file brings.
+    pub chat_format: Option<ChatFormat>,
+    /// How many positions a position sees, itself included; 0 for all before it. `None`: what the file says, or what
+    /// the model was trained with where it is known to and the file does not say.
+    pub sliding_window: Option<usize>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { tokenizer: None, device: DeviceSpec::Auto, mmap: true, rstrip_control_tokens: true }
+        Self {
+            tokenizer: None,
+            device: DeviceSpec::Auto,
+            mmap: true,
+            rstrip_control_tokens: true,
+            chat_format: None,
+            sliding_window: None,
+        }
     }
 }
 
@@ -43,7 +55,7 @@ impl Default for LoadOptions {
 pub struct Phi3Model {
     model: Box<dyn Model>,
     tokenizer: Tokenizer,
-    chat_format: Option<ChatFormat>,
+    chat_template: Option<ChatTemplate>,
     info: ModelInfo,
     path: PathBuf,
     device: DeviceSpec,
@@ -64,7 +76,6 @@ impl Phi3Model {
         let device = spec.open()?;
         let gguf = Arc::new(Gguf::open(path, options.mmap, cancel)?);
         model::supported_architecture(&gguf)?;
-        refuse_parts(&gguf)?;
         cancel.check()?;
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::from_tokenizer_json(path)?,
@@ -73,18 +84,20 @@ impl Phi3Model {
                 Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens })?
             }
         };
-        let config = PhiConfig::from_gguf(&gguf)?;
+        let config = PhiConfig::from_gguf(&gguf)?.with_sliding_window(options.sliding_window);
         check_vocabulary(&gguf, &config, &tokenizer)?;
+        refuse_other_llamas(&gguf, &tokenizer)?;
+        let tokenizer_json = options.tokenizer.as_deref();
+        let chat_template = ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format)?;
         let model = model::load(&gguf, &config, &device, cancel)?;
-        let chat_format = ChatFormat::detect(&gguf, &tokenizer);
         let masked_ids = masked_ids(&config, &tokenizer);
-        let info = ModelInfo::new(&gguf, config, Some(&tokenizer))?;
+        let info = ModelInfo::new(&gguf, config, Some(&tokenizer), chat_template.as_ref())?;
         let load_time = started.elapsed();
         tracing::info!(path = %path.display(), device = %spec, ?load_time, "model loaded");
         Ok(Self {
             model,
             tokenizer,
-            chat_format,
+            chat_template,
             info,
             path: path.to_owned(),
             device: spec,
@@ -99,12 +112,12 @@ impl Phi3Model {
         &self.tokenizer
     }
 
-    /// The chat format; an error if the vocabulary fits none.
-    pub fn chat_format(&self) -> Result<ChatFormat> {
-        self.chat_format.ok_or_else(|| {
+    /// What messages are written with; an error if the vocabulary fits none.
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        self.chat_template.as_ref().ok_or_else(|| {
             Error::unsupported_model(format!(
-                "{}: the vocabulary fits no chat format of the family (it has no <|user|>, <|assistant|> and <|end|>); \
-                 use generate() with a prompt of your own",
+                "{}: the file has no chat template, and its vocabulary has the control tokens of no chat format, as that of \
+                 a base model (phi-2, phi-1.5); use generate() with a prompt of your own",
                 self.path.display()
             ))
         })
@@ -179,34 +192,54 @@ impl Phi3Model {
         }
         let config = self.config();
         let heads = config.head_count + config.head_count_kv;
-        let weights_per_layer = 3 * config.feed_forward_length * config.embedding_length
+        let matrices = match config.architecture {
+            Architecture::Phi3 => 3,
+            Architecture::Phi2 => 2,
+        };
+        let weights_per_layer = matrices * config.feed_forward_length * config.embedding_length
             + 2 * heads * config.head_dim * config.embedding_length;
         let tokens = MULTIPLY_ADDS_PER_LAYER / weights_per_layer.max(1);
         (tokens.clamp(SMALLEST, LARGEST) + 1).next_power_of_two() / 2
     }
 }
 
-fn refuse_parts(gguf: &Gguf) -> Result<()> {
-    match gguf.optional_usize("split.count")? {
-        Some(parts) if parts > 1 => Err(Error::unsupported_model(format!(
-            "{} is one of {parts} parts of a split GGUF, which are not supported yet; merge them into one file first",
-            gguf.path().display()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// A tokenizer with more tokens than the model has rows belongs to another model.
+/// A vocabulary that does not fit the model's rows belongs to another model. The one in the file has a token for each
+/// row, padding included; a tokenizer.json goes without the padding.
 fn check_vocabulary(gguf: &Gguf, config: &PhiConfig, tokenizer: &Tokenizer) -> Result<()> {
-    let (tokens, rows) = (tokenizer.vocab_size(), config.vocabulary_size);
+    let rows = config.vocabulary_size;
+    let path = gguf.path().display();
+    if let Some(listed) = gguf.optional_strings("tokenizer.ggml.tokens")?.map(<[String]>::len)
+        && listed != rows
+    {
+        return Err(Error::invalid_model(format!(
+            "{path}: metadata key tokenizer.ggml.tokens has {listed} tokens, but token_embd.weight has {rows} rows; \
+             expected a token for each row"
+        )));
+    }
+    tokenizer.check_same_vocabulary(gguf)?;
+    let tokens = tokenizer.vocab_size();
     if tokens > rows {
         return Err(Error::invalid_model(format!(
-            "{}: the tokenizer has {tokens} tokens, but token_embd.weight only {rows} rows; \
-             the tokenizer belongs to another model",
-            gguf.path().display()
+            "{path}: the tokenizer has {tokens} tokens, but token_embd.weight only {rows} rows; the tokenizer belongs \
+             to another model"
         )));
     }
     Ok(())
+}
+
+/// Some converters write Phi-3 and Phi-4 as `llama`. Its vocabulary tells such a file from all the other models of
+/// that architecture, which this engine was not made and is not tested for.
+fn refuse_other_llamas(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<()> {
+    use VocabularyFamily::{Phi3, Phi4, Phi4Mini};
+    let is_llama = gguf.required_str("general.architecture")? == "llama";
+    if !is_llama || matches!(tokenizer.family(), Some(Phi3 | Phi4 | Phi4Mini)) {
+        return Ok(());
+    }
+    Err(Error::unsupported_model(format!(
+        "{}: architecture llama with a vocabulary that is not Phi's (expected the control tokens of Phi-3, Phi-4 or \
+         Phi-4-mini); only Phi models run, converted as phi3, llama or phi2",
+        gguf.path().display()
+    )))
 }
 
 fn masked_ids(config: &PhiConfig, tokenizer: &Tokenizer) -> Vec<u32> {

@@ -1,5 +1,6 @@
 //! Sessions: one conversation each on a shared model.
 
+use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
 use crate::generation::{Chunk, Generation, GenerationOptions};
 use crate::loader::Phi3Model;
-use crate::model::Logits;
+use crate::model::{FactorSet, Logits};
 use crate::sampling::log_softmax;
 use crate::stop::FinishReason;
 use crate::{CancelToken, Error, Result};
@@ -25,6 +26,49 @@ pub struct SessionOptions {
     /// How many tokens of a prompt go through the model at once. `None` chooses: many on a GPU; on a CPU as few as
     /// it takes for a cancelled prompt to stop soon.
     pub prefill_chunk: Option<usize>,
+    /// Which of LongRoPE's factors the positions are turned with.
+    pub rope_factors: RopeFactors,
+}
+
+/// Which of LongRoPE's factors a session uses, on a model that has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RopeFactors {
+    /// As the model was trained: the short ones for a sequence up to the original context, the long ones for one
+    /// beyond. A conversation that crosses this boundary is computed again from its start, once.
+    #[default]
+    Auto,
+    /// The short ones always: nothing is computed again, and what comes beyond the original context is wrong.
+    Short,
+    /// The long ones always: nothing is computed again, and what comes before the boundary is not quite what the
+    /// model was trained for.
+    Long,
+}
+
+impl RopeFactors {
+    /// `"auto"`, `"short"` or `"long"`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Short => "short",
+            Self::Long => "long",
+        }
+    }
+}
+
+impl FromStr for RopeFactors {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "short" => Ok(Self::Short),
+            "long" => Ok(Self::Long),
+            _ => Err(Error::invalid_option(format!(
+                "rope_factors: expected \"auto\", \"short\" or \"long\", found {text:?}"
+            ))),
+        }
+    }
 }
 
 /// One conversation: the key-value cache of what was computed, and the tokens of the conversation so far.
@@ -33,13 +77,28 @@ pub struct Session {
     cache: KvCache,
     /// The tokens whose keys and values are in the cache.
     cached: Vec<u32>,
-    /// The conversation as token ids, each turn closed; it is never tokenized again.
+    /// The conversation as token ids, up to its last answer; it is never tokenized again.
     conversation: Vec<u32>,
+    /// The conversation as messages.
+    history: Vec<Message>,
+    /// What becomes the history, together with the answer, when the chat that was begun last has ended.
+    asked: Vec<Message>,
     n_ctx: usize,
     kv_dtype: KvDtype,
     prefill_chunk: usize,
+    rope_factors: RopeFactors,
     /// The generation that was started last; dead once it was dropped.
     active: Weak<()>,
+}
+
+/// What of a cache a sequence begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reuse {
+    /// Tokens that need not be computed.
+    pub(crate) cached: usize,
+    /// Tokens that the cache shares with the sequence, but must be computed again: they were turned with the other
+    /// LongRoPE factors, or what they would see was dropped behind the window.
+    pub(crate) recomputed: usize,
 }
 
 impl Session {
@@ -48,20 +107,17 @@ impl Session {
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
     pub fn new(model: Arc<Phi3Model>, options: &SessionOptions) -> Result<Self> {
-        let longest = model.config().max_context_length();
+        let longest = model.config().context_length;
         let n_ctx = options.n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
         if n_ctx == 0 || n_ctx > longest {
-            let reason = if longest < model.config().context_length {
-                format!(
-                    "; the file says {}, but beyond its original context of {longest} LongRoPE's long factors are \
-                     needed, which are not supported yet",
-                    model.config().context_length
-                )
-            } else {
-                String::new()
-            };
             return Err(Error::invalid_option(format!(
-                "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}{reason}"
+                "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
+            )));
+        }
+        if options.rope_factors != RopeFactors::Auto && !model.config().has_rope_factors {
+            return Err(Error::invalid_option(format!(
+                "rope_factors: expected \"auto\", since the model has no LongRoPE factors to choose from, found {:?}",
+                options.rope_factors.as_str()
             )));
         }
         if options.prefill_chunk == Some(0) {
@@ -76,9 +132,12 @@ impl Session {
             cache,
             cached: Vec::new(),
             conversation: Vec::new(),
+            history: Vec::new(),
+            asked: Vec::new(),
             n_ctx,
             kv_dtype: options.kv_dtype,
             prefill_chunk,
+            rope_factors: options.rope_factors,
             active: Weak::new(),
         })
     }
@@ -129,26 +188,28 @@ impl Session {
     ///
     /// When the generation ends by itself, messages and answer become the session's conversation.
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let format = self.model.chat_format()?;
-        let prompt = format.encode(self.model.tokenizer(), messages, true, false)?;
-        self.begin(prompt, true, options)
+        let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
+        let generation = self.begin(prompt, true, options)?;
+        self.asked = messages.to_vec();
+        Ok(generation)
     }
 
     /// Begins the answer to `messages`, which continue the session's conversation.
     pub fn continue_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let first = self.conversation.is_empty();
-        let turn = self.model.chat_format()?.encode_turn(self.model.tokenizer(), messages, first)?;
+        let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), &self.history, messages)?;
         let mut prompt = self.conversation.clone();
         prompt.extend(turn);
-        self.begin(prompt, true, options)
+        let generation = self.begin(prompt, true, options)?;
+        self.asked = [&self.history, messages].concat();
+        Ok(generation)
     }
 
     fn begin(&mut self, prompt: Vec<u32>, is_chat: bool, options: &GenerationOptions) -> Result<Generation> {
         self.refuse_while_busy()?;
         options.validate(self.model.config().vocabulary_size)?;
         self.check_tokens(&prompt)?;
-        let reused = self.reusable(&prompt);
-        let generation = Generation::new(&self.model, prompt, is_chat, reused, options)?;
+        let reuse = self.reuse(&prompt);
+        let generation = Generation::new(&self.model, prompt, is_chat, reuse, options)?;
         self.active = generation.ticket();
         Ok(generation)
     }
@@ -170,20 +231,13 @@ impl Session {
             ));
         }
         generation.mark_started();
-        let chunk = match generation.pending {
-            None => {
-                let logits = self.prefill(generation, cancel)?;
-                generation.accept(&logits)?
-            }
-            Some(_) if self.cached.len() >= self.n_ctx => generation.context_is_full(),
-            Some(token) => {
-                let started = Instant::now();
-                let logits = self.forward(&[token], Logits::Last, cancel)?;
-                generation.add_decode_time(started.elapsed());
-                generation.accept(&logits)?
-            }
+        let chunk = if generation.has_tokens() && generation.sequence.len() > self.n_ctx {
+            generation.context_is_full()
+        } else {
+            let logits = self.extend(generation, cancel)?;
+            generation.accept(&logits)?
         };
-        self.commit_when_finished(generation)?;
+        self.commit_when_finished(generation);
         Ok(chunk)
     }
 
@@ -202,6 +256,7 @@ impl Session {
         self.refuse_while_busy()?;
         self.check_tokens(tokens)?;
         let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype);
+        cache.restart(self.factors_of(tokens.len()));
         let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
         for chunk in tokens.chunks(self.prefill_chunk) {
             let targets = tokens.iter().skip(cache.len() + 1);
@@ -228,6 +283,8 @@ impl Session {
         self.cache.clear();
         self.cached.clear();
         self.conversation.clear();
+        self.history.clear();
+        self.asked.clear();
         self.active = Weak::new();
     }
 
@@ -259,34 +316,65 @@ impl Session {
                      n_ctx (the model allows {})",
                     tokens.len(),
                     self.n_ctx,
-                    self.model.config().max_context_length()
+                    self.model.config().context_length
                 ),
             ));
         }
         Ok(())
     }
 
-    /// How many tokens from the start on the cache shares with `tokens`; the last token is always computed.
-    fn reusable(&self, tokens: &[u32]) -> usize {
-        let shared = self.cached.iter().zip(tokens).take_while(|(cached, token)| cached == token).count();
-        shared.min(tokens.len().saturating_sub(1))
+    /// The factors that all positions of a sequence of `len` tokens are turned with.
+    fn factors_of(&self, len: usize) -> FactorSet {
+        let config = self.model.config();
+        match self.rope_factors {
+            RopeFactors::Long => FactorSet::Long,
+            RopeFactors::Auto if config.has_rope_factors && len > config.original_context_length => {
+                FactorSet::Long
+            }
+            RopeFactors::Auto | RopeFactors::Short => FactorSet::Short,
+        }
     }
 
-    /// Computes a prompt and returns the logits behind it.
-    fn prefill(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<Vec<f32>> {
+    /// What of the cache can stand for the beginning of `tokens`; the last token is always computed.
+    fn reuse(&self, tokens: &[u32]) -> Reuse {
+        let shared = self.cached.iter().zip(tokens).take_while(|(cached, token)| cached == token).count();
+        let shared = shared.min(tokens.len().saturating_sub(1));
+        let is_there =
+            self.factors_of(tokens.len()) == self.cache.rope_factors() && self.cache.can_truncate(shared);
+        let cached = if is_there { shared } else { 0 };
+        Reuse { cached, recomputed: shared - cached }
+    }
+
+    /// Computes what is new of a generation's sequence and returns the logits behind it: the prompt in the first step,
+    /// one token in each that follows, and everything again where LongRoPE's factors change.
+    fn extend(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<Vec<f32>> {
         let started = Instant::now();
-        let prompt = std::mem::take(&mut generation.prompt);
-        let already_cached = self.reusable(&prompt);
-        let logits = self.compute(&prompt, cancel);
-        let computed = prompt.len().min(self.cached.len()).saturating_sub(already_cached);
-        generation.add_prefill_time(computed, started.elapsed());
-        generation.prompt = prompt;
+        let sequence = std::mem::take(&mut generation.sequence);
+        let reuse = self.reuse(&sequence);
+        let logits = self.compute(&sequence, cancel);
+        let computed = sequence.len().min(self.cached.len()).saturating_sub(reuse.cached);
+        let is_decode = generation.has_tokens() && reuse.cached + 1 == sequence.len();
+        if is_decode && logits.is_ok() {
+            generation.add_decode_time(started.elapsed());
+        } else if !is_decode {
+            generation.add_prefill_time(computed, started.elapsed());
+        }
+        if generation.has_tokens() {
+            generation.add_recomputed(reuse.recomputed);
+        }
+        generation.sequence = sequence;
         logits
     }
 
     /// Brings the cache to hold exactly `tokens` and returns the logits behind the last.
     fn compute(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
-        let reused = self.reusable(tokens);
+        let Reuse { cached: reused, recomputed } = self.reuse(tokens);
+        if recomputed > 0 {
+            tracing::info!(recomputed, sequence = tokens.len(), "cached tokens are computed again");
+        }
+        if reused == 0 {
+            self.cache.restart(self.factors_of(tokens.len()));
+        }
         self.cache.truncate(reused);
         self.cached.truncate(reused);
         let mut rest = tokens.get(reused..).unwrap_or_default();
@@ -305,19 +393,17 @@ impl Session {
     }
 
     /// A chat's turn becomes part of the conversation when its answer ended by itself.
-    fn commit_when_finished(&mut self, generation: &Generation) -> Result<()> {
+    fn commit_when_finished(&mut self, generation: &Generation) {
         let completion = generation.completion();
         match completion.finish_reason {
-            None => return Ok(()),
+            None => return,
             Some(FinishReason::Stop | FinishReason::Length) if generation.is_chat => {
-                let mut conversation = generation.prompt.clone();
-                conversation.extend_from_slice(&completion.tokens);
-                conversation.extend(self.model.chat_format()?.turn_end(self.model.tokenizer())?);
-                self.conversation = conversation;
+                self.conversation.clone_from(&generation.sequence);
+                self.history = std::mem::take(&mut self.asked);
+                self.history.push(Message::assistant(completion.text.clone()));
             }
             Some(_) => {}
         }
         self.active = Weak::new();
-        Ok(())
     }
 }

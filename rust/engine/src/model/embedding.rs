@@ -20,13 +20,13 @@ pub(crate) struct Embedding {
     device: Device,
 }
 
-/// Name of the embedding's weight, which is the output's too where a file has no other.
-pub(super) const TOKEN_EMBEDDING: &str = "token_embd.weight";
+/// The embedding's name, which is the output's too where a file has no other.
+pub(super) const TOKEN_EMBEDDING: &str = "token_embd";
 
 impl Embedding {
     pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig, device: &Device) -> Result<Self> {
         let shape = [config.vocabulary_size, config.embedding_length];
-        let weight = tensor_of_shape(gguf, TOKEN_EMBEDDING, &shape)?.clone();
+        let weight = tensor_of_shape(gguf, &format!("{TOKEN_EMBEDDING}.weight"), &shape)?.clone();
         let tensor_type = weight.tensor_type()?;
         Ok(Self {
             gguf: Arc::clone(gguf),

@@ -6,28 +6,51 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_phi_kernels::TensorType;
 
+use super::norm::vector;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
-/// `y = x Wᵀ` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
+/// `y = x Wᵀ + b` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
 ///
 /// Candle multiplies quantized weights by activations that it quantizes to 8 bits; F16 and BF16 weights it
 /// widens to f32 once.
-pub(crate) struct Linear(QMatMul);
+pub(crate) struct Linear {
+    weight: QMatMul,      // (out, in)
+    bias: Option<Tensor>, // (out)
+}
 
 impl Linear {
-    /// Reads the weight `name`, which must have the shape `(out, in)`.
+    /// Reads `{name}.weight`, which must have the shape `(out, in)`, and `{name}.bias` where the file has it.
     pub(crate) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
-        let info = tensor_of_shape(gguf, name, &[out, r#in])?;
+        let info = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?;
         let dtype = candle_dtype(info.tensor_type()?);
         let data = gguf.tensor_data(info)?;
         let storage = QStorage::from_data(Cow::Borrowed(&data), device, dtype)?;
-        Ok(Self(QMatMul::from_qtensor(QTensor::new(storage, (out, r#in))?)?))
+        let weight = QMatMul::from_qtensor(QTensor::new(storage, (out, r#in))?)?;
+        let bias = format!("{name}.bias");
+        let bias = gguf.tensor(&bias).map(|_| vector(gguf, &bias, out, device)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// As [`load`](Self::load), for a layer that always has a bias.
+    pub(crate) fn load_with_bias(
+        gguf: &Gguf,
+        name: &str,
+        out: usize,
+        r#in: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        gguf.required_tensor(&format!("{name}.bias"))?;
+        Self::load(gguf, name, out, r#in, device)
     }
 
     /// `(batch, seq, in)` to `(batch, seq, out)`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.0.forward(x)?)
+        let y = self.weight.forward(x)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
     }
 }
 

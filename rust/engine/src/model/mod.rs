@@ -1,23 +1,28 @@
 //! The models: one file an architecture, and the one match on `general.architecture`.
 
 mod attention;
+mod decoder;
 mod embedding;
 mod linear;
 mod norm;
+mod phi2;
 mod phi3;
 mod rope;
+mod self_attention;
 
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 use crate::cache::KvCache;
-use crate::config::PhiConfig;
+use crate::config::{Architecture, PhiConfig};
 use crate::gguf::Gguf;
 use crate::{CancelToken, Error, Result};
 
-/// The architectures that run, by their name in `general.architecture`.
-const SUPPORTED: &str = "phi3";
+use decoder::Decoder;
+use phi2::Phi2Block;
+use phi3::Phi3Block;
+pub(crate) use rope::FactorSet;
 
 /// Which positions of a forward pass get logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +54,36 @@ pub(crate) trait Model: Send + Sync {
 pub(crate) fn supported_architecture(gguf: &Gguf) -> Result<&str> {
     let path = gguf.path().display();
     match gguf.required_str("general.architecture")? {
-        "phi3" => Ok("phi3"),
+        known @ ("phi3" | "phi2" | "llama") => {
+            refuse_small(gguf)?;
+            Ok(known)
+        }
         "phimoe" => Err(Error::unsupported_model(format!(
-            "{path}: Phi-3.5-MoE (architecture phimoe) is not supported: its experts, norms and router are another \
-             model; supported is {SUPPORTED}"
+            "{path}: Phi-3.5-MoE (architecture phimoe) is not supported: its 16 experts with their sparse mixer, its \
+             layer norms and its biases are another model; supported are phi3, the same models converted as llama, \
+             and phi2"
         ))),
-        "phi2" => Err(Error::unsupported_model(format!(
-            "{path}: phi-2 and phi-1.5 (architecture phi2) are not supported yet; supported is {SUPPORTED}"
-        ))),
+        "phi3small" | "phi3-small" => Err(small(gguf)),
         other => Err(Error::unsupported_model(format!(
-            "{path} has architecture {other:?}; supported is {SUPPORTED} (Phi-3, Phi-3.5 and Phi-4 GGUF files)"
+            "{path} has architecture {other:?}; supported are phi3 (Phi-3, Phi-3.5, Phi-4), the same models converted \
+             as llama, and phi2 (phi-1.5, phi-2)"
         ))),
     }
+}
+
+/// Phi-3-small is named like its siblings, but is another model.
+fn refuse_small(gguf: &Gguf) -> Result<()> {
+    let name =
+        gguf.optional_str("general.name")?.unwrap_or_default().to_ascii_lowercase().replace(['_', ' '], "-");
+    if name.contains("phi-3-small") || name.contains("phi3-small") { Err(small(gguf)) } else { Ok(()) }
+}
+
+fn small(gguf: &Gguf) -> Error {
+    Error::unsupported_model(format!(
+        "{}: Phi-3-small is not supported: its attention is block-sparse, its activation gated GELU and its vocabulary \
+         of another kind; Phi-3-mini and Phi-3-medium run",
+        gguf.path().display()
+    ))
 }
 
 /// Reads a model's weights onto `device`.
@@ -70,6 +93,38 @@ pub(crate) fn load(
     device: &Device,
     cancel: &CancelToken,
 ) -> Result<Box<dyn Model>> {
-    supported_architecture(gguf)?;
-    Ok(Box::new(phi3::Phi3::load(gguf, config, device, cancel)?))
+    refuse_unknown_rope(gguf)?;
+    check_block_count(gguf, config)?;
+    Ok(match config.architecture {
+        Architecture::Phi3 => Box::new(Decoder::<Phi3Block>::load(gguf, config, device, cancel)?),
+        Architecture::Phi2 => Box::new(Decoder::<Phi2Block>::load(gguf, config, device, cancel)?),
+    })
+}
+
+/// Frequencies of another kind than the family's would be silently wrong.
+fn refuse_unknown_rope(gguf: &Gguf) -> Result<()> {
+    match gguf.tensor("rope_freqs.weight") {
+        None => Ok(()),
+        Some(info) => Err(Error::unsupported_model(format!(
+            "{}: tensor {} scales the rotary frequencies in a way that no Phi model does; expected \
+             rope_factors_short.weight and rope_factors_long.weight, or neither",
+            gguf.path().display(),
+            info.name
+        ))),
+    }
+}
+
+/// A block too many or too few in the metadata would leave some out in silence, or ask for one that is not there.
+fn check_block_count(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
+    let block = |name: &str| name.strip_prefix("blk.")?.split('.').next()?.parse::<usize>().ok();
+    let blocks = gguf.tensors().filter_map(|info| block(&info.name)?.checked_add(1)).max().unwrap_or(0);
+    if blocks == config.block_count {
+        return Ok(());
+    }
+    Err(Error::invalid_model(format!(
+        "{}: metadata key block_count: expected {blocks}, the number of blocks (blk.0 and on) that there are tensors \
+         of, found {}",
+        gguf.path().display(),
+        config.block_count
+    )))
 }

@@ -1,4 +1,4 @@
-//! Rotary position embedding: plain, on a part of the head, and with LongRoPE's short factors.
+//! Rotary position embedding: of halves or of neighbours, on a part of the head, and with LongRoPE's factors.
 //!
 //! Angles, cosines and sines are f32 at every position, as in transformers. (RoFormer, arXiv:2104.09864;
 //! LongRoPE, arXiv:2402.13753.)
@@ -10,10 +10,22 @@ use crate::Result;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
 
+/// Which of LongRoPE's factors a sequence is turned with: all of it with the same ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FactorSet {
+    /// Those for sequences up to the original context; also what a model without factors has.
+    #[default]
+    Short,
+    /// Those for longer ones.
+    Long,
+}
+
 /// Turns queries and keys by their position.
 pub(crate) struct Rope {
-    inverse_frequencies: Vec<f32>, // (rope_dim / 2)
+    short: Vec<f32>, // (rope_dim / 2), inverse frequencies
+    long: Vec<f32>,  // (rope_dim / 2), inverse frequencies
     attention_factor: f32,
+    interleaved: bool,
     device: Device,
 }
 
@@ -22,34 +34,31 @@ pub(crate) struct Rotation {
     cos: Tensor,
     sin: Tensor,
     rope_dim: usize,
+    interleaved: bool,
 }
 
 impl Rope {
     pub(super) fn load(gguf: &Gguf, config: &PhiConfig, device: &Device) -> Result<Self> {
-        let half = config.rope_dimension_count / 2;
-        let factors = match gguf.tensor("rope_factors_short.weight") {
-            Some(info) => vector(gguf, &info.name, half, &Device::Cpu)?.to_vec1()?,
-            None => vec![1.0_f32; half],
-        };
-        let inverse_frequencies = factors
-            .iter()
-            .enumerate()
-            .map(|(i, factor)| {
-                let exponent = (2 * i) as f32 / config.rope_dimension_count as f32;
-                1.0 / (factor * config.rope_freq_base.powf(exponent))
-            })
-            .collect();
-        let attention_factor = config.rope_attention_factor;
-        Ok(Self { inverse_frequencies, attention_factor, device: device.clone() })
+        Ok(Self {
+            short: inverse_frequencies(gguf, "rope_factors_short.weight", config)?,
+            long: inverse_frequencies(gguf, "rope_factors_long.weight", config)?,
+            attention_factor: config.rope_attention_factor,
+            interleaved: config.interleaved_rope,
+            device: device.clone(),
+        })
     }
 
     /// The rotation of `len` positions from `start` on.
-    pub(super) fn rotation(&self, start: usize, len: usize) -> Result<Rotation> {
-        let half = self.inverse_frequencies.len();
+    pub(super) fn rotation(&self, factors: FactorSet, start: usize, len: usize) -> Result<Rotation> {
+        let inverse_frequencies = match factors {
+            FactorSet::Short => &self.short,
+            FactorSet::Long => &self.long,
+        };
+        let half = inverse_frequencies.len();
         let mut cos = Vec::with_capacity(len * half);
         let mut sin = Vec::with_capacity(len * half);
         for position in start..start + len {
-            for inverse_frequency in &self.inverse_frequencies {
+            for inverse_frequency in inverse_frequencies {
                 let (s, c) = (position as f32 * inverse_frequency).sin_cos();
                 cos.push(c * self.attention_factor);
                 sin.push(s * self.attention_factor);
@@ -59,21 +68,50 @@ impl Rope {
             cos: Tensor::from_vec(cos, (len, half), &self.device)?,
             sin: Tensor::from_vec(sin, (len, half), &self.device)?,
             rope_dim: 2 * half,
+            interleaved: self.interleaved,
         })
     }
 }
 
+/// `1 / (factor · θ^(2i / rope_dim))`, with a factor of 1 where the file has none.
+fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result<Vec<f32>> {
+    let half = config.rope_dimension_count / 2;
+    let factors = match gguf.tensor(factors) {
+        Some(info) => {
+            let factors: Vec<f32> = vector(gguf, &info.name, half, &Device::Cpu)?.to_vec1()?;
+            if let Some(factor) = factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
+                return Err(crate::Error::invalid_model(format!(
+                    "{}: tensor {}: expected positive factors, found {factor}",
+                    gguf.path().display(),
+                    info.name
+                )));
+            }
+            factors
+        }
+        None => vec![1.0; half],
+    };
+    let frequencies = factors.iter().enumerate().map(|(i, factor)| {
+        let exponent = (2 * i) as f32 / config.rope_dimension_count as f32;
+        1.0 / (factor * config.rope_freq_base.powf(exponent))
+    });
+    Ok(frequencies.collect())
+}
+
 impl Rotation {
-    /// Turns the first `rope_dim` dimensions of each head by halves and leaves the others:
+    /// Turns the first `rope_dim` dimensions of each head and leaves the others:
     /// `(batch, heads, seq, head_dim)` to the same.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let head_dim = x.dim(D::Minus1)?;
         if self.rope_dim == head_dim {
-            return Ok(candle_nn::rotary_emb::rope(&x.contiguous()?, &self.cos, &self.sin)?);
+            return self.turn(&x.contiguous()?);
         }
-        let turned = x.narrow(D::Minus1, 0, self.rope_dim)?.contiguous()?;
-        let turned = candle_nn::rotary_emb::rope(&turned, &self.cos, &self.sin)?;
+        let turned = self.turn(&x.narrow(D::Minus1, 0, self.rope_dim)?.contiguous()?)?;
         let kept = x.narrow(D::Minus1, self.rope_dim, head_dim - self.rope_dim)?;
         Ok(Tensor::cat(&[&turned, &kept], D::Minus1)?)
+    }
+
+    fn turn(&self, x: &Tensor) -> Result<Tensor> {
+        let turn = if self.interleaved { candle_nn::rotary_emb::rope_i } else { candle_nn::rotary_emb::rope };
+        Ok(turn(x, &self.cos, &self.sin)?)
     }
 }

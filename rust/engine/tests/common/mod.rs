@@ -50,6 +50,10 @@ pub(crate) enum Mixture {
     F32,
     /// As llama.cpp's Q4_K_M: qkv Q5_K, output and some of ffn_down Q6_K, the rest Q4_K, norms F32.
     Q4KM,
+    /// All matrices in one type, norms F32.
+    Uniform(GgmlDType),
+    /// All matrices in F32, with the values that they have after quantization to this type.
+    Dequantized(GgmlDType),
 }
 
 /// A generator of normally distributed numbers that gives the same ones everywhere.
@@ -110,7 +114,11 @@ fn tensors(heads: Heads, mixture: Mixture) -> BTreeMap<String, QTensor> {
         let deviation = gain / (columns as f32).sqrt();
         let values: Vec<f32> = (0..rows * columns).map(|_| random.normal() * deviation).collect();
         let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap();
-        tensors.insert(format!("{name}.weight"), QTensor::quantize(&tensor, tensor_type(&name, mixture)).unwrap());
+        let mut weight = QTensor::quantize(&tensor, tensor_type(&name, mixture)).unwrap();
+        if let Mixture::Dequantized(_) = mixture {
+            weight = QTensor::quantize(&weight.dequantize(&Device::Cpu).unwrap(), GgmlDType::F32).unwrap();
+        }
+        tensors.insert(format!("{name}.weight"), weight);
     };
     add("token_embd".into(), VOCABULARY_SIZE, width, 16.0);
     add("output".into(), VOCABULARY_SIZE, width, 2.0);
@@ -135,7 +143,11 @@ fn tensors(heads: Heads, mixture: Mixture) -> BTreeMap<String, QTensor> {
 }
 
 fn tensor_type(name: &str, mixture: Mixture) -> GgmlDType {
-    let Mixture::Q4KM = mixture else { return GgmlDType::F32 };
+    match mixture {
+        Mixture::F32 => return GgmlDType::F32,
+        Mixture::Uniform(dtype) | Mixture::Dequantized(dtype) => return dtype,
+        Mixture::Q4KM => {}
+    }
     let block: usize = name.split('.').nth(1).and_then(|block| block.parse().ok()).unwrap_or_default();
     let eighth = BLOCK_COUNT / 8;
     let more_bits = block < eighth || block >= 7 * BLOCK_COUNT / 8 || (block - eighth) % 3 == 2;
