@@ -17,7 +17,7 @@ from candle_phi._checks import (
 )
 
 if TYPE_CHECKING:
-    from candle_phi.types import KvDtype
+    from candle_phi.types import ChatFormat, KvDtype, RopeFactors
 
 __all__ = [
     "Executor",
@@ -40,6 +40,8 @@ class LoadOptions(TypedDict, total=False):
     mmap: bool
     tokenizer: str | os.PathLike[str] | None
     rstrip_control_tokens: bool
+    chat_format: "ChatFormat | None"
+    sliding_window: int | None
 
 
 class SessionOptions(LoadOptions, total=False):
@@ -50,6 +52,7 @@ class SessionOptions(LoadOptions, total=False):
     kv_dtype: "KvDtype | None"
     n_threads: int | None
     prefill_chunk: int | None
+    rope_factors: "RopeFactors | None"
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -240,6 +243,12 @@ class SessionConfig:
             for the process by the environment variable RAYON_NUM_THREADS, and only that number is accepted.
         prefill_chunk: How many tokens of a prompt are computed at once. None chooses: many on a GPU; on a CPU as
             few as it takes for Ctrl-C to be heard soon. 1 feeds the prompt token by token.
+        rope_factors: Which of LongRoPE's factors to use, on a model that has them (the 128k ones). "auto" is
+            exact: the short ones for a sequence of up to 4096 tokens (`ModelInfo.original_context_length`), the
+            long ones for a longer one, so a conversation that crosses this boundary is computed again from its
+            start, once; `Usage.recomputed_tokens` says so. "long" from the start avoids that for a conversation
+            that will be long, and is not quite what the model was trained with while it is short. "short" is for
+            conversations that will stay short; beyond the boundary it is wrong.
 
     Raises:
         InvalidOptionError: A value is out of its range.
@@ -250,6 +259,7 @@ class SessionConfig:
     kv_dtype: "KvDtype" = "f16"
     n_threads: int | None = None
     prefill_chunk: int | None = None
+    rope_factors: "RopeFactors" = "auto"
 
     if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
 
@@ -263,6 +273,7 @@ class SessionConfig:
             value = Range(int, 1, COUNT_MAX, optional=True).check(name, getattr(self, name))
             object.__setattr__(self, name, value)
         one_of(self.kv_dtype, "kv_dtype", ("f16", "f32"))
+        one_of(self.rope_factors, "rope_factors", ("auto", "short", "long"))
 
     def replace(self, **options: Any) -> Self:
         """The same configuration with some options changed.

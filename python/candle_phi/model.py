@@ -3,16 +3,17 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Self, Unpack, cast, get_args
 
 from candle_phi import _checks, _convert, _native, hub
 from candle_phi.config import Executor, LoadOptions
 from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
-from candle_phi.types import Message, MessageLike, ModelInfo, Progress
+from candle_phi.types import ChatFormat, Message, MessageLike, ModelInfo, Progress
 
 __all__ = ["Phi3Model", "inspect_model"]
 
 _DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
+_SLIDING_WINDOW = _checks.Range(int, 0, _checks.COUNT_MAX, optional=True, note=" (0 is none)")
 
 
 class Phi3Model:
@@ -30,6 +31,11 @@ class Phi3Model:
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
             tokenizers of July 2024 and later. A GGUF file does not say. False is for files of April 2024.
+        chat_format: The chat format, "phi3", "phi4", "phi4-mini" or "phi4-mini-reasoning". None: what the template
+            in the file, or beside the tokenizer.json, says.
+        sliding_window: How many tokens a token sees, itself included; 0 for all before it. None: what the file
+            says. Files of the 4k models that do not say get the 2047 that these were trained with, which a
+            fine-tuned model may have changed.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -52,6 +58,8 @@ class Phi3Model:
         mmap: bool = True,
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
+        chat_format: ChatFormat | None = None,
+        sliding_window: int | None = None,
     ) -> None:
         check_loading(
             LoadOptions(
@@ -60,6 +68,8 @@ class Phi3Model:
                 mmap=mmap,
                 tokenizer=tokenizer,
                 rstrip_control_tokens=rstrip_control_tokens,
+                chat_format=chat_format,
+                sliding_window=sliding_window,
             )
         )
         self._engine = _native.Model(
@@ -68,6 +78,8 @@ class Phi3Model:
             mmap=_checks.as_bool(mmap, "mmap"),
             tokenizer=None if tokenizer is None else _checks.as_path(tokenizer, "tokenizer"),
             rstrip_control_tokens=_checks.as_bool(rstrip_control_tokens, "rstrip_control_tokens"),
+            chat_format=chat_format,
+            sliding_window=_window(sliding_window),
         )
         self._info = _convert.model_info(self._engine.info)
 
@@ -97,7 +109,8 @@ class Phi3Model:
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens,
+                chat_format, sliding_window.
 
         Returns:
             The model.
@@ -128,7 +141,8 @@ class Phi3Model:
         """Loads the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens,
+                chat_format, sliding_window.
 
         Returns:
             The model.
@@ -303,6 +317,10 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
     return _convert.model_info(_native.inspect(_checks.as_path(path, "path")))
 
 
+def _window(value: object) -> int | None:
+    return cast("int | None", _SLIDING_WINDOW.check("sliding_window", value))
+
+
 def check_loading(options: LoadOptions) -> None:
     """Checks what can be checked of the options before there is a file, such as before a long download."""
     executor = options.get("executor", "auto")
@@ -311,6 +329,10 @@ def check_loading(options: LoadOptions) -> None:
     _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
     for name in ("mmap", "rstrip_control_tokens"):
         _checks.as_bool(options.get(name, True), name)
+    _window(options.get("sliding_window"))
+    chat_format = options.get("chat_format")
+    if chat_format is not None:
+        _checks.one_of(chat_format, "chat_format", get_args(ChatFormat))
     tokenizer = options.get("tokenizer")
     if tokenizer is not None and not Path(path := _checks.as_path(tokenizer, "tokenizer")).exists():
         raise ModelNotFoundError(f"no such file: {path}; expected the path of a model's tokenizer.json")

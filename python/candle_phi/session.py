@@ -19,7 +19,7 @@ from candle_phi.config import (
 from candle_phi.exceptions import InvalidOptionError, SessionClosedError
 from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
-from candle_phi.types import Completion, KvDtype, Message, MessageLike, Progress
+from candle_phi.types import ChatFormat, Completion, KvDtype, Message, MessageLike, Progress, RopeFactors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,16 +39,20 @@ class Phi3Session:
     Args:
         path: The GGUF file of the model. Or give ``model``.
         model: A model to share with other sessions; then the options for loading one make no sense.
-        config: The options of the session, `n_ctx`, `kv_dtype`, `n_threads` and `prefill_chunk`, as one value.
+        config: The options of the session, `n_ctx`, `kv_dtype`, `n_threads`, `prefill_chunk` and
+            `rope_factors`, as one value.
         n_ctx: The length of the context in tokens; see `SessionConfig`.
         kv_dtype: The number format of the key-value cache, "f16" or "f32"; see `SessionConfig`.
         n_threads: How many threads compute; see `SessionConfig`.
         prefill_chunk: How many tokens of a prompt are computed at once; see `SessionConfig`.
+        rope_factors: Which of LongRoPE's factors to use, "auto", "short" or "long"; see `SessionConfig`.
         device: Where to compute; see `Phi3Model`.
         executor: What computes; see `Phi3Model`.
         mmap: Map the file, or read it into memory; see `Phi3Model`.
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file; see `Phi3Model`.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them; see `Phi3Model`.
+        chat_format: The chat format, in place of the file's own template; see `Phi3Model`.
+        sliding_window: How many tokens a token sees; see `Phi3Model`.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -72,11 +76,14 @@ class Phi3Session:
         kv_dtype: KvDtype | None = None,
         n_threads: int | None = None,
         prefill_chunk: int | None = None,
+        rope_factors: RopeFactors | None = None,
         device: str = "auto",
         executor: Executor = "auto",
         mmap: bool = True,
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
+        chat_format: ChatFormat | None = None,
+        sliding_window: int | None = None,
     ) -> None:
         self._config = _session_config(
             config,
@@ -84,6 +91,7 @@ class Phi3Session:
             kv_dtype=kv_dtype,
             n_threads=n_threads,
             prefill_chunk=prefill_chunk,
+            rope_factors=rope_factors,
         )
         loading = LoadOptions(
             device=device,
@@ -91,6 +99,8 @@ class Phi3Session:
             mmap=mmap,
             tokenizer=tokenizer,
             rstrip_control_tokens=rstrip_control_tokens,
+            chat_format=chat_format,
+            sliding_window=sliding_window,
         )
         self._model = _model(path, model, loading)
         self._engine = _native.Session(
@@ -98,6 +108,7 @@ class Phi3Session:
             n_ctx=self._config.n_ctx,
             kv_dtype=self._config.kv_dtype,
             prefill_chunk=self._config.prefill_chunk,
+            rope_factors=self._config.rope_factors,
         )
 
     @classmethod
@@ -126,8 +137,9 @@ class Phi3Session:
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, config, device,
-                executor, mmap, tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, rope_factors,
+                config, device, executor, mmap, tokenizer, rstrip_control_tokens,
+                chat_format, sliding_window.
 
         Returns:
             The session.
@@ -160,8 +172,9 @@ class Phi3Session:
         """Opens a session on the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, config, device,
-                executor, mmap, tokenizer, rstrip_control_tokens.
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, rope_factors,
+                config, device, executor, mmap, tokenizer, rstrip_control_tokens,
+                chat_format, sliding_window.
 
         Returns:
             The session.

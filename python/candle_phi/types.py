@@ -13,6 +13,7 @@ from candle_phi.exceptions import InvalidOptionError
 
 __all__ = [
     "CachedModel",
+    "ChatFormat",
     "Chunk",
     "Completion",
     "FinishReason",
@@ -23,6 +24,7 @@ __all__ = [
     "NamedModel",
     "Progress",
     "Role",
+    "RopeFactors",
     "Timings",
     "TokenLogprob",
     "Usage",
@@ -36,6 +38,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 KvDtype: TypeAlias = Literal["f16", "f32"]
 """The number format of the key-value cache."""
+
+ChatFormat: TypeAlias = Literal["phi3", "phi4", "phi4-mini", "phi4-mini-reasoning"]
+"""A chat format of the family."""
+
+RopeFactors: TypeAlias = Literal["auto", "short", "long"]
+"""Which of LongRoPE's factors a session uses."""
 
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -187,11 +195,15 @@ class Usage:
         prompt_tokens: Tokens of the prompt.
         completion_tokens: Tokens that were generated, the end token not counted.
         cached_tokens: Tokens of the prompt that were in the cache already and took no computing.
+        recomputed_tokens: Tokens that were in the cache and were computed again all the same: the conversation
+            crossed the boundary between LongRoPE's factors (see `SessionConfig.rope_factors`), or went back to
+            before what the sliding window had let go.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    recomputed_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -269,6 +281,7 @@ class ModelInfo:
         parameter_count: How many parameters it has.
         quantization: The type of most of its weights, such as "Q4_K_M".
         context_length: The longest context it was trained for, in tokens.
+        original_context_length: The context before LongRoPE extended it; the same, where nothing did.
         vocabulary_size: How many tokens it knows.
         embedding_length: The width of the model.
         block_count: How many layers it has.
@@ -278,9 +291,11 @@ class ModelInfo:
         head_dim: The width of a head.
         rope_dimension_count: How much of a head's width is rotated by position.
         rope_freq_base: The base of the rotation's frequencies.
-        sliding_window: How many tokens back a token can see, or None if all of them.
+        sliding_window: How many tokens a token sees, itself included, or None if all before it.
         tokenizer: The kind of tokenizer, such as "llama", or None if the file has no vocabulary.
-        chat_format: The family's chat format, or None if the file has none that is known.
+        chat_format: What messages are written with: a chat format of the family, such as "phi3"; "custom" for a
+            template of the file's own; None if the file has none and its vocabulary fits none.
+        chat_corrections: What of the file's chat template is known to be broken, and was corrected.
         file_size_bytes: The size of the file.
         weights_bytes: The size of the weights in it.
         kv_cache_bytes_per_token: What a token of context takes in memory with ``kv_dtype="f16"``; with "f32" it is
@@ -292,6 +307,7 @@ class ModelInfo:
     parameter_count: int
     quantization: str
     context_length: int
+    original_context_length: int
     vocabulary_size: int
     embedding_length: int
     block_count: int
@@ -304,6 +320,7 @@ class ModelInfo:
     sliding_window: int | None
     tokenizer: str | None
     chat_format: str | None
+    chat_corrections: tuple[str, ...]
     file_size_bytes: int
     weights_bytes: int
     kv_cache_bytes_per_token: int

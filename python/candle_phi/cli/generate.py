@@ -9,6 +9,7 @@ import typer
 
 from candle_phi import Completion, GenerationConfig, Message, Phi3Session
 from candle_phi.cli import console, options
+from candle_phi.types import ChatFormat, RopeFactors
 
 
 def generate(
@@ -56,6 +57,17 @@ def generate(
     ] = False,
     n_ctx: options.ContextLength = None,
     kv_dtype: options.KvCache = None,
+    chat_format: Annotated[
+        ChatFormat | None, typer.Option(help="The chat format, in place of the file's own template.")
+    ] = None,
+    sliding_window: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
+    ] = None,
+    rope_factors: Annotated[
+        RopeFactors | None,
+        typer.Option(help="LongRoPE's factors: long for what will be a long conversation.  [default: auto]"),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print counts and speeds to stderr at the end.")] = False,
     verbose_prompt: Annotated[
@@ -92,7 +104,15 @@ def generate(
         seed=seed,
         stop=stop or None,
     )
-    with source.open(_given(hub), _given({"n_ctx": n_ctx, "kv_dtype": kv_dtype, "device": device})) as session:
+    loading = {
+        "n_ctx": n_ctx,
+        "kv_dtype": kv_dtype,
+        "chat_format": chat_format,
+        "sliding_window": sliding_window,
+        "rope_factors": rope_factors,
+        "device": device,
+    }
+    with source.open(_given(hub), _given(loading)) as session:
         messages = None if raw else _messages(system, text)
         if verbose_prompt:
             _print_prompt(session, text, messages)
@@ -212,6 +232,7 @@ def _print_stats(completion: Completion) -> None:
     lines = [
         f"load      {timings.load_s:.2f} s",
         f"prompt    {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached"
+        + (f", {usage.recomputed_tokens} computed again" if usage.recomputed_tokens else "")
         + _speed(timings.prefill_tokens_per_second),
         f"answer    {usage.completion_tokens} tokens"
         + _speed(timings.decode_tokens_per_second)

@@ -61,7 +61,6 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """The same for people."""
     memory = described["memory"]
     heads, kv_heads, head_dim = (described[key] for key in ("head_count", "head_count_kv", "head_dim"))
-    window = described["sliding_window"]
     weights, cache, total = (
         console.human_bytes(memory[key]) for key in ("weights_bytes", "kv_cache_bytes", "total_bytes")
     )
@@ -71,11 +70,18 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("architecture", str(described["architecture"])),
         ("parameters", console.human_count(described["parameter_count"])),
         ("quantization", str(described["quantization"])),
-        ("context", f"{described['context_length']} tokens" + (f", sliding window of {window}" if window else "")),
+        ("context", _context(described)),
         ("layers", f"{described['block_count']} of {described['embedding_length']}"),
         ("attention", f"{heads} heads of {head_dim}, {kv_heads} for keys and values"),
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
-        ("chat format", str(described["chat_format"] or "(none)")),
+        ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
         ("file size", console.human_bytes(described["file_size_bytes"])),
         ("memory", f"about {total}: {weights} for two copies of the weights, and {cache} for {context}"),
     ]
+
+
+def _context(described: dict[str, Any]) -> str:
+    context, original = described["context_length"], described["original_context_length"]
+    extended = f", extended from {original} by LongRoPE" if original < context else ""
+    window = described["sliding_window"]
+    return f"{context} tokens{extended}" + (f", sliding window of {window}" if window else "")
