@@ -58,7 +58,7 @@ def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.C
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights with a long context: it goes on for as long as one lets it."""
-    return tiny_gguf.write(tmp_path_factory.mktemp("endless") / "endless.gguf", context_length=100_000)
+    return tiny_gguf.write(tmp_path_factory.mktemp("endless") / "endless.gguf", context_length=60_000)
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ class TestInfo:
         assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_cache_bytes"]
 
     def test_the_memory_is_that_of_a_sessions_default_context(self, tmp_path):
-        path = tiny_gguf.write(tmp_path / "long.gguf", context_length=131_072)
+        path = tiny_gguf.write(tmp_path / "long.gguf", context_length=65_536)
         assert json.loads(succeed("info", "--json", path).stdout)["memory"]["n_ctx"] == 4096
 
 

@@ -144,7 +144,7 @@ def test_a_file_cut_short_anywhere(tmp_path: Path, sound: Path) -> None:
 @pytest.mark.parametrize("architecture", ["gptneox", "mamba", "phimoe"])
 def test_another_architecture(tmp_path: Path, architecture: str) -> None:
     path = write(tmp_path / "other.gguf", TinyPhi3(metadata={"general.architecture": architecture}))
-    refused(path, UnsupportedModelError, architecture, "phi3")
+    refused(path, UnsupportedModelError, architecture, "phi3", "phi2")
 
 
 @pytest.mark.parametrize(

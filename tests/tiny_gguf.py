@@ -77,6 +77,7 @@ class TinyPhi3:
     sliding_window: int = 0
     tensor_type: str = "F32"
     output_type: str | None = None
+    value_type: str | None = None
     tied_output: bool = False
     split_qkv: bool = False
     vocabulary: bool = True
@@ -223,7 +224,8 @@ def metadata(options: TinyPhi3) -> dict[str, Any]:
     return pairs
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """Adds a key whose GGUF type follows from the Python type of its value."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
@@ -239,29 +241,41 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
+def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: np.ndarray, kind: str) -> None:
+    """Adds a matrix as ``kind``; norms, biases and rope factors are vectors, and stay F32."""
+    if tensor.ndim != 2:
+        writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
+        return
+    quantization = gguf.GGMLQuantizationType[kind]
+    writer.add_tensor(name, quantize(np.ascontiguousarray(tensor), quantization), raw_dtype=quantization)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Writes what was added."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write(path: Path, options: TinyPhi3 | None = None, /, **changes: Any) -> Path:
     """Writes the file that ``options`` (or the keyword arguments of `TinyPhi3`) describe; returns ``path``."""
     options = options or TinyPhi3(**changes)
     writer = gguf.GGUFWriter(path, options.architecture)
     for key, value in metadata(options).items():
-        _add(writer, key, value)
+        add_key(writer, key, value)
     tensors: dict[str, np.ndarray | None] = dict(weights(options))
     tensors.update(options.tensors)
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        if tensor.ndim != 2:  # norms and rope factors are vectors, and stay F32
-            writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
-            continue
         kind = options.tensor_type
         if options.output_type is not None and name in {"output.weight", "token_embd.weight"}:
             kind = options.output_type
-        quantization = gguf.GGMLQuantizationType[kind]
-        writer.add_tensor(name, quantize(np.ascontiguousarray(tensor), quantization), raw_dtype=quantization)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        if options.value_type is not None and name.endswith("attn_v.weight"):  # good mixes keep more of the values
+            kind = options.value_type
+        add_tensor(writer, name, tensor, kind)
+    finish(writer)
     return path
 
 

@@ -1,0 +1,95 @@
+"""The synthetic files that are measured have the tensors and the vocabularies of the real ones."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import gguf
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import synthetic
+import synthetic_vocabulary
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        # Of published Q4_K_M files.
+        ("phi-3-mini-4k", {"F32": 65, "Q4_K": 81, "Q5_K": 32, "Q6_K": 17}),
+        ("phi-4-mini", {"F32": 67, "Q4_K": 80, "Q5_K": 32, "Q6_K": 17}),
+        ("phi-4", {"F32": 81, "Q4_K": 101, "Q5_K": 40, "Q6_K": 21}),
+    ],
+)
+def test_the_mixture_is_that_of_the_published_file(name, counts):
+    shape = synthetic.MODELS[name]
+    shapes = synthetic.tensor_shapes(shape).items()
+    found = Counter(synthetic.tensor_type(tensor, size, shape, "q4_k_m").name for tensor, size in shapes)
+    assert found == counts
+
+
+@pytest.mark.parametrize("pre", ["phi-2", "dbrx", "gpt-4o"])
+def test_a_byte_level_vocabulary_can_build_each_of_its_pieces(pre):
+    shape = next(shape for shape in synthetic.MODELS.values() if shape.pre_tokenizer == pre)
+    tokens, merges, types = synthetic_vocabulary.bpe_vocabulary(shape.vocabulary_size, pre)
+    assert len(tokens) == len(types) == len(set(tokens)) == shape.vocabulary_size
+    ids = {token: token_id for token_id, token in enumerate(tokens)}
+    assert all(len(token) == 1 for token in tokens[:256])
+    for rank, merge in enumerate(merges):
+        left, right = merge.split(" ")
+        assert ids[left + right] == 256 + rank > max(ids[left], ids[right])
+    normal = types.count(int(gguf.TokenType.NORMAL))
+    assert normal == 256 + len(merges)
+    assert set(types[normal:]) <= {int(gguf.TokenType[kind]) for kind in ("CONTROL", "USER_DEFINED", "UNUSED")}
+
+
+def test_control_tokens_have_their_real_ids():
+    def token(pre, *ids):
+        shape = next(shape for shape in synthetic.MODELS.values() if shape.pre_tokenizer == pre)
+        tokens, _, types = synthetic_vocabulary.bpe_vocabulary(shape.vocabulary_size, pre)
+        return [(tokens[token_id], gguf.TokenType(types[token_id]).name) for token_id in ids]
+
+    assert token("gpt-4o", 199998, 199999, 200018, 200019, 200020, 200021, 200022, 200028, 200029, 200063) == [
+        ("[PAD199998]", "UNUSED"),
+        ("<|endoftext|>", "CONTROL"),
+        ("<|endofprompt|>", "CONTROL"),
+        ("<|assistant|>", "CONTROL"),
+        ("<|end|>", "CONTROL"),
+        ("<|user|>", "CONTROL"),
+        ("<|system|>", "CONTROL"),
+        ("<|tag|>", "CONTROL"),
+        ("[PAD200029]", "UNUSED"),
+        ("[PAD200063]", "UNUSED"),
+    ]
+    assert token("dbrx", 100256, 100257, 100265, 100276, 100277, 100349, 100351) == [
+        ("<|dummy_0|>", "CONTROL"),
+        ("<|endoftext|>", "CONTROL"),
+        ("<|im_end|>", "CONTROL"),
+        ("<|endofprompt|>", "CONTROL"),
+        ("<|dummy_13|>", "CONTROL"),
+        ("<|dummy_85|>", "CONTROL"),
+        ("<|dummy_87|>", "CONTROL"),
+    ]
+    assert token("phi-2", 50256, 50257, 50286, 50287, 50294, 50295) == [
+        ("<|endoftext|>", "CONTROL"),
+        (" " * 31, "USER_DEFINED"),
+        ("  ", "USER_DEFINED"),
+        ("\t" * 9, "USER_DEFINED"),
+        ("\t\t", "USER_DEFINED"),
+        ("[PAD50295]", "UNUSED"),
+    ]
+    tokens, _, _ = synthetic_vocabulary.spm_vocabulary(32064)
+    assert (tokens[32000], tokens[32005], tokens[32010]) == ("<|endoftext|>", "<|placeholder4|>", "<|user|>")
+
+
+def test_rope_factors_are_those_that_are_given(tmp_path):
+    given = tmp_path / "factors.json"
+    factors = {"long_factor": [float(index) for index in range(48)], "short_factor": [2.0] * 48}
+    given.write_text(json.dumps({"phi-4-mini-instruct": factors}), encoding="utf-8")
+    found = synthetic.rope_factors("phi-4-mini", given)
+    assert [list(values) for values in found.values()] == [factors["long_factor"], factors["short_factor"]]
+    for name, shape in synthetic.MODELS.items():
+        stand_ins = synthetic.rope_factors(name, None)
+        assert len(stand_ins) == (2 if shape.original_context_length else 0)
+        assert all(len(values) == shape.rope_dimension_count // 2 for values in stand_ins.values())
