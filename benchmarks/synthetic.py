@@ -6,12 +6,13 @@ those of the published files. What such a model says is noise. Nothing is held i
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/phi-3-mini-4k-q4_k_m.gguf
     python benchmarks/synthetic.py phi-4-mini /tmp/phi-4-mini-q8_0.gguf --mixture q8_0
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/x.gguf --vocab ggml-vocab-phi-3.gguf   # a real vocabulary
+    python benchmarks/synthetic.py phi-2 /tmp/phi-2.gguf --vocab tokenizer.json --split-qkv
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import json
 import math
 import time
 from collections import Counter
@@ -22,6 +23,10 @@ from typing import IO, Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
+
+import synthetic_vocabulary
+
+Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 CHUNK_BYTES = 8 << 20
 
@@ -48,6 +53,7 @@ class Shape:
     pre_tokenizer: str = "default"
     bos: int = 1
     eos: int = 32000
+    padding: int | None = 32000
 
 
 _MEDIUM: dict[str, Any] = {
@@ -65,6 +71,7 @@ _PHI_4: dict[str, Any] = _MEDIUM | {
     "pre_tokenizer": "dbrx",
     "bos": 100257,
     "eos": 100265,
+    "padding": 100349,
 }
 _PHI_2: dict[str, Any] = {
     "architecture": "phi2",
@@ -75,6 +82,7 @@ _PHI_2: dict[str, Any] = {
     "pre_tokenizer": "phi-2",
     "bos": 50256,
     "eos": 50256,
+    "padding": None,
 }
 _LONG: dict[str, Any] = {"context_length": 131072, "original_context_length": 4096}
 
@@ -97,6 +105,7 @@ MODELS: dict[str, Shape] = {
         pre_tokenizer="gpt-4o",
         bos=199999,
         eos=199999,
+        padding=199999,
         **_LONG,
     ),
     "phi-2": Shape(embedding_length=2560, head_dim=80, feed_forward_length=10240, **_PHI_2),
@@ -111,10 +120,11 @@ FILE_TYPES = {
 }
 
 
-def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(shape: Shape, *, split_qkv: bool = False) -> dict[str, tuple[int, ...]]:
     """Every tensor of the file in the order of the file, rows first."""
     width, ffn = shape.embedding_length, shape.feed_forward_length
     q_rows, kv_rows = shape.head_count * shape.head_dim, shape.head_count_kv * shape.head_dim
+    qkv, kv = (q_rows + 2 * kv_rows, width), (kv_rows, width)
     phi2 = shape.architecture == "phi2"
     tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.vocabulary_size, width)}
     if shape.original_context_length is not None:
@@ -124,7 +134,7 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
         prefix = f"blk.{block}"
         layer = {
             "attn_norm": (width,),
-            "attn_qkv": (q_rows + 2 * kv_rows, width),
+            **({"attn_q": (q_rows, width), "attn_k": kv, "attn_v": kv} if split_qkv else {"attn_qkv": qkv}),
             "attn_output": (width, q_rows),
             "ffn_norm": (width,),
             "ffn_up": (ffn if phi2 else 2 * ffn, width),
@@ -159,7 +169,7 @@ def tensor_type(name: str, dimensions: tuple[int, ...], shape: Shape, mixture: s
         return Type.Q6_K
     if "attn_qkv" in name:
         return Type.Q5_K
-    if "ffn_down" in name:
+    if "ffn_down" in name or "attn_v." in name:
         block, layers = int(name.split(".")[1]), shape.block_count
         eighth = layers // 8
         more_bits = block < eighth or block >= 7 * layers // 8 or (block - eighth) % 3 == 2
@@ -197,11 +207,40 @@ def random_rows(rng: np.random.Generator, kind: Type, rows: int, columns: int) -
     return data.reshape(rows, -1)
 
 
-def write_tensor(out: IO[bytes], rng: np.random.Generator, kind: Type, name: str, shape: tuple[int, ...]) -> None:
+def rope_factors(model: str, given: Path | None) -> dict[str, Vector]:
+    """LongRoPE's two tensors: those of the model in the file that is given, or stand-ins.
+
+    The file is JSON, ``{"phi-4-mini-instruct": {"long_factor": [...], "short_factor": [...]}}``. Stand-ins begin
+    at one and rise evenly, to 1.5 for short sequences and to 64 for long ones, which is about as far as those of
+    Phi-3.5-mini go; Phi-4-mini's short ones are all one, as the published are.
+    """
+    shape = MODELS[model]
+    if shape.original_context_length is None:
+        return {}
+    names = {which: f"rope_factors_{which}.weight" for which in ("long", "short")}
+    count = shape.rope_dimension_count // 2
+    published = json.loads(given.read_text(encoding="utf-8")).get(f"{model}-instruct") if given else None
+    if published is None:
+        ends = {"long": 64.0, "short": 1.0 if model == "phi-4-mini" else 1.5}
+        return {names[which]: np.linspace(1.0, end, count) for which, end in ends.items()}
+    factors = {name: np.array(published[f"{which}_factor"], dtype=np.float64) for which, name in names.items()}
+    if any(len(values) != count for values in factors.values()):
+        raise SystemExit(f"{given}: {model} needs {count} factors")
+    return factors
+
+
+def write_tensor(
+    out: IO[bytes],
+    rng: np.random.Generator,
+    kind: Type,
+    name: str,
+    shape: tuple[int, ...],
+    factors: dict[str, Vector],
+) -> None:
     """Streams one tensor, then pads to the file's alignment."""
     if len(shape) == 1:
-        if "rope_factors" in name:
-            values = np.linspace(1.0, 1.5 if "short" in name else 30.0, shape[0])
+        if name in factors:
+            values = factors[name]
         elif name.endswith(".bias"):
             values = rng.normal(0.0, 0.01, shape[0])
         else:
@@ -241,108 +280,42 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape, name: str, mixtur
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(ratio) / math.log(original)))
 
 
-def copy_vocabulary(writer: gguf.GGUFWriter, path: Path, expected_size: int) -> None:
-    """Copies the tokenizer's keys of another GGUF file."""
-    fields = gguf.GGUFReader(path).fields
-    found = len(fields["tokenizer.ggml.tokens"].data) if "tokenizer.ggml.tokens" in fields else 0
-    if found != expected_size:
-        raise SystemExit(f"{path} has a vocabulary of {found} tokens, the model needs {expected_size}")
-    for key, field in fields.items():
-        if key.startswith("tokenizer."):
-            sub_type = field.types[1] if len(field.types) > 1 else None
-            writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
-
-
-def spm_vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
-    """A generated SentencePiece vocabulary: bytes, pieces of letters, control tokens where Phi-3 has them."""
-    control = {32000: "<|endoftext|>", 32001: "<|assistant|>", 32006: "<|system|>", 32007: "<|end|>"} | {
-        32010: "<|user|>"
-    }
-    letters = "etaoinsrhldcumfpgwybvkxjqz"
-    pieces = itertools.chain(
-        ["▁", *letters],
-        (f"▁{letter}" for letter in letters),
-        map("".join, itertools.product(letters, repeat=2)),
-        (f"▁{first}{second}" for first, second in itertools.product(letters, repeat=2)),
-        map("".join, itertools.product(letters, repeat=3)),
-        (f"▁{''.join(three)}" for three in itertools.product(letters, repeat=3)),
-    )
-    kinds = gguf.TokenType
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    types = [kinds.CONTROL, kinds.CONTROL, kinds.USER_DEFINED, *[kinds.BYTE] * 256]
-    scores = [-1000.0] * 3 + [0.0] * 256
-    for token_id in range(len(tokens), size):
-        if token_id in control:
-            token, kind, score = control[token_id], kinds.CONTROL, -1000.0
-        elif token_id > max(control):
-            token, kind, score = f"[PAD{token_id}]", kinds.UNUSED, -10000.0
-        else:
-            token, kind, score = next(pieces), kinds.NORMAL, float(258 - token_id)
-        tokens.append(token)
-        types.append(kind)
-        scores.append(score)
-    return tokens, scores, [int(kind) for kind in types]
-
-
-def bpe_vocabulary(size: int, control: dict[int, str]) -> tuple[list[str], list[str], list[int]]:
-    """A generated byte-level BPE vocabulary: bytes, then pairs, then triples, with the merges that build them."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    alphabet = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
-    pairs = list(itertools.product(alphabet, alphabet))
-    triples = (("".join(pair), letter) for pair in pairs for letter in alphabet[:8])
-    merges_left = itertools.chain(pairs, triples)
-    tokens, merges, types = list(alphabet), [], [int(gguf.TokenType.NORMAL)] * len(alphabet)
-    for token_id in range(len(tokens), size):
-        if token_id in control:
-            tokens.append(control[token_id])
-            types.append(int(gguf.TokenType.CONTROL))
-            continue
-        left, right = next(merges_left)
-        tokens.append(left + right)
-        merges.append(f"{left} {right}")
-        types.append(int(gguf.TokenType.NORMAL))
-    return tokens, merges, types
-
-
-_BPE_CONTROL = {
-    "phi-2": {50256: "<|endoftext|>"},
-    "dbrx": {100257: "<|endoftext|>", 100264: "<|im_start|>", 100265: "<|im_end|>", 100266: "<|im_sep|>"},
-    "gpt-4o": {199999: "<|endoftext|>", 200018: "<|endofprompt|>", 200019: "<|assistant|>", 200020: "<|end|>"}
-    | {200021: "<|user|>", 200022: "<|system|>"},
-}
-
-
-def add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    """A generated vocabulary of the model's size and kind."""
-    writer.add_tokenizer_model(shape.tokenizer)
-    writer.add_tokenizer_pre(shape.pre_tokenizer)
-    if shape.tokenizer == "llama":
-        tokens, scores, types = spm_vocabulary(shape.vocabulary_size)
-        writer.add_token_scores(scores)
-        writer.add_unk_token_id(0)
+def add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, given: Path | None) -> None:
+    """The vocabulary that is given, or a generated one of the model's size and kind."""
+    if given is not None and given.suffix != ".json":
+        synthetic_vocabulary.copy_from_gguf(writer, given, shape.vocabulary_size)
+        return
+    kind = shape.tokenizer, shape.pre_tokenizer, shape.vocabulary_size
+    if given is None:
+        synthetic_vocabulary.add_generated(writer, *kind)
     else:
-        tokens, merges, types = bpe_vocabulary(shape.vocabulary_size, _BPE_CONTROL[shape.pre_tokenizer])
-        writer.add_token_merges(merges)
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
+        synthetic_vocabulary.add_tokenizer_json(writer, given, *kind)
     writer.add_bos_token_id(shape.bos)
     writer.add_eos_token_id(shape.eos)
+    if shape.padding is not None:
+        writer.add_pad_token_id(shape.padding)
     writer.add_add_bos_token(shape.tokenizer == "llama")
 
 
-def write(path: Path, name: str, mixture: str, vocab: Path | None = None, seed: int = 0) -> Counter[str]:
+def write(
+    path: Path,
+    name: str,
+    mixture: str,
+    *,
+    vocab: Path | None = None,
+    factors: Path | None = None,
+    split_qkv: bool = False,
+    seed: int = 0,
+) -> Counter[str]:
     """Writes the file; returns how many tensors of each type it has."""
     shape = MODELS[name]
     rng = np.random.Generator(np.random.SFC64(seed))  # the quickest of numpy's generators
     writer = gguf.GGUFWriter(path, shape.architecture)
     add_hyperparameters(writer, shape, name, mixture)
-    if vocab is None:
-        add_vocabulary(writer, shape)
-    else:
-        copy_vocabulary(writer, vocab, shape.vocabulary_size)
+    add_vocabulary(writer, shape, vocab)
     plan = [
         (tensor, tensor_type(tensor, dimensions, shape, mixture), dimensions)
-        for tensor, dimensions in tensor_shapes(shape).items()
+        for tensor, dimensions in tensor_shapes(shape, split_qkv=split_qkv).items()
     ]
     for tensor, kind, dimensions in plan:
         block_size, type_size = gguf.GGML_QUANT_SIZES[kind]
@@ -353,8 +326,9 @@ def write(path: Path, name: str, mixture: str, vocab: Path | None = None, seed: 
     writer.write_ti_data_to_file()
     out = (writer.fout or [])[0]
     out.write(b"\0" * (-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
+    special = rope_factors(name, factors)
     for tensor, kind, dimensions in plan:
-        write_tensor(out, rng, kind, tensor, dimensions)
+        write_tensor(out, rng, kind, tensor, dimensions, special)
     writer.close()
     return Counter(kind.name for _, kind, _ in plan)
 
@@ -366,12 +340,26 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--mixture", choices=MIXTURES, default="q4_k_m")
     parser.add_argument(
-        "--vocab", type=Path, help="a GGUF file whose vocabulary to copy (default: a generated one)"
+        "--vocab",
+        type=Path,
+        help="a real vocabulary: a GGUF file, or a byte-level tokenizer.json (default: a generated one)",
     )
+    parser.add_argument(
+        "--rope-factors", type=Path, help="a JSON file with LongRoPE's factors by model (default: stand-ins)"
+    )
+    parser.add_argument("--split-qkv", action="store_true", help="one tensor each for queries, keys and values")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.monotonic()
-    counts = write(arguments.path, arguments.model, arguments.mixture, arguments.vocab, arguments.seed)
+    counts = write(
+        arguments.path,
+        arguments.model,
+        arguments.mixture,
+        vocab=arguments.vocab,
+        factors=arguments.rope_factors,
+        split_qkv=arguments.split_qkv,
+        seed=arguments.seed,
+    )
     size = arguments.path.stat().st_size / 1e6
     types = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     print(f"{arguments.path}: {size:,.0f} MB, {types}, written in {time.monotonic() - start:.0f} s")
