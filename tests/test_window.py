@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
-from numpy_phi3 import NumpyPhi3
+from numpy_phi3 import NumpyPhi3, log_softmax_rows
 from tiny_gguf import TinyPhi3, random_ids, write
 
 TOLERANCE = 2e-4
@@ -79,3 +79,21 @@ def test_a_window_that_is_none(path: Path, window: int) -> None:
         Phi3Model(path, sliding_window=window)
     with pytest.raises(TypeError, match="sliding_window"):
         Phi3Model(path, sliding_window="auto")  # type: ignore[arg-type] # what a user may write
+
+
+def test_going_back_to_what_would_see_dropped_positions(path: Path) -> None:
+    """What a session goes back to may be there itself, while a part of what it sees is not."""
+    ids, numpy_model, model = random_ids(700), NumpyPhi3(path), Phi3Model(path)
+    config = GenerationConfig.greedy(max_tokens=1, logprobs=1, ignore_eos=True)
+    recomputed = []
+    for length in range(450, 490, 2):
+        back = [*ids[:length], 7]
+        with Phi3Session(model=model, kv_dtype="f32", prefill_chunk=32) as session:
+            session.logits(ids)
+            completion = session.generate(back, config)
+        recomputed.append(completion.usage.recomputed_tokens > 0)
+        assert completion.logprobs is not None
+        expected = log_softmax_rows(numpy_model.logits(back)[-1:])[0, completion.tokens[0]]
+        assert abs(completion.logprobs[0].logprob - expected) < TOLERANCE
+    assert recomputed == sorted(recomputed, reverse=True)
+    assert set(recomputed) == {False, True}
