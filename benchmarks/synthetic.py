@@ -6,7 +6,7 @@ those of the published files. What such a model says is noise. Nothing is held i
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/phi-3-mini-4k-q4_k_m.gguf
     python benchmarks/synthetic.py phi-4-mini /tmp/phi-4-mini-q8_0.gguf --mixture q8_0
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/x.gguf --vocab ggml-vocab-phi-3.gguf   # a real vocabulary
-    python benchmarks/synthetic.py phi-2 /tmp/phi-2.gguf --vocab tokenizer.json --split-qkv
+    python benchmarks/synthetic.py phi-2 phi-2.gguf --vocab tokenizer.json --split-qkv
 """
 
 from __future__ import annotations
