@@ -71,7 +71,7 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", console.human_count(described["parameter_count"])),
         ("quantization", str(described["quantization"])),
         ("context", _context(described)),
-        ("layers", f"{described['block_count']} of {described['embedding_length']}"),
+        ("layers", f"{described['block_count']}, {described['embedding_length']} wide"),
         ("attention", f"{heads} heads of {head_dim}, {kv_heads} for keys and values"),
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
         ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
@@ -84,4 +84,6 @@ def _context(described: dict[str, Any]) -> str:
     context, original = described["context_length"], described["original_context_length"]
     extended = f", extended from {original} by LongRoPE" if original < context else ""
     window = described["sliding_window"]
-    return f"{context} tokens{extended}" + (f", sliding window of {window}" if window else "")
+    # A window as wide as the context hides nothing.
+    narrow = window is not None and window < context
+    return f"{context} tokens{extended}" + (f", sliding window of {window}" if narrow else "")

@@ -308,15 +308,19 @@ impl Session {
             )));
         }
         if tokens.len() > self.n_ctx {
+            let longest = self.model.config().context_length;
+            let larger = if self.n_ctx < longest {
+                format!(", or make the session with a larger n_ctx (the model allows {longest})")
+            } else {
+                " (the model allows no more)".to_owned()
+            };
             return Err(Error::context_length(
                 tokens.len(),
                 self.n_ctx,
                 format!(
-                    "the prompt has {} tokens, but the context holds {}; shorten it, or make the session with a larger \
-                     n_ctx (the model allows {})",
+                    "the prompt has {} tokens, but the context holds {}; shorten it{larger}",
                     tokens.len(),
-                    self.n_ctx,
-                    self.model.config().context_length
+                    self.n_ctx
                 ),
             ));
         }
