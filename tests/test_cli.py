@@ -55,10 +55,21 @@ def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.C
     )
 
 
+ENDS = {"</s>", "<|endoftext|>", "<|end|>", "<|assistant|>"}
+
+
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights with a long context: it goes on for as long as one lets it."""
-    return tiny_gguf.write(tmp_path_factory.mktemp("endless") / "endless.gguf", context_length=60_000)
+    """A model of random weights, with a long context and no token that ends a text: it goes on and on."""
+    tokens, *_ = tiny_gguf.vocabulary(320)
+    never_ending = [f"<|{index}|>" if token in ENDS else token for index, token in enumerate(tokens)]
+    changed = {
+        "tokenizer.ggml.tokens": never_ending,
+        "tokenizer.ggml.eos_token_id": None,
+        "tokenizer.chat_template": None,
+    }
+    path = tmp_path_factory.mktemp("endless") / "endless.gguf"
+    return tiny_gguf.write(path, context_length=60_000, metadata=changed)
 
 
 @pytest.fixture
@@ -283,7 +294,9 @@ class TestProcess:
         assert run("generate", PROMPT).returncode == 2
 
     def test_the_text_is_there_before_the_end(self, endless):
-        with self.start("generate", "--model", endless, "--raw", "--max-tokens", 50_000, "the") as process:
+        with self.start(
+            "generate", "--model", endless, "--raw", "--n-ctx", 60_000, "--max-tokens", 50_000, "the"
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.read(1)
             assert process.poll() is None
@@ -291,7 +304,18 @@ class TestProcess:
 
     @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
     def test_ctrl_c_stops_it_at_once(self, endless):
-        words = ["generate", "--model", endless, "--raw", "--max-tokens", 50_000, "--stats", "the"]
+        words = [
+            "generate",
+            "--model",
+            endless,
+            "--raw",
+            "--n-ctx",
+            60_000,
+            "--max-tokens",
+            50_000,
+            "--stats",
+            "the",
+        ]
         with self.start(*words) as process:
             assert process.stdout is not None
             assert process.stdout.read(1)
@@ -316,7 +340,9 @@ class TestProcess:
 
     @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
     def test_a_reader_that_goes_away_is_no_error(self, endless):
-        with self.start("generate", "--model", endless, "--raw", "--max-tokens", 50_000, "the") as process:
+        with self.start(
+            "generate", "--model", endless, "--raw", "--n-ctx", 60_000, "--max-tokens", 50_000, "the"
+        ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.read(1)
