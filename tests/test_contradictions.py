@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tiny_llama
-from candle_phi import InvalidModelError, Phi3Session, UnsupportedModelError
-from tiny_gguf import TinyPhi3, write
+from candle_phi import InferenceError, InvalidModelError, Phi3Session, UnsupportedModelError
+from tiny_gguf import TinyPhi3, weights, write
 
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7)
 LONG_ROPE: dict[str, Any] = {
@@ -111,9 +111,43 @@ def test_positions_that_are_stretched_in_another_way(tmp_path: Path, key: str, v
 
 @pytest.mark.parametrize("kind", ["none", "longrope"])
 def test_the_names_of_the_family_s_own_scaling_are_taken(tmp_path: Path, kind: str) -> None:
-    Phi3Session(write(tmp_path / "named.gguf", TinyPhi3(metadata={"phi3.rope.scaling.type": kind}))).close()
+    factors = LONG_ROPE if kind == "longrope" else {}
+    named = TinyPhi3(**factors, metadata={"phi3.rope.scaling.type": kind})
+    Phi3Session(write(tmp_path / "named.gguf", named)).close()
 
 
 def test_a_llama_that_turns_a_part_of_its_heads(tmp_path: Path) -> None:
     path = tiny_llama.write(tmp_path / "part.gguf", TinyPhi3(metadata={"phi3.rope.dimension_count": 8}))
     refused(path, "llama.rope.dimension_count", "16", "8")
+
+
+def test_long_rope_that_is_named_and_not_there(tmp_path: Path) -> None:
+    named = TinyPhi3(metadata={"phi3.rope.scaling.type": "longrope"})
+    refused(write(tmp_path / "named.gguf", named), "rope_factors_long.weight")
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1e38])
+def test_an_attention_factor_that_cannot_be(tmp_path: Path, factor: float) -> None:
+    path = write(tmp_path / "factor.gguf", TinyPhi3(metadata={"phi3.rope.scaling.attn_factor": factor}))
+    refused(path, "phi3.rope.scaling.attn_factor")
+
+
+def test_frequencies_that_overflow(tmp_path: Path) -> None:
+    refused(write(tmp_path / "base.gguf", TinyPhi3(freq_base=1e-44)), "rope.freq_base")
+    refused(write(tmp_path / "factors.gguf", **LONG_ROPE | {"rope_factors_long": (1e-44,) * 8}), "factors")
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_norm.bias", "blk.0.attn_q_norm.weight", "blk.0.ffn_gate_inp.weight"])
+def test_a_tensor_that_nothing_computes_with(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "more.gguf", TinyPhi3(tensors={name: np.ones(16, np.float32)}))
+    refused(path, name, error=UnsupportedModelError)
+
+
+def test_weights_that_are_no_numbers_are_an_error_and_no_result(tmp_path: Path) -> None:
+    output = weights(TinyPhi3())["output.weight"].copy()
+    output[300] = np.nan
+    path = write(tmp_path / "nan.gguf", TinyPhi3(tensors={"output.weight": output}))
+    with Phi3Session(path) as session:
+        for compute in (session.score, session.logits, session.generate):
+            with pytest.raises(InferenceError, match="NaN"):
+                compute([1, 5, 9])

@@ -118,6 +118,10 @@ impl PhiConfig {
             None if has_rope_factors => long_rope_attention_factor(context_length, original_context_length),
             None => 1.0,
         };
+        if rope_attention_factor <= 0.0 || rope_attention_factor > MAX_ATTENTION_FACTOR {
+            let expected = format!("more than 0 and at most {MAX_ATTENTION_FACTOR}");
+            return Err(keys.contradiction("rope.scaling.attn_factor", &expected, rope_attention_factor));
+        }
         let sliding_window = match keys.optional_usize("attention.sliding_window")? {
             Some(0) => None,
             Some(window) => Some(window),
@@ -168,6 +172,8 @@ const MAX_COUNT: usize = 1 << 12;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_CONTEXT: usize = 1 << 24;
 const DEFAULT_FREQ_BASE: f32 = 10_000.0;
+/// LongRoPE's is 1.19; a larger one than this overflows.
+const MAX_ATTENTION_FACTOR: f32 = 1000.0;
 /// The context that every LongRoPE model of the family was extended from.
 const LONG_ROPE_ORIGINAL_CONTEXT: usize = 4096;
 /// No model of the family has a longer context with the default base and without LongRoPE.
@@ -294,7 +300,9 @@ fn has_rope_factors(keys: &Keys<'_>, context_length: usize, rope_freq_base: f32)
         (true, false) => "rope_factors_long.weight is",
         (false, true) => "rope_factors_short.weight is",
         (false, false) => {
-            let needs_them = context_length > LONGEST_PLAIN_CONTEXT && rope_freq_base == DEFAULT_FREQ_BASE;
+            let kind = keys.gguf.optional_str(&keys.key("rope.scaling.type"))?;
+            let needs_them = matches!(kind, Some("longrope" | "su"))
+                || (context_length > LONGEST_PLAIN_CONTEXT && rope_freq_base == DEFAULT_FREQ_BASE);
             if original.is_none() && !needs_them {
                 return Ok(false);
             }

@@ -173,7 +173,15 @@ impl Phi3Model {
     ) -> Result<Vec<f32>> {
         refuse_after_fork()?;
         match self.model.forward(tokens, cache, logits, cancel)? {
-            Some(logits) => Ok(logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?),
+            Some(logits) => {
+                let logits: Vec<f32> = logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+                if logits.iter().any(|logit| logit.is_nan()) {
+                    return Err(Error::inference(
+                        "the model computed NaN logits; the file is damaged, or a value overflowed: try kv_dtype=\"f32\"",
+                    ));
+                }
+                Ok(logits)
+            }
             None => Ok(Vec::new()),
         }
     }

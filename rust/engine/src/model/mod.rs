@@ -95,6 +95,7 @@ pub(crate) fn load(
 ) -> Result<Box<dyn Model>> {
     refuse_unknown_rope(gguf)?;
     check_block_count(gguf, config)?;
+    refuse_unused(gguf, config)?;
     Ok(match config.architecture {
         Architecture::Phi3 => Box::new(Decoder::<Phi3Block>::load(gguf, config, device, cancel)?),
         Architecture::Phi2 => Box::new(Decoder::<Phi2Block>::load(gguf, config, device, cancel)?),
@@ -127,4 +128,34 @@ fn check_block_count(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
         gguf.path().display(),
         config.block_count
     )))
+}
+
+/// A tensor that nothing computes with belongs to a model of another make, and leaving it out would be wrong in silence.
+fn refuse_unused(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
+    let is_used = |name: &str| match name.rsplit_once('.') {
+        Some((layer, part @ ("weight" | "bias"))) => {
+            let layer = match layer.strip_prefix("blk.") {
+                Some(rest) => rest.split_once('.').map_or("", |(_, layer)| layer),
+                None => layer,
+            };
+            match layer {
+                "token_embd" | "rope_factors_short" | "rope_factors_long" => part == "weight",
+                "attn_norm" | "ffn_norm" | "output_norm" => {
+                    part == "weight" || config.architecture == Architecture::Phi2
+                }
+                "output" | "attn_q" | "attn_k" | "attn_v" | "attn_qkv" | "attn_output" | "ffn_gate" | "ffn_up"
+                | "ffn_down" => true,
+                _ => false,
+            }
+        }
+        _ => false,
+    };
+    match gguf.tensors().find(|info| !is_used(&info.name)) {
+        None => Ok(()),
+        Some(info) => Err(Error::unsupported_model(format!(
+            "{}: tensor {} is one that no Phi model has; expected the tensors of phi3 or phi2 and no others",
+            gguf.path().display(),
+            info.name
+        ))),
+    }
 }

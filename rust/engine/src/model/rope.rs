@@ -94,7 +94,17 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
         let exponent = (2 * i) as f32 / config.rope_dimension_count as f32;
         1.0 / (factor * config.rope_freq_base.powf(exponent))
     });
-    Ok(frequencies.collect())
+    let frequencies: Vec<f32> = frequencies.collect();
+    // The family's are at most 1; what turns thousands of times from one position to the next is noise or overflows.
+    if frequencies.iter().all(|frequency| *frequency <= 1e4) {
+        return Ok(frequencies);
+    }
+    Err(crate::Error::invalid_model(format!(
+        "{}: the rotary frequencies are too high; expected a larger base (rope.freq_base) or larger factors, found the \
+         base {}",
+        gguf.path().display(),
+        config.rope_freq_base
+    )))
 }
 
 impl Rotation {
