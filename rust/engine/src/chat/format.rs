@@ -116,15 +116,6 @@ impl ChatFormat {
         parts
     }
 
-    /// The messages alone, each closed.
-    pub(super) fn closed(self, messages: &[Message]) -> Vec<Part<'_>> {
-        let mut parts = self.parts(messages, Ending::EndOfText);
-        if self.turns().end_of_text.is_some() {
-            parts.pop();
-        }
-        parts
-    }
-
     /// The parts that stand behind an answer: its end, the new messages and the generation prompt.
     ///
     /// # Errors

@@ -15,20 +15,15 @@ struct Faults {
     /// System messages are dropped without a word: Phi-3 of April 2024 and Phi-3-medium.
     drops_system: bool,
     /// The assistant's header stands behind every message of the user, asked for or not: the same, and the first Phi-4.
-    /// Where it is asked for, it stands there once.
     header_behind_user: bool,
-    /// The same, and twice where it is asked for.
-    header_twice: bool,
 }
 
 impl Faults {
-    const ALL: [Self; 6] = [
-        Self { drops_system: false, header_behind_user: false, header_twice: false },
-        Self { drops_system: true, header_behind_user: false, header_twice: false },
-        Self { drops_system: true, header_behind_user: true, header_twice: false },
-        Self { drops_system: false, header_behind_user: true, header_twice: false },
-        Self { drops_system: false, header_behind_user: false, header_twice: true },
-        Self { drops_system: true, header_behind_user: false, header_twice: true },
+    const ALL: [Self; 4] = [
+        Self { drops_system: false, header_behind_user: false },
+        Self { drops_system: true, header_behind_user: false },
+        Self { drops_system: true, header_behind_user: true },
+        Self { drops_system: false, header_behind_user: true },
     ];
 
     fn corrections(self) -> Vec<String> {
@@ -36,7 +31,7 @@ impl Faults {
         if self.drops_system {
             corrections.push("the file's chat template drops system messages; they are written".to_owned());
         }
-        if self.header_behind_user || self.header_twice {
+        if self.header_behind_user {
             corrections.push(
                 "the file's chat template begins an answer behind every message of the user; it is begun where it is \
                  asked for"
@@ -53,24 +48,9 @@ impl Faults {
             .filter(|message| !(self.drops_system && message.role == Role::System))
             .cloned()
             .collect();
-        let prompt = |add| Some(text(&format.parts(&kept, Ending::new(&kept, add, false).ok()?)));
-        if self.header_twice {
-            let whole = prompt(true)?;
-            let header = whole.strip_prefix(text(&format.closed(&kept)).as_str())?.to_owned();
-            let mut out = String::new();
-            for message in &kept {
-                out.push_str(&text(&format.closed(std::slice::from_ref(message))));
-                if message.role == Role::User {
-                    out.push_str(&header);
-                }
-            }
-            if add_generation_prompt {
-                out.push_str(&header);
-            }
-            return Some(out);
-        }
         let ends_with_user = kept.last().is_some_and(|message| message.role == Role::User);
-        prompt(add_generation_prompt || (self.header_behind_user && ends_with_user))
+        let add_generation_prompt = add_generation_prompt || (self.header_behind_user && ends_with_user);
+        Some(text(&format.parts(&kept, Ending::new(&kept, add_generation_prompt, false).ok()?)))
     }
 }
 
