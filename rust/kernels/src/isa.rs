@@ -1,6 +1,7 @@
 //! The instruction set level of the machine.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Instruction set levels that kernels are written for, lowest first within an architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,10 +23,61 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The highest level that this machine has, found at run time.
+    /// Every level, of every architecture.
+    pub const ALL: [Self; 7] =
+        [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::NeonDotprod, Self::NeonI8mm];
+
+    /// The level that is best on this machine, found at run time.
     #[must_use]
     pub fn detect() -> Self {
-        detect()
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// The levels that this machine has, lowest first.
+    pub fn available() -> impl DoubleEndedIterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// Whether this machine has the level.
+    #[must_use]
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_available(self) -> bool {
+        use std::arch::is_x86_feature_detected as has;
+        let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 => avx2,
+            Self::AvxVnni => avx2 && has!("avxvnni"),
+            Self::Avx512Vnni => {
+                avx2 && has!("avx512f")
+                    && has!("avx512bw")
+                    && has!("avx512vl")
+                    && has!("avx512dq")
+                    && has!("avx512vnni")
+            }
+            Self::Neon | Self::NeonDotprod | Self::NeonI8mm => false,
+        }
+    }
+
+    /// Whether this machine has the level.
+    #[must_use]
+    #[cfg(target_arch = "aarch64")]
+    pub fn is_available(self) -> bool {
+        use std::arch::is_aarch64_feature_detected as has;
+        match self {
+            Self::Scalar => true,
+            Self::Neon => has!("neon"),
+            Self::NeonDotprod => has!("neon") && has!("dotprod"),
+            Self::NeonI8mm => has!("neon") && has!("dotprod") && has!("i8mm"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
+        }
+    }
+
+    /// Whether this machine has the level.
+    #[must_use]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub fn is_available(self) -> bool {
+        self == Self::Scalar
     }
 
     /// The level's name: `"avx512-vnni"`, `"neon-dotprod"` and the like.
@@ -49,37 +101,62 @@ impl fmt::Display for Isa {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Isa {
-    use std::arch::is_x86_feature_detected as has;
-    if !(has!("avx2") && has!("fma") && has!("f16c")) {
-        Isa::Scalar
-    } else if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has!("avx512vnni") {
-        Isa::Avx512Vnni
-    } else if has!("avxvnni") {
-        Isa::AvxVnni
-    } else {
-        Isa::Avx2
+/// A name that is no level's, or that of a level which this machine does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsaError {
+    found: String,
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let available: Vec<_> = Isa::available().map(Isa::name).collect();
+        write!(
+            f,
+            "expected an instruction set level of this machine ({}), found {:?}",
+            available.join(", "),
+            self.found
+        )
     }
 }
 
-#[cfg(target_arch = "aarch64")]
-fn detect() -> Isa {
-    use std::arch::is_aarch64_feature_detected as has;
-    if !has!("neon") {
-        Isa::Scalar
-    } else if has!("i8mm") {
-        Isa::NeonI8mm
-    } else if has!("dotprod") {
-        Isa::NeonDotprod
-    } else {
-        Isa::Neon
+impl std::error::Error for IsaError {}
+
+impl FromStr for Isa {
+    type Err = IsaError;
+
+    /// The level of this name, if this machine has it.
+    fn from_str(name: &str) -> Result<Self, IsaError> {
+        Self::available().find(|isa| isa.name() == name).ok_or_else(|| IsaError { found: name.to_owned() })
     }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn detect() -> Isa {
-    Isa::Scalar
+/// The level that kernels run at: one that this machine was asked for and has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernels {
+    /// Only ever a level that [`Isa::is_available`]: what the calls of vector code rely on.
+    isa: Isa,
+}
+
+impl Kernels {
+    /// Kernels of the level `isa`.
+    ///
+    /// # Errors
+    /// [`IsaError`] if this machine does not have the level.
+    pub fn new(isa: Isa) -> Result<Self, IsaError> {
+        if isa.is_available() { Ok(Self { isa }) } else { Err(IsaError { found: isa.name().to_owned() }) }
+    }
+
+    /// Kernels of the best level of this machine.
+    #[must_use]
+    pub fn best() -> Self {
+        Self { isa: Isa::detect() }
+    }
+
+    /// The level.
+    #[must_use]
+    pub fn isa(self) -> Isa {
+        self.isa
+    }
 }
 
 #[cfg(test)]
@@ -94,5 +171,14 @@ mod tests {
         } else if cfg!(target_arch = "aarch64") {
             assert!(name == "scalar" || name.starts_with("neon"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_level_that_is_not_there_is_refused() {
+        let absent = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
+        assert!(Kernels::new(absent).is_err());
+        let error = absent.name().parse::<Isa>().unwrap_err().to_string();
+        assert!(error.contains("scalar") && error.contains(absent.name()), "{error}");
+        assert_eq!("scalar".parse(), Ok(Isa::Scalar));
     }
 }

@@ -5,12 +5,25 @@
 //! # Key types
 //! - [`TensorType`]: a tensor type of the GGUF format that can be computed with, its block length and bytes.
 //! - [`dequantize_row`]: the scalar reference that every faster kernel is held against.
-//! - [`Isa`]: the instruction set level of the machine, found at run time.
+//! - [`Isa`]: an instruction set level, found at run time; [`Kernels`]: the level that kernels run at.
+//! - [`Weight`], [`Activations`] and [`Kernels::multiply`]: products with weights that stay where and as they are.
 
+mod activations;
 mod dequantize;
+mod float;
 mod isa;
+mod matmul;
+#[cfg(test)]
+mod matmul_tests;
+mod multiversion;
+mod panel;
 mod tensor_type;
+mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
+pub use activations::{ActivationForms, Activations};
 pub use dequantize::{LengthError, dequantize_row};
-pub use isa::Isa;
+pub use isa::{Isa, IsaError, Kernels};
+pub use matmul::{Prepared, Weight};
 pub use tensor_type::{TensorType, type_name};

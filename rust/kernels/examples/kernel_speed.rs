@@ -1,0 +1,62 @@
+//! Speed of the products, in GB/s of weights and GMAC/s, on all cores: `kernel_speed [ISA] [ROWS_OF_X...]`.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a measuring tool")]
+
+use std::time::Instant;
+
+use candle_phi_kernels::{ActivationForms, Activations, Isa, Kernels, Prepared, TensorType, Weight};
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let isa = args.next().map_or(Isa::detect(), |name| name.parse().unwrap());
+    let kernels = Kernels::new(isa).unwrap();
+    let counts: Vec<usize> = args.map(|count| count.parse().unwrap()).collect();
+    let counts = if counts.is_empty() { vec![1, 2, 3, 4, 8, 16, 64, 512] } else { counts };
+    let (threads, len) = (std::thread::available_parallelism().unwrap().get(), 3072);
+    for tensor_type in [TensorType::Q4_K, TensorType::Q5_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::Q4_0] {
+        let row_bytes = tensor_type.row_bytes(len).unwrap();
+        let rows = (1 << 29) / row_bytes / 64 * 64;
+        let mut state = 1u64;
+        let mut bytes = vec![0u8; rows * row_bytes];
+        for chunk in bytes.as_chunks_mut::<8>().0 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *chunk = (state & 0x3bff_3bff_3bff_3bff).to_le_bytes();
+        }
+        let weight = Weight::new(tensor_type, &bytes, rows, len).unwrap();
+        for x_rows in &counts {
+            let mut x = Activations::new(*x_rows, len, ActivationForms::read_by(tensor_type));
+            for row in 0..*x_rows {
+                let values: Vec<f32> = (0..len).map(|i| ((i * 7 + row) as f32).sin()).collect();
+                x.set_row(kernels, row, &values);
+            }
+            let prepared = Prepared::new(kernels, tensor_type, &x);
+            let used = if *x_rows >= 64 { rows * 8 / x_rows / 64 * 64 } else { rows };
+            let mut best = f64::INFINITY;
+            for _ in 0..3 {
+                let next = std::sync::atomic::AtomicUsize::new(0);
+                let started = Instant::now();
+                std::thread::scope(|scope| {
+                    for _ in 0..threads {
+                        scope.spawn(|| {
+                            let mut out = vec![0.0; 64 * x_rows];
+                            loop {
+                                let first = next.fetch_add(64, std::sync::atomic::Ordering::Relaxed);
+                                if first >= used {
+                                    break;
+                                }
+                                kernels.multiply(&weight, first..first + 64, &[(&x, &prepared)], &mut out);
+                            }
+                        });
+                    }
+                });
+                best = best.min(started.elapsed().as_secs_f64());
+            }
+            println!(
+                "{isa} {:5} M={x_rows:3}: {:6.1} GB/s {:7.1} GMAC/s",
+                tensor_type.name(),
+                (used * row_bytes) as f64 / best / 1e9,
+                (used * len * x_rows) as f64 / best / 1e9
+            );
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Rows of activations, quantized to eight bits for products with quantized weights.
+
+#![allow(clippy::indexing_slicing, reason = "ranges of buffers that this module sized")]
+
+use crate::multiversion::multiversion;
+use crate::tensor_type::SUPER_BLOCK;
+use crate::{Kernels, TensorType};
+
+/// Values that a sum is kept of.
+const SUM_LEN: usize = 16;
+/// Sums of a super-block.
+pub(crate) const SUMS: usize = SUPER_BLOCK / SUM_LEN;
+
+/// Which forms of the activations the weights that read them need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActivationForms {
+    /// Eight bits, for quantized weights.
+    pub quantized: bool,
+    /// As they are, for F32, F16 and BF16 weights.
+    pub float: bool,
+}
+
+impl ActivationForms {
+    /// What a weight of this type reads.
+    #[must_use]
+    pub const fn read_by(tensor_type: TensorType) -> Self {
+        let float = matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16);
+        Self { quantized: !float, float }
+    }
+
+    /// Both forms that either needs.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self { quantized: self.quantized || other.quantized, float: self.float || other.float }
+    }
+}
+
+/// Rows of activations.
+///
+/// In blocks of 256 values, a scale and 16 sums each, as ggml's Q8_K; a last block that is shorter is filled with zeros.
+/// All rows of a block stand together, as the kernels walk them.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    rows: usize,
+    len: usize,
+    forms: ActivationForms,
+    q: Vec<i8>,       // (block, row, 256)
+    scales: Vec<f32>, // (block, row)
+    sums: Vec<i16>,   // (block, row, 16)
+    values: Vec<f32>, // (row, len)
+}
+
+impl Activations {
+    /// `rows` rows of `len` zeros.
+    #[must_use]
+    pub fn new(rows: usize, len: usize, forms: ActivationForms) -> Self {
+        let blocks = if forms.quantized { len.div_ceil(SUPER_BLOCK) } else { 0 };
+        Self {
+            rows,
+            len,
+            forms,
+            q: vec![0; blocks * rows * SUPER_BLOCK],
+            scales: vec![0.0; blocks * rows],
+            sums: vec![0; blocks * rows * SUMS],
+            values: vec![0.0; if forms.float { rows * len } else { 0 }],
+        }
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values of a row.
+    #[must_use]
+    pub fn row_len(&self) -> usize {
+        self.len
+    }
+
+    /// What the rows are there as.
+    #[must_use]
+    pub fn forms(&self) -> ActivationForms {
+        self.forms
+    }
+
+    /// Sets a row. What is not finite makes the products of its block not a number, so that it is not lost.
+    ///
+    /// # Panics
+    /// If there is no row `row`, or `values` is not as long as a row.
+    pub fn set_row(&mut self, kernels: Kernels, row: usize, values: &[f32]) {
+        assert!(row < self.rows && values.len() == self.len, "row {row} of {}", self.rows);
+        if self.forms.float {
+            self.values[row * self.len..][..self.len].copy_from_slice(values);
+        }
+        if !self.forms.quantized {
+            return;
+        }
+        for (block, values) in values.chunks(SUPER_BLOCK).enumerate() {
+            let at = block * self.rows + row;
+            let q = &mut self.q[at * SUPER_BLOCK..][..SUPER_BLOCK];
+            let sums = &mut self.sums[at * SUMS..][..SUMS];
+            if let (Some(values), Some(q), Some(sums)) =
+                (values.first_chunk(), q.first_chunk_mut(), sums.first_chunk_mut())
+            {
+                self.scales[at] = quantize(kernels, values, q, sums);
+            } else if let (Some(q), Some(sums)) = (q.first_chunk_mut(), sums.first_chunk_mut()) {
+                let mut padded = [0.0; SUPER_BLOCK];
+                padded[..values.len()].copy_from_slice(values);
+                self.scales[at] = quantize(kernels, &padded, q, sums);
+            }
+        }
+    }
+
+    /// Blocks of 256 in a row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.len.div_ceil(SUPER_BLOCK)
+    }
+
+    /// Quants of a block from row `first` on: `(rows - first, 256)`
+    pub(crate) fn block_q(&self, block: usize, first: usize) -> &[i8] {
+        &self.q[(block * self.rows + first) * SUPER_BLOCK..(block + 1) * self.rows * SUPER_BLOCK]
+    }
+
+    /// Scales of a block from row `first` on: `(rows - first)`
+    pub(crate) fn block_scales(&self, block: usize, first: usize) -> &[f32] {
+        &self.scales[block * self.rows + first..(block + 1) * self.rows]
+    }
+
+    /// Sums of sixteen of a block from row `first` on: `(rows - first, 16)`
+    pub(crate) fn block_sums(&self, block: usize, first: usize) -> &[i16] {
+        &self.sums[(block * self.rows + first) * SUMS..(block + 1) * self.rows * SUMS]
+    }
+
+    /// The sums of all blocks: `(block, row, 16)`
+    pub(crate) fn sums(&self) -> &[i16] {
+        &self.sums
+    }
+
+    /// A row as it was set.
+    pub(crate) fn values(&self, row: usize) -> &[f32] {
+        &self.values[row * self.len..][..self.len]
+    }
+}
+
+multiversion! {
+    /// Quantizes a block and returns its scale.
+    fn quantize(
+        values: &[f32; SUPER_BLOCK],
+        q: &mut [i8; SUPER_BLOCK],
+        sums: &mut [i16; SUMS],
+    ) -> f32 = quantize_any;
+}
+
+#[inline(always)]
+fn quantize_any<const FMA: bool>(
+    values: &[f32; SUPER_BLOCK],
+    q: &mut [i8; SUPER_BLOCK],
+    sums: &mut [i16; SUMS],
+) -> f32 {
+    const LANES: usize = 16;
+    let mut largest = [0f32; LANES];
+    let mut not_finite = [0f32; LANES];
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            let magnitude = values[lane].abs();
+            largest[lane] = if magnitude > largest[lane] { magnitude } else { largest[lane] };
+            // Zero for what is finite, and not a number for the rest.
+            not_finite[lane] += values[lane] * 0.0;
+        }
+    }
+    let largest = largest.iter().fold(0f32, |a, b| a.max(*b));
+    let scale = largest / 127.0;
+    let inverse = if scale > 0.0 { 127.0 / largest } else { 0.0 };
+    // Adding it rounds to the nearest integer, ties to even, and leaves the integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let groups = values.as_chunks::<SUM_LEN>().0.iter().zip(q.as_chunks_mut::<SUM_LEN>().0);
+    for ((values, q), sum) in groups.zip(sums) {
+        let mut total = 0i32;
+        for i in 0..SUM_LEN {
+            let rounded = (values[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+            q[i] = rounded as i8;
+            total += i32::from(rounded as i8);
+        }
+        *sum = total as i16;
+    }
+    scale + not_finite.iter().sum::<f32>()
+}

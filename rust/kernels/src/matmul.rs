@@ -1,0 +1,286 @@
+//! Products of weight rows, read in place from a file's bytes, with rows of activations.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "ranges of buffers whose lengths `Weight` and `Prepared` have checked"
+)]
+
+use std::ops::Range;
+
+use crate::activations::{Activations, SUMS};
+use crate::dequantize::LengthError;
+use crate::panel::{self, PANEL_ROWS, Panel, Rows, Tile};
+use crate::tensor_type::SUPER_BLOCK;
+use crate::unpack::{Layout, Unpacked, unpack};
+use crate::{Isa, Kernels, TensorType, float};
+
+/// Up to this many rows of activations are multiplied row by row: unpacking a panel for them costs more.
+const ROW_BY_ROW: usize = 2;
+
+/// A weight `(rows, len)` as a file holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    tensor_type: TensorType,
+    bytes: &'a [u8],
+    row_bytes: usize,
+    rows: usize,
+    len: usize,
+}
+
+impl<'a> Weight<'a> {
+    /// The weight in `bytes`.
+    ///
+    /// # Errors
+    /// [`LengthError`] if `bytes` is not exactly `rows` rows of `len` values.
+    pub fn new(tensor_type: TensorType, bytes: &'a [u8], rows: usize, len: usize) -> Result<Self, LengthError> {
+        let row_bytes = tensor_type.row_bytes(len);
+        match row_bytes {
+            Some(row_bytes) if row_bytes > 0 && row_bytes.checked_mul(rows) == Some(bytes.len()) => {
+                Ok(Self { tensor_type, bytes, row_bytes, rows, len })
+            }
+            _ => Err(LengthError { tensor_type, len: rows.saturating_mul(len), bytes: bytes.len() }),
+        }
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn tensor_type(&self) -> TensorType {
+        self.tensor_type
+    }
+
+    /// Weight rows: the length of a product.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of some of the rows.
+    fn row_range(&self, rows: &Range<usize>) -> &'a [u8] {
+        &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+}
+
+/// Activations with what a weight type needs of them beside, made once for all weight rows.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    tensor_type: TensorType,
+    /// `(block, row, subs)`: for types with minimums the sums of each sub-block, as the bits of an f32; for the others
+    /// the sum times the negative offset, with which a dot product begins.
+    corrections: Vec<i32>,
+    subs: usize,
+    #[cfg(target_arch = "x86_64")]
+    rows: crate::x86::PreparedRows,
+}
+
+impl Prepared {
+    /// What weights of this type need beside `activations`.
+    #[must_use]
+    pub fn new(kernels: Kernels, tensor_type: TensorType, activations: &Activations) -> Self {
+        let Some(layout) = tensor_type.layout() else {
+            return Self {
+                tensor_type,
+                corrections: Vec::new(),
+                subs: 0,
+                #[cfg(target_arch = "x86_64")]
+                rows: crate::x86::PreparedRows::default(),
+            };
+        };
+        let per_sub = layout.sub_len * SUMS / SUPER_BLOCK;
+        let correction = |sums: &[i16]| {
+            let sum: i32 = sums.iter().copied().map(i32::from).sum();
+            if layout.has_min { (sum as f32).to_bits().cast_signed() } else { -layout.offset * sum }
+        };
+        Self {
+            tensor_type,
+            corrections: activations.sums().chunks_exact(per_sub).map(correction).collect(),
+            subs: SUPER_BLOCK / layout.sub_len,
+            #[cfg(target_arch = "x86_64")]
+            rows: if activations.rows() <= ROW_BY_ROW {
+                crate::x86::PreparedRows::new(kernels, tensor_type, activations)
+            } else {
+                crate::x86::PreparedRows::default()
+            },
+        }
+    }
+
+    fn corrections(&self, activations: &Activations, block: usize, first: usize) -> &[i32] {
+        let rows = activations.rows();
+        &self.corrections[(block * rows + first) * self.subs..(block + 1) * rows * self.subs]
+    }
+}
+
+impl Kernels {
+    /// `out[m, r - rows.start] = weight[r] · x[m]` for the weight rows `rows`, over all rows of all parts of `x`:
+    /// `(x rows, rows.len())`.
+    ///
+    /// The result for a weight row does not depend on which others it is computed with. It does depend on how many rows
+    /// of activations there are: one or two are multiplied in another order than more.
+    ///
+    /// # Panics
+    /// If `rows` are not rows of the weight, the parts are not prepared for its type or not as long as its rows, or `out`
+    /// does not have the length of the result.
+    pub fn multiply(
+        self,
+        weight: &Weight<'_>,
+        rows: Range<usize>,
+        x: &[(&Activations, &Prepared)],
+        out: &mut [f32],
+    ) {
+        let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
+        let form = crate::ActivationForms::read_by(weight.tensor_type);
+        assert!(rows.start <= rows.end && rows.end <= weight.rows, "weight rows {rows:?} of {}", weight.rows);
+        assert_eq!(out.len(), x_rows * rows.len(), "values of the result");
+        for (part, prepared) in x {
+            assert_eq!((part.row_len(), prepared.tensor_type), (weight.len, weight.tensor_type));
+            assert!(!form.quantized || part.forms().quantized, "the activations are not quantized");
+            assert!(!form.float || part.forms().float, "the activations are only there quantized");
+        }
+        match weight.tensor_type.layout() {
+            None => self.multiply_floats(weight, &rows, x, out),
+            Some(_) if x_rows <= ROW_BY_ROW => self.multiply_row_by_row(weight, &rows, x, out),
+            Some(layout) => self.multiply_panels(weight, layout, &rows, x, out),
+        }
+    }
+
+    fn multiply_row_by_row(
+        self,
+        weight: &Weight<'_>,
+        rows: &Range<usize>,
+        x: &[(&Activations, &Prepared)],
+        out: &mut [f32],
+    ) {
+        let bytes = weight.row_range(rows);
+        let mut first = 0;
+        for (part, prepared) in x {
+            for row in 0..part.rows() {
+                let out = &mut out[(first + row) * rows.len()..][..rows.len()];
+                #[cfg(target_arch = "x86_64")]
+                if crate::x86::dot_rows(
+                    self,
+                    weight.tensor_type,
+                    bytes,
+                    weight.row_bytes,
+                    part,
+                    &prepared.rows,
+                    row,
+                    out,
+                ) {
+                    continue;
+                }
+                for (bytes, out) in bytes.chunks_exact(weight.row_bytes).zip(out) {
+                    *out = dot_row(weight.tensor_type, bytes, part, prepared, row);
+                }
+            }
+            first += part.rows();
+        }
+    }
+
+    fn multiply_panels(
+        self,
+        weight: &Weight<'_>,
+        layout: Layout,
+        rows: &Range<usize>,
+        x: &[(&Activations, &Prepared)],
+        out: &mut [f32],
+    ) {
+        let subs = SUPER_BLOCK / layout.sub_len;
+        let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
+        let mut panel = Panel::ZERO;
+        let mut sums = vec![[0f32; PANEL_ROWS]; x_rows]; // (x rows, panel rows)
+        for first in rows.clone().step_by(PANEL_ROWS) {
+            let tile_rows = PANEL_ROWS.min(rows.end - first);
+            let bytes = weight.row_range(&(first..first + tile_rows));
+            let tile = Tile { tensor_type: weight.tensor_type, bytes, row_bytes: weight.row_bytes };
+            sums.fill([0.0; PANEL_ROWS]);
+            let blocks = weight.len.div_ceil(SUPER_BLOCK);
+            for block in 0..blocks {
+                self.fill(tile, block, &mut panel);
+                let mut sums = sums.as_mut_slice();
+                for (part, prepared) in x {
+                    let (of_part, rest) = sums.split_at_mut(part.rows());
+                    sums = rest;
+                    let rows = Rows {
+                        q: part.block_q(block, 0),
+                        scales: part.block_scales(block, 0),
+                        corrections: prepared.corrections(part, block, 0),
+                    };
+                    self.multiply_panel(&panel, layout, subs, rows, of_part);
+                }
+            }
+            let column = first - rows.start;
+            for (sums, out) in sums.iter().zip(out.chunks_exact_mut(rows.len())) {
+                out[column..column + tile_rows].copy_from_slice(&sums[..tile_rows]);
+            }
+        }
+    }
+
+    fn fill(self, tile: Tile<'_>, block: usize, panel: &mut Panel) {
+        #[cfg(target_arch = "x86_64")]
+        if crate::x86::fill(self, tile, block, panel) {
+            return;
+        }
+        panel::fill(tile, block, panel);
+    }
+
+    fn multiply_panel(
+        self,
+        panel: &Panel,
+        layout: Layout,
+        subs: usize,
+        rows: Rows<'_>,
+        sums: &mut [[f32; PANEL_ROWS]],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.isa() == Isa::Avx512Vnni {
+            crate::x86::multiply_panel(self, panel, layout, rows, sums);
+            return;
+        }
+        if layout.has_min {
+            panel::multiply_with_min(self, panel, subs, rows, sums);
+        } else {
+            panel::multiply_with_offset(self, panel, subs, rows, sums);
+        }
+    }
+
+    fn multiply_floats(
+        self,
+        weight: &Weight<'_>,
+        rows: &Range<usize>,
+        x: &[(&Activations, &Prepared)],
+        out: &mut [f32],
+    ) {
+        let mut values = vec![0.0; weight.len];
+        for (column, bytes) in weight.row_range(rows).chunks_exact(weight.row_bytes).enumerate() {
+            // The lengths were checked with the weight's.
+            let _ = crate::dequantize_row(weight.tensor_type, bytes, &mut values);
+            let x = x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| part.values(row)));
+            for (x, out) in x.zip(out.chunks_exact_mut(rows.len())) {
+                out[column] = float::dot(self, &values, x);
+            }
+        }
+    }
+}
+
+/// A row of any quantized type with a row of activations.
+fn dot_row(tensor_type: TensorType, bytes: &[u8], x: &Activations, prepared: &Prepared, row: usize) -> f32 {
+    let mut unpacked = Unpacked::ZERO;
+    let mut total = 0.0;
+    let sub_len = SUPER_BLOCK / prepared.subs;
+    for block in 0..x.blocks() {
+        unpack(tensor_type, bytes, block, &mut unpacked);
+        let q = &x.block_q(block, row)[..SUPER_BLOCK];
+        let corrections = prepared.corrections(x, block, row);
+        let mut sum = 0.0;
+        for (sub, (w, a)) in unpacked.q.chunks_exact(sub_len).zip(q.chunks_exact(sub_len)).enumerate() {
+            let dot: i32 = w.iter().zip(a).map(|(w, a)| i32::from(*w) * i32::from(*a)).sum();
+            sum += if tensor_type.layout().is_some_and(|layout| layout.has_min) {
+                let activation_sum = f32::from_bits(corrections[sub].cast_unsigned());
+                unpacked.scale[sub] * dot as f32 - unpacked.min[sub] * activation_sum
+            } else {
+                unpacked.scale[sub] * (dot + corrections[sub]) as f32
+            };
+        }
+        total += x.block_scales(block, row)[0] * sum;
+    }
+    total
+}
