@@ -1,0 +1,349 @@
+//! Threads that share the work of a forward pass.
+//!
+//! A pass is a run of jobs, each cut into parts that threads claim one by one. The thread that runs the pass never waits
+//! for one that the system has put aside: it computes what is missing itself, and whichever result comes first stays.
+//! Parts are functions of data that they own a share of, so that a late one harms nothing. Which thread computes a part
+//! does not change it; results are the same for any number of threads.
+//!
+//! The helping threads are rayon's. They sleep between passes, and a pool is shared by all passes that want as many
+//! threads: two at once get no more threads than one, and the one that comes second begins alone.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for the next job before it sleeps: longer than what stands between two jobs, and too short to
+/// matter.
+const LOOKING: Duration = Duration::from_micros(50);
+/// The least time that others get to finish the parts that they claimed.
+const GRACE: Duration = Duration::from_micros(20);
+
+/// How many threads compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    count: usize,
+}
+
+impl Threads {
+    /// `count` threads, the calling one included; at least that one.
+    #[must_use]
+    pub const fn new(count: usize) -> Self {
+        Self { count: if count == 0 { 1 } else { count } }
+    }
+
+    /// As many as there are cores that this process may use: those of its affinity mask, and no more than its control
+    /// group's quota, rounded up.
+    #[must_use]
+    pub fn default_count() -> usize {
+        num_cpus::get()
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        self.count
+    }
+
+    /// Begins a pass; the helping threads work for it until it is dropped.
+    #[must_use]
+    pub fn pass(self) -> Pass {
+        let board = Arc::new(Board::default());
+        if let Some(pool) = helpers(self.count - 1) {
+            for _ in 1..self.count {
+                let board = Arc::clone(&board);
+                pool.spawn(move || board.help());
+            }
+        }
+        Pass { board }
+    }
+}
+
+/// A run of jobs that helping threads take part in.
+#[derive(Debug)]
+pub struct Pass {
+    board: Arc<Board>,
+}
+
+impl Pass {
+    /// Computes `part(0)` to `part(count - 1)`. A part may be computed twice, and must come out the same.
+    pub fn map<T, F>(&self, count: usize, part: F) -> Parts<T>
+    where
+        T: Send + Sync + 'static,
+        F: Fn(usize) -> T + Send + Sync + 'static,
+    {
+        let results: Arc<[OnceLock<T>]> = (0..count).map(|_| OnceLock::new()).collect();
+        let job = Job { part, results: Arc::clone(&results), next: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+        if count == 1 {
+            job.compute(0);
+        } else if count > 1 {
+            let job = Arc::new(job);
+            self.board.post(Some(Arc::clone(&job) as Arc<dyn Work>));
+            job.finish();
+        }
+        Parts { results }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.board.close();
+    }
+}
+
+/// The results of a job's parts, in order.
+#[derive(Debug)]
+pub struct Parts<T> {
+    results: Arc<[OnceLock<T>]>,
+}
+
+impl<T> Clone for Parts<T> {
+    fn clone(&self) -> Self {
+        Self { results: Arc::clone(&self.results) }
+    }
+}
+
+impl<T> Parts<T> {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.results.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.results.is_empty()
+    }
+
+    /// The result of part `index`.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.results.get(index).and_then(OnceLock::get)
+    }
+
+    /// All results.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.results.iter().filter_map(OnceLock::get)
+    }
+}
+
+trait Work: Send + Sync {
+    /// Claims and computes parts until none is left.
+    fn work(&self);
+}
+
+struct Job<T, F> {
+    part: F,
+    results: Arc<[OnceLock<T>]>,
+    /// The part to claim next.
+    next: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl<T: Send + Sync, F: Fn(usize) -> T + Send + Sync> Job<T, F> {
+    /// Computes a part, unless it is there.
+    fn compute(&self, index: usize) {
+        if let Some(result) = self.results.get(index)
+            && result.get().is_none()
+            && result.set((self.part)(index)).is_ok()
+        {
+            self.done.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.results.len()
+    }
+
+    /// Works, gives others the time that a part takes, and then computes what they still owe.
+    fn finish(&self) {
+        let started = Instant::now();
+        self.work();
+        let worked = started.elapsed();
+        let average = worked / u32::try_from(self.results.len()).unwrap_or(u32::MAX).max(1);
+        let deadline = worked + (4 * average).max(GRACE);
+        while !self.is_done() {
+            if started.elapsed() > deadline {
+                for index in 0..self.results.len() {
+                    self.compute(index);
+                }
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl<T: Send + Sync, F: Fn(usize) -> T + Send + Sync> Work for Job<T, F> {
+    fn work(&self) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.results.len() {
+                return;
+            }
+            self.compute(index);
+        }
+    }
+}
+
+/// Where jobs are posted for helping threads.
+#[derive(Default)]
+struct Board {
+    /// Counts what was posted, so that it can be looked for without the lock.
+    posted: AtomicUsize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    job: Option<Arc<dyn Work>>,
+    sleeping: usize,
+    is_closed: bool,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("posted", &self.posted).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, job: Option<Arc<dyn Work>>) {
+        let mut state = self.state();
+        state.job = job;
+        self.posted.fetch_add(1, Ordering::Release);
+        if state.sleeping > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn close(&self) {
+        self.state().is_closed = true;
+        self.post(None);
+    }
+
+    /// Works on what is posted until the board is closed.
+    fn help(&self) {
+        let mut seen = 0;
+        while let Some(job) = self.next(&mut seen) {
+            if let Some(job) = job {
+                // A part that panics is missing then, and the thread that runs the pass comes upon the panic itself.
+                let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
+            }
+        }
+    }
+
+    /// What was posted since `seen`, or nothing once the board is closed.
+    fn next(&self, seen: &mut usize) -> Option<Option<Arc<dyn Work>>> {
+        let started = Instant::now();
+        while self.posted.load(Ordering::Acquire) == *seen && started.elapsed() < LOOKING {
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+        }
+        let mut state = self.state();
+        while self.posted.load(Ordering::Acquire) == *seen {
+            state.sleeping += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
+        }
+        *seen = self.posted.load(Ordering::Acquire);
+        if state.is_closed { None } else { Some(state.job.clone()) }
+    }
+}
+
+/// Pools of helping threads by their number, with the process that started them.
+static POOLS: Mutex<Vec<Pool>> = Mutex::new(Vec::new());
+
+struct Pool {
+    process: u32,
+    count: usize,
+    threads: Arc<rayon::ThreadPool>,
+}
+
+/// The pool of `count` threads; nothing where none are wanted or can be had, and a pass goes alone.
+fn helpers(count: usize) -> Option<Arc<rayon::ThreadPool>> {
+    if count == 0 {
+        return None;
+    }
+    // Never waits: a process that was forked while another thread had the lock has it locked for good.
+    let mut pools = POOLS.try_lock().ok()?;
+    let process = std::process::id();
+    if let Some(pool) = pools.iter().find(|pool| pool.process == process && pool.count == count) {
+        return Some(Arc::clone(&pool.threads));
+    }
+    // The threads of a process are not those of one that was forked from it, and can't be joined there.
+    for foreign in pools.extract_if(.., |pool| pool.process != process) {
+        std::mem::forget(foreign);
+    }
+    let named = |index| format!("candle-phi-{index}");
+    let threads = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(named).build().ok()?);
+    pools.push(Pool { process, count, threads: Arc::clone(&threads) });
+    Some(threads)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn parts_come_in_order_for_any_number_of_threads() {
+        for count in [1, 2, 3, 8] {
+            let pass = Threads::new(count).pass();
+            for parts in [0, 1, 2, 100] {
+                let squares = pass.map(parts, |index| index * index);
+                let expected: Vec<_> = (0..parts).map(|index| index * index).collect();
+                assert_eq!(squares.iter().copied().collect::<Vec<_>>(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_goes_on_beside_a_thread_that_does_not_come_back() {
+        let pass = Threads::new(2).pass();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (caller, held) = (std::thread::current().id(), Mutex::new(held));
+        // The helping thread stays in its first part until the end.
+        let parts = pass.map(64, move |index| {
+            if std::thread::current().id() != caller {
+                let _ = held.lock().unwrap().recv();
+            }
+            index
+        });
+        assert_eq!(parts.iter().sum::<usize>(), 64 * 63 / 2);
+        assert_eq!(pass.map(8, |index| index).iter().sum::<usize>(), 28);
+        drop(release);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_one_who_runs_the_pass() {
+        let pass = Threads::new(2).pass();
+        let panicked = catch_unwind(AssertUnwindSafe(|| pass.map(16, |index| assert_ne!(index, 7))));
+        assert!(panicked.is_err());
+        assert_eq!(pass.map(3, |index| index).len(), 3);
+    }
+
+    #[test]
+    fn passes_at_once_share_their_helpers() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let pass = Threads::new(3).pass();
+                    for round in 0..50 {
+                        let parts = pass.map(20, move |index| index + round);
+                        assert_eq!(parts.iter().sum::<usize>(), 190 + 20 * round);
+                    }
+                });
+            }
+        });
+        assert_eq!(POOLS.lock().unwrap().iter().filter(|pool| pool.count == 2).count(), 1);
+    }
+}
