@@ -38,6 +38,7 @@ class Model:
         path: str,
         *,
         device: str,
+        executor: str,
         mmap: bool,
         tokenizer: str | None,
         rstrip_control_tokens: bool,
@@ -48,6 +49,8 @@ class Model:
     def path(self) -> str: ...
     @property
     def device(self) -> str: ...
+    @property
+    def executor(self) -> str: ...
     @property
     def info(self) -> ModelInfo: ...
     @property
@@ -77,11 +80,17 @@ class Session:
         *,
         n_ctx: int | None,
         kv_dtype: str,
+        n_threads: int | None,
+        isa: str | None,
         prefill_chunk: int | None,
         rope_factors: str,
     ) -> Self: ...
     @property
     def n_ctx(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
     @property
     def closed(self) -> bool: ...
     def start(self, prompt: Sequence[int], config: GenerationConfig) -> Generation: ...

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from candle_phi._checks import (
     COUNT_MAX,
@@ -16,8 +16,10 @@ from candle_phi._checks import (
     token_ids,
 )
 
+from candle_phi.types import Isa, KvDtype
+
 if TYPE_CHECKING:
-    from candle_phi.types import ChatFormat, KvDtype, RopeFactors
+    from candle_phi.types import ChatFormat, RopeFactors
 
 __all__ = [
     "Executor",
@@ -29,7 +31,8 @@ __all__ = [
 ]
 
 Executor: TypeAlias = Literal["auto", "kernels", "candle"]
-"""What computes: "candle" is Candle's own operations; "auto" takes the best there is for the device."""
+"""What computes: "kernels" are the package's own, for CPUs; "candle" is Candle's operations, for any device; "auto"
+takes the kernels on a CPU and Candle elsewhere."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -49,8 +52,9 @@ class SessionOptions(LoadOptions, total=False):
 
     config: "SessionConfig | None"
     n_ctx: int | None
-    kv_dtype: "KvDtype | None"
+    kv_dtype: KvDtype | None
     n_threads: int | None
+    isa: Isa | None
     prefill_chunk: int | None
     rope_factors: "RopeFactors | None"
 
@@ -238,11 +242,17 @@ class SessionConfig:
     Attributes:
         n_ctx: The length of the context in tokens: the prompt and what is generated. None: 4096, or the model's
             own if that is shorter. The cache grows with use; a long context costs memory only when it is filled.
-        kv_dtype: The number format of the key-value cache: "f16", or "f32", which takes twice the memory.
-        n_threads: How many threads compute. None: what there is. With the "candle" executor the number is fixed
-            for the process by the environment variable RAYON_NUM_THREADS, and only that number is accepted.
-        prefill_chunk: How many tokens of a prompt are computed at once. None chooses: many on a GPU; on a CPU as
-            few as it takes for Ctrl-C to be heard soon. 1 feeds the prompt token by token.
+        kv_dtype: The number format of the key-value cache: "f16"; "f32", which takes twice the memory; or "q8_0",
+            which takes a little more than half and rounds more (on a CPU's kernels, for heads of a multiple of 32).
+        n_threads: How many threads compute. None: the cores that the process may use. Results do not depend on
+            it. With the "candle" executor the number is fixed for the process by the environment variable
+            RAYON_NUM_THREADS, and only that number is accepted.
+        isa: The instruction set level that the kernels use, one that the machine has: "scalar", "avx2",
+            "avx-vnni", "avx512-vnni", "neon", "neon-dotprod" or "neon-i8mm". None: what the environment variable
+            CANDLE_PHI_ISA says, or else the best. For tests and comparisons.
+        prefill_chunk: How many tokens of a prompt are computed at once. None chooses: many with the kernels and on
+            a GPU; with Candle on a CPU as few as it takes for Ctrl-C to be heard soon. 1 feeds the prompt token by
+            token.
         rope_factors: Which of LongRoPE's factors to use, on a model that has them (the 128k ones). "auto" is
             exact: the short ones for a sequence of up to 4096 tokens (`ModelInfo.original_context_length`), the
             long ones for a longer one, so a conversation that crosses this boundary is computed again from its
@@ -256,8 +266,9 @@ class SessionConfig:
     """
 
     n_ctx: int | None = None
-    kv_dtype: "KvDtype" = "f16"
+    kv_dtype: KvDtype = "f16"
     n_threads: int | None = None
+    isa: Isa | None = None
     prefill_chunk: int | None = None
     rope_factors: "RopeFactors" = "auto"
 
@@ -272,7 +283,9 @@ class SessionConfig:
         for name in ("n_ctx", "n_threads", "prefill_chunk"):
             value = Range(int, 1, COUNT_MAX, optional=True).check(name, getattr(self, name))
             object.__setattr__(self, name, value)
-        one_of(self.kv_dtype, "kv_dtype", ("f16", "f32"))
+        one_of(self.kv_dtype, "kv_dtype", get_args(KvDtype))
+        if self.isa is not None:
+            one_of(self.isa, "isa", get_args(Isa))
         one_of(self.rope_factors, "rope_factors", ("auto", "short", "long"))
 
     def replace(self, **options: Any) -> Self:

@@ -7,7 +7,7 @@ from typing import Self, Unpack, cast, get_args
 
 from candle_phi import _checks, _convert, _native, hub
 from candle_phi.config import Executor, LoadOptions
-from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
+from candle_phi.exceptions import ModelNotFoundError
 from candle_phi.types import ChatFormat, Message, MessageLike, ModelInfo, Progress
 
 __all__ = ["Phi3Model", "inspect_model"]
@@ -25,7 +25,9 @@ class Phi3Model:
         path: The GGUF file.
         device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
             compiled in and are there.
-        executor: What computes: "candle" is Candle's own operations, "auto" the best there is.
+        executor: What computes: "kernels", the package's own for CPUs, which read the weights in the file;
+            "candle", Candle's operations, which run on every device and copy the weights to it; or "auto", the
+            kernels on a CPU and Candle elsewhere.
         mmap: Map the file instead of reading it whole. Such a file must not be changed or cut short while it is in
             use; with False it is read into memory.
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
@@ -75,6 +77,7 @@ class Phi3Model:
         self._engine = _native.Model(
             _checks.as_path(path, "path"),
             device=_checks.as_text(device, "device"),
+            executor=executor,
             mmap=_checks.as_bool(mmap, "mmap"),
             tokenizer=None if tokenizer is None else _checks.as_path(tokenizer, "tokenizer"),
             rstrip_control_tokens=_checks.as_bool(rstrip_control_tokens, "rstrip_control_tokens"),
@@ -169,6 +172,11 @@ class Phi3Model:
     def device(self) -> str:
         """Where it computes, such as "cpu" or "cuda:0"."""
         return self._engine.device
+
+    @property
+    def executor(self) -> str:
+        """What computes: "kernels" or "candle"."""
+        return self._engine.executor
 
     def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Text to token ids.
@@ -324,8 +332,7 @@ def _window(value: object) -> int | None:
 def check_loading(options: LoadOptions) -> None:
     """Checks what can be checked of the options before there is a file, such as before a long download."""
     executor = options.get("executor", "auto")
-    if _checks.one_of(executor, "executor", ("auto", "kernels", "candle")) == "kernels":
-        raise InvalidOptionError("executor='kernels' is not in this version yet; use 'auto' or 'candle'")
+    _checks.one_of(executor, "executor", get_args(Executor))
     _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
     for name in ("mmap", "rstrip_control_tokens"):
         _checks.as_bool(options.get(name, True), name)

@@ -16,10 +16,10 @@ from candle_phi.config import (
     SessionOptions,
     generation_config,
 )
-from candle_phi.exceptions import InvalidOptionError, SessionClosedError
+from candle_phi.exceptions import SessionClosedError
 from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
-from candle_phi.types import ChatFormat, Completion, KvDtype, Message, MessageLike, Progress, RopeFactors
+from candle_phi.types import ChatFormat, Completion, Isa, KvDtype, Message, MessageLike, Progress, RopeFactors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,11 +39,12 @@ class Phi3Session:
     Args:
         path: The GGUF file of the model. Or give ``model``.
         model: A model to share with other sessions; then the options for loading one make no sense.
-        config: The options of the session, `n_ctx`, `kv_dtype`, `n_threads`, `prefill_chunk` and
+        config: The options of the session, `n_ctx`, `kv_dtype`, `n_threads`, `isa`, `prefill_chunk` and
             `rope_factors`, as one value.
         n_ctx: The length of the context in tokens; see `SessionConfig`.
-        kv_dtype: The number format of the key-value cache, "f16" or "f32"; see `SessionConfig`.
+        kv_dtype: The number format of the key-value cache, "f16", "f32" or "q8_0"; see `SessionConfig`.
         n_threads: How many threads compute; see `SessionConfig`.
+        isa: The instruction set level of the kernels; see `SessionConfig`.
         prefill_chunk: How many tokens of a prompt are computed at once; see `SessionConfig`.
         rope_factors: Which of LongRoPE's factors to use, "auto", "short" or "long"; see `SessionConfig`.
         device: Where to compute; see `Phi3Model`.
@@ -75,6 +76,7 @@ class Phi3Session:
         n_ctx: int | None = None,
         kv_dtype: KvDtype | None = None,
         n_threads: int | None = None,
+        isa: Isa | None = None,
         prefill_chunk: int | None = None,
         rope_factors: RopeFactors | None = None,
         device: str = "auto",
@@ -90,6 +92,7 @@ class Phi3Session:
             n_ctx=n_ctx,
             kv_dtype=kv_dtype,
             n_threads=n_threads,
+            isa=isa,
             prefill_chunk=prefill_chunk,
             rope_factors=rope_factors,
         )
@@ -107,6 +110,8 @@ class Phi3Session:
             self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             n_ctx=self._config.n_ctx,
             kv_dtype=self._config.kv_dtype,
+            n_threads=self._config.n_threads,
+            isa=self._config.isa,
             prefill_chunk=self._config.prefill_chunk,
             rope_factors=self._config.rope_factors,
         )
@@ -137,7 +142,7 @@ class Phi3Session:
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, rope_factors,
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors,
                 config, device, executor, mmap, tokenizer, rstrip_control_tokens,
                 chat_format, sliding_window.
 
@@ -172,7 +177,7 @@ class Phi3Session:
         """Opens a session on the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, prefill_chunk, rope_factors,
+            **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors,
                 config, device, executor, mmap, tokenizer, rstrip_control_tokens,
                 chat_format, sliding_window.
 
@@ -211,12 +216,12 @@ class Phi3Session:
     @property
     def n_threads(self) -> int:
         """How many threads compute."""
-        return _native.thread_count()
+        return self._engine.n_threads
 
     @property
     def isa(self) -> str:
-        """The processor's instructions that the fastest loops use, such as "avx2"."""
-        return _native.instruction_set()
+        """The instruction set level that the kernels use, such as "avx2"; also where Candle computes."""
+        return self._engine.isa
 
     @property
     def closed(self) -> bool:
@@ -504,15 +509,7 @@ def _session_config(config: SessionConfig | None = None, **options: object) -> S
         config = SessionConfig()
     elif not isinstance(config, SessionConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"config must be a SessionConfig, got {type(config).__name__}")
-    config = config.replace(**given)
-    threads = _native.thread_count()
-    if config.n_threads not in (None, threads):
-        raise InvalidOptionError(
-            f"n_threads must be {threads} or None, got {config.n_threads}: Candle's executor takes its number of "
-            "threads once for the process, from the environment variable RAYON_NUM_THREADS; set that before the "
-            "program starts",
-        )
-    return config
+    return config.replace(**given)
 
 
 def _model(path: str | os.PathLike[str] | None, model: Phi3Model | None, loading: LoadOptions) -> Phi3Model:

@@ -6,7 +6,7 @@ All of them are frozen dataclasses: they compare by value, pickle, and convert w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast, get_args
 
 from candle_phi._checks import as_text, one_of
 from candle_phi.exceptions import InvalidOptionError
@@ -17,6 +17,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "FinishReason",
+    "Isa",
     "KvDtype",
     "Message",
     "MessageLike",
@@ -36,7 +37,10 @@ Role: TypeAlias = Literal["system", "user", "assistant"]
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 """Why a generation ended: an end token or stop string, `max_tokens` or a full context, or somebody stopped it."""
 
-KvDtype: TypeAlias = Literal["f16", "f32"]
+Isa: TypeAlias = Literal["scalar", "avx2", "avx-vnni", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm"]
+"""An instruction set level of the CPU kernels."""
+
+KvDtype: TypeAlias = Literal["f16", "f32", "q8_0"]
 """The number format of the key-value cache."""
 
 ChatFormat: TypeAlias = Literal["phi3", "phi4", "phi4-mini", "phi4-mini-reasoning"]
@@ -299,7 +303,7 @@ class ModelInfo:
         file_size_bytes: The size of the file.
         weights_bytes: The size of the weights in it.
         kv_cache_bytes_per_token: What a token of context takes in memory with ``kv_dtype="f16"``; with "f32" it is
-            twice that.
+            twice that, with "q8_0" a little more than half.
     """
 
     name: str | None
@@ -339,8 +343,10 @@ class ModelInfo:
             InvalidOptionError: There is no such number format.
             TypeError: It is no text.
         """
-        one_of(kv_dtype, "kv_dtype", ("f16", "f32"))
-        return n_ctx * self.kv_cache_bytes_per_token * (2 if kv_dtype == "f32" else 1)
+        one_of(kv_dtype, "kv_dtype", get_args(KvDtype))
+        # q8_0 has a byte for each value and two for the scale of 32.
+        sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[kv_dtype]
+        return n_ctx * self.kv_cache_bytes_per_token * sixteenths_of_f16 // 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 impl Model {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
-    #[pyo3(signature = (path, *, device, mmap, tokenizer, rstrip_control_tokens, chat_format, sliding_window))]
+    #[pyo3(signature = (path, *, device, executor, mmap, tokenizer, rstrip_control_tokens, chat_format, sliding_window))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         device: &str,
+        executor: &str,
         mmap: bool,
         tokenizer: Option<PathBuf>,
         rstrip_control_tokens: bool,
@@ -36,6 +37,7 @@ impl Model {
             let options = engine::LoadOptions {
                 tokenizer,
                 device: device.parse()?,
+                executor: executor.parse()?,
                 mmap,
                 rstrip_control_tokens,
                 chat_format: chat_format.map(str::parse).transpose()?,
@@ -55,6 +57,12 @@ impl Model {
     #[getter]
     fn device(&self) -> String {
         self.0.device().to_string()
+    }
+
+    /// What computes.
+    #[getter]
+    fn executor(&self) -> &'static str {
+        self.0.executor().as_str()
     }
 
     /// What the file says about itself.

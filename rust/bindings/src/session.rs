@@ -23,17 +23,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub(crate) struct Session {
     shared: Arc<SharedSession>,
     n_ctx: usize,
+    n_threads: usize,
+    isa: &'static str,
 }
 
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (model, *, n_ctx, kv_dtype, prefill_chunk, rope_factors))]
+    #[expect(clippy::too_many_arguments, reason = "they are the options of the Python class")]
+    #[pyo3(signature = (model, *, n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, Model>,
         n_ctx: Option<usize>,
         kv_dtype: &str,
+        n_threads: Option<usize>,
+        isa: Option<String>,
         prefill_chunk: Option<usize>,
         rope_factors: &str,
     ) -> PyResult<Self> {
@@ -42,12 +47,14 @@ impl Session {
             let options = engine::SessionOptions {
                 n_ctx,
                 kv_dtype: kv_dtype.parse()?,
+                n_threads,
+                isa,
                 prefill_chunk,
                 rope_factors: rope_factors.parse()?,
             };
             let session = engine::Session::new(Arc::clone(&model), &options)?;
-            let n_ctx = session.n_ctx();
-            Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx })
+            let (n_ctx, n_threads, isa) = (session.n_ctx(), session.n_threads(), session.isa());
+            Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx, n_threads, isa })
         })
     }
 
@@ -55,6 +62,18 @@ impl Session {
     #[getter]
     fn n_ctx(&self) -> usize {
         self.n_ctx
+    }
+
+    /// How many threads compute.
+    #[getter]
+    fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// The instruction set level that computes.
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.isa
     }
 
     /// Whether it was closed.

@@ -160,10 +160,10 @@ impl PhiConfig {
         self
     }
 
-    /// Bytes that one position takes in a key-value cache whose values have `bytes_per_value` bytes.
+    /// Values that one position has in a key-value cache.
     #[must_use]
-    pub fn kv_bytes_per_token(&self, bytes_per_value: usize) -> usize {
-        2 * self.block_count * self.head_count_kv * self.head_dim * bytes_per_value
+    pub fn kv_values_per_token(&self) -> usize {
+        2 * self.block_count * self.head_count_kv * self.head_dim
     }
 }
 

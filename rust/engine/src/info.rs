@@ -77,7 +77,7 @@ impl ModelInfo {
     /// Bytes that the key-value cache of a full context of `n_ctx` positions takes.
     #[must_use]
     pub fn kv_cache_bytes(&self, n_ctx: usize, kv_dtype: KvDtype) -> u64 {
-        self.config.kv_bytes_per_token(kv_dtype.size_bytes()) as u64 * n_ctx as u64
+        kv_dtype.size_bytes(self.config.kv_values_per_token()) as u64 * n_ctx as u64
     }
 }
 

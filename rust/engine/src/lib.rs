@@ -60,6 +60,7 @@ pub use gguf::{Array, Gguf, TensorData, TensorInfo, Value};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, Phi3Model};
 pub use machine::{instruction_set, thread_count};
+pub use model::ExecutorKind;
 pub use sampling::SamplingOptions;
 pub use session::{RopeFactors, Session, SessionOptions};
 pub use stop::{FinishReason, StopOutcome, StopStrings};

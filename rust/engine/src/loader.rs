@@ -4,16 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
-
 use crate::cache::KvCache;
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, PhiConfig};
 use crate::device::DeviceSpec;
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
-use crate::machine::refuse_after_fork;
-use crate::model::{self, Logits, Model};
+use crate::machine::Compute;
+use crate::model::{self, ExecutorKind, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
 use crate::{CancelToken, Error, KvDtype, Result};
 
@@ -24,6 +22,8 @@ pub struct LoadOptions {
     pub tokenizer: Option<PathBuf>,
     /// Where to compute.
     pub device: DeviceSpec,
+    /// What computes.
+    pub executor: ExecutorKind,
     /// Map the file (`true`), or read it into memory once, for files that change while they are in use.
     pub mmap: bool,
     /// Whether control tokens of the file's vocabulary swallow white space behind them, as all Phi-3 tokenizers
@@ -41,6 +41,7 @@ impl Default for LoadOptions {
         Self {
             tokenizer: None,
             device: DeviceSpec::Auto,
+            executor: ExecutorKind::Auto,
             mmap: true,
             rstrip_control_tokens: true,
             chat_format: None,
@@ -59,6 +60,7 @@ pub struct Phi3Model {
     info: ModelInfo,
     path: PathBuf,
     device: DeviceSpec,
+    executor: ExecutorKind,
     load_time: Duration,
     masked_ids: Vec<u32>,
 }
@@ -74,6 +76,7 @@ impl Phi3Model {
         let started = Instant::now();
         let spec = options.device.resolve();
         let device = spec.open()?;
+        let executor = options.executor.resolve(&device)?;
         let gguf = Arc::new(Gguf::open(path, options.mmap, cancel)?);
         model::supported_architecture(&gguf)?;
         cancel.check()?;
@@ -89,11 +92,11 @@ impl Phi3Model {
         refuse_other_llamas(&gguf, &tokenizer)?;
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format)?;
-        let model = model::load(&gguf, &config, &device, cancel)?;
+        let model = model::load(&gguf, &config, executor, &device, cancel)?;
         let masked_ids = masked_ids(&config, &tokenizer);
         let info = ModelInfo::new(&gguf, config, Some(&tokenizer), chat_template.as_ref())?;
         let load_time = started.elapsed();
-        tracing::info!(path = %path.display(), device = %spec, ?load_time, "model loaded");
+        tracing::info!(path = %path.display(), device = %spec, %executor, ?load_time, "model loaded");
         Ok(Self {
             model,
             tokenizer,
@@ -101,6 +104,7 @@ impl Phi3Model {
             info,
             path: path.to_owned(),
             device: spec,
+            executor,
             load_time,
             masked_ids,
         })
@@ -147,6 +151,12 @@ impl Phi3Model {
         self.device
     }
 
+    /// What computes; never [`ExecutorKind::Auto`].
+    #[must_use]
+    pub fn executor(&self) -> ExecutorKind {
+        self.executor
+    }
+
     /// How long loading took.
     #[must_use]
     pub fn load_time(&self) -> Duration {
@@ -159,31 +169,26 @@ impl Phi3Model {
     }
 
     /// An empty cache for `n_ctx` positions.
-    pub(crate) fn new_cache(&self, n_ctx: usize, kv_dtype: KvDtype) -> KvCache {
-        KvCache::new(self.config(), n_ctx, kv_dtype)
+    pub(crate) fn new_cache(&self, n_ctx: usize, kv_dtype: KvDtype) -> Result<KvCache> {
+        self.model.new_cache(n_ctx, kv_dtype)
     }
 
-    /// Runs `tokens` behind the cached ones; logits come back on the CPU, row after row.
+    /// Runs `tokens` behind the cached ones; logits come back row after row.
     pub(crate) fn forward(
         &self,
         tokens: &[u32],
         cache: &mut KvCache,
         logits: Logits,
+        compute: &Compute,
         cancel: &CancelToken,
     ) -> Result<Vec<f32>> {
-        refuse_after_fork()?;
-        match self.model.forward(tokens, cache, logits, cancel)? {
-            Some(logits) => {
-                let logits: Vec<f32> = logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
-                if logits.iter().any(|logit| logit.is_nan()) {
-                    return Err(Error::inference(
-                        "the model computed NaN logits; the file is damaged, or a value overflowed: try kv_dtype=\"f32\"",
-                    ));
-                }
-                Ok(logits)
-            }
-            None => Ok(Vec::new()),
+        let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::inference(
+                "the model computed NaN logits; the file is damaged, or a value overflowed: try kv_dtype=\"f32\"",
+            ));
         }
+        Ok(logits)
     }
 
     /// How many tokens of a prompt go through the model at once.
@@ -195,7 +200,8 @@ impl Phi3Model {
         const LARGEST: usize = 512;
         const SMALLEST: usize = 8;
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
-        if self.device != DeviceSpec::Cpu {
+        // The kernels look up between parts of a layer, and a GPU is fast.
+        if self.executor == ExecutorKind::Kernels || self.device != DeviceSpec::Cpu {
             return LARGEST;
         }
         let config = self.config();

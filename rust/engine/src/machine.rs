@@ -2,14 +2,62 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use candle_phi_kernels::Isa;
+use candle_phi_kernels::{Isa, Kernels, Threads};
 
-use crate::{Error, Result};
+use crate::{Error, ExecutorKind, Result};
 
-/// How many threads compute on the CPU: Candle's number, which the environment fixes for the whole process.
+/// The environment's choice of an instruction set level, below that of a session's options.
+const ISA_VARIABLE: &str = "CANDLE_PHI_ISA";
+
+/// Who computes a session's forward passes, and with which instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    pub(crate) threads: Threads,
+    pub(crate) kernels: Kernels,
+}
+
+impl Compute {
+    /// What a session's options ask for on an executor.
+    pub(crate) fn new(executor: ExecutorKind, n_threads: Option<usize>, isa: Option<&str>) -> Result<Self> {
+        if executor == ExecutorKind::Candle {
+            let fixed = candle_core::utils::get_num_threads();
+            if n_threads.is_some_and(|count| count != fixed) {
+                return Err(Error::invalid_option(format!(
+                    "n_threads: expected {fixed}, the number that Candle's executor has for the whole process (set \
+                     RAYON_NUM_THREADS before the first import, or use executor=\"kernels\"), found {}",
+                    n_threads.unwrap_or_default()
+                )));
+            }
+            if let Some(isa) = isa {
+                return Err(Error::invalid_option(format!(
+                    "isa: expected none with the candle executor, which chooses by itself, found {isa:?}"
+                )));
+            }
+            return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
+        }
+        if n_threads == Some(0) {
+            return Err(Error::invalid_option("n_threads: expected 1 or more, or none to choose, found 0"));
+        }
+        let kernels = match isa {
+            Some(name) => kernels_named("isa", name)?,
+            None => match std::env::var(ISA_VARIABLE) {
+                Ok(name) if !name.is_empty() => kernels_named(ISA_VARIABLE, &name)?,
+                _ => Kernels::best(),
+            },
+        };
+        Ok(Self { threads: Threads::new(n_threads.unwrap_or_else(thread_count)), kernels })
+    }
+}
+
+fn kernels_named(option: &str, name: &str) -> Result<Kernels> {
+    let kernels = name.parse::<Isa>().and_then(Kernels::new);
+    kernels.map_err(|error| Error::invalid_option(format!("{option}: {error}")))
+}
+
+/// How many threads compute on the CPU where a session does not say: the cores that this process may use.
 #[must_use]
 pub fn thread_count() -> usize {
-    candle_core::utils::get_num_threads()
+    Threads::default_count()
 }
 
 /// The highest instruction set level of this machine, found at run time.
@@ -21,14 +69,15 @@ pub fn instruction_set() -> &'static str {
 /// The process that Candle's threads were started in; 0 before.
 static COMPUTING_PROCESS: AtomicU32 = AtomicU32::new(0);
 
-/// An error in a process that was forked after the engine had computed: a fork has the memory of the threads that
-/// compute and not the threads, and would wait for them without end.
+/// An error in a process that was forked after Candle had computed: a fork has the memory of the threads that
+/// compute and not the threads, and would wait for them without end. The kernels' threads are started anew there.
 pub(crate) fn refuse_after_fork() -> Result<()> {
     let process = std::process::id();
     match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
         Err(other) if other != process => Err(Error::inference(
-            "this process was forked from one that had computed already, and the threads that compute are not copied; \
-             fork before the first prompt, or start processes with multiprocessing's \"spawn\" or \"forkserver\"",
+            "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
+             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or use \
+             executor=\"kernels\"",
         )),
         _ => Ok(()),
     }

@@ -8,6 +8,7 @@ use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
 use crate::generation::{Chunk, Generation, GenerationOptions};
 use crate::loader::Phi3Model;
+use crate::machine::Compute;
 use crate::model::{FactorSet, Logits};
 use crate::sampling::log_softmax;
 use crate::stop::FinishReason;
@@ -23,8 +24,13 @@ pub struct SessionOptions {
     pub n_ctx: Option<usize>,
     /// The type that the cache keeps keys and values in.
     pub kv_dtype: KvDtype,
-    /// How many tokens of a prompt go through the model at once. `None` chooses: many on a GPU; on a CPU as few as
-    /// it takes for a cancelled prompt to stop soon.
+    /// How many threads compute, on the kernels; `None` takes the cores that this process may use.
+    pub n_threads: Option<usize>,
+    /// The instruction set level of the kernels, by [name](candle_phi_kernels::Isa::name): one that the machine has.
+    /// `None` takes what the environment variable `CANDLE_PHI_ISA` says, or the best.
+    pub isa: Option<String>,
+    /// How many tokens of a prompt go through the model at once. `None` chooses: many on the kernels and on a GPU; on
+    /// Candle's CPU operations as few as it takes for a cancelled prompt to stop soon.
     pub prefill_chunk: Option<usize>,
     /// Which of LongRoPE's factors the positions are turned with.
     pub rope_factors: RopeFactors,
@@ -85,6 +91,7 @@ pub struct Session {
     asked: Vec<Message>,
     n_ctx: usize,
     kv_dtype: KvDtype,
+    compute: Compute,
     prefill_chunk: usize,
     rope_factors: RopeFactors,
     /// The generation that was started last; dead once it was dropped.
@@ -126,7 +133,8 @@ impl Session {
             ));
         }
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk());
-        let cache = model.new_cache(n_ctx, options.kv_dtype);
+        let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
+        let cache = model.new_cache(n_ctx, options.kv_dtype)?;
         Ok(Self {
             model,
             cache,
@@ -136,6 +144,7 @@ impl Session {
             asked: Vec::new(),
             n_ctx,
             kv_dtype: options.kv_dtype,
+            compute,
             prefill_chunk,
             rope_factors: options.rope_factors,
             active: Weak::new(),
@@ -158,6 +167,43 @@ impl Session {
     #[must_use]
     pub fn kv_dtype(&self) -> KvDtype {
         self.kv_dtype
+    }
+
+    /// How many threads compute.
+    #[must_use]
+    pub fn n_threads(&self) -> usize {
+        self.compute.threads.count()
+    }
+
+    /// The instruction set level that computes, by its name; that of the kernels also where Candle computes.
+    #[must_use]
+    pub fn isa(&self) -> &'static str {
+        self.compute.kernels.isa().name()
+    }
+
+    /// Bytes of memory that the cached keys and values take.
+    #[must_use]
+    pub fn kv_cache_bytes(&self) -> usize {
+        self.cache.size_bytes()
+    }
+
+    /// A session with the same conversation and cache that goes its own way from here. On the kernels nothing is copied:
+    /// what either computes next goes into memory of its own.
+    ///
+    /// # Errors
+    /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress.
+    pub fn fork(&self) -> Result<Self> {
+        self.refuse_while_busy()?;
+        Ok(Self {
+            model: Arc::clone(&self.model),
+            cache: self.cache.fork()?,
+            cached: self.cached.clone(),
+            conversation: self.conversation.clone(),
+            history: self.history.clone(),
+            asked: Vec::new(),
+            active: Weak::new(),
+            ..*self
+        })
     }
 
     /// The tokens whose keys and values are in the cache.
@@ -255,12 +301,12 @@ impl Session {
     pub fn score(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
         self.refuse_while_busy()?;
         self.check_tokens(tokens)?;
-        let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype);
+        let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype)?;
         cache.restart(self.factors_of(tokens.len()));
         let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
         for chunk in tokens.chunks(self.prefill_chunk) {
             let targets = tokens.iter().skip(cache.len() + 1);
-            let logits = self.model.forward(chunk, &mut cache, Logits::All, cancel)?; // (chunk, vocabulary)
+            let logits = self.model.forward(chunk, &mut cache, Logits::All, &self.compute, cancel)?; // (chunk, vocabulary)
             let rows = logits.chunks_exact(self.model.config().vocabulary_size);
             scores.extend(rows.zip(targets).map(|(row, target)| log_softmax(row)(*target)));
         }
@@ -391,7 +437,7 @@ impl Session {
     }
 
     fn forward(&mut self, tokens: &[u32], logits: Logits, cancel: &CancelToken) -> Result<Vec<f32>> {
-        let logits = self.model.forward(tokens, &mut self.cache, logits, cancel)?;
+        let logits = self.model.forward(tokens, &mut self.cache, logits, &self.compute, cancel)?;
         self.cached.extend_from_slice(tokens);
         Ok(logits)
     }

@@ -41,13 +41,18 @@ pub struct Attended {
 
 impl Attended {
     fn new(rows: usize, head_dim: usize) -> Self {
-        Self { values: vec![0.0; rows * head_dim], max: vec![f32::NEG_INFINITY; rows], sum: vec![0.0; rows], head_dim }
+        Self {
+            values: vec![0.0; rows * head_dim],
+            max: vec![f32::NEG_INFINITY; rows],
+            sum: vec![0.0; rows],
+            head_dim,
+        }
     }
 
     /// The attention over all pages, out of those over some each: `(rows, head_dim)`
     #[must_use]
     pub fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone) -> Vec<f32> {
-        let Some(first) = parts.clone().next() else { return Vec::new() };
+        let Some(first) = parts.clone().next().filter(|part| part.head_dim > 0) else { return Vec::new() };
         let mut out = vec![0.0; first.values.len()];
         for (row, out) in out.chunks_exact_mut(first.head_dim).enumerate() {
             let max = parts.clone().map(|part| part.max[row]).fold(f32::NEG_INFINITY, f32::max);
@@ -154,12 +159,7 @@ impl Widen for WidenPortable {
 }
 
 #[inline(always)]
-fn by_count<const FMA: bool, W: Widen>(
-    queries: Queries<'_>,
-    pages: &[Arc<KvPage>],
-    head: usize,
-    out: Rows<'_>,
-) {
+fn by_count<const FMA: bool, W: Widen>(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
     match queries.visible.len() {
         1 => some_rows::<FMA, 1, W>(queries, pages, head, out),
         2 => some_rows::<FMA, 2, W>(queries, pages, head, out),
@@ -181,7 +181,8 @@ fn some_rows<const FMA: bool, const COUNT: usize, W: Widen>(
     let head_dim = queries.values.len() / rows;
     let visible: [Range<usize>; COUNT] =
         std::array::from_fn(|row| queries.visible.get(row).cloned().unwrap_or_default());
-    let query: [&[f32]; COUNT] = std::array::from_fn(|row| &queries.values[row.min(rows - 1) * head_dim..][..head_dim]);
+    let query: [&[f32]; COUNT] =
+        std::array::from_fn(|row| &queries.values[row.min(rows - 1) * head_dim..][..head_dim]);
     let padded = head_dim.next_multiple_of(LANES);
     let mut values = vec![[[0f32; LANES]; COUNT]; padded / LANES];
     let (mut max, mut sum) = ([f32::NEG_INFINITY; COUNT], [0f32; COUNT]);

@@ -68,9 +68,7 @@ impl Buffer {
         match self {
             Self::F32(values) => Stored::F32(part(values, index, parts)),
             Self::F16(values) => Stored::F16(part(values, index, parts)),
-            Self::Q8 { q, scales } => {
-                Stored::Q8 { q: part(q, index, parts), scales: part(scales, index, parts) }
-            }
+            Self::Q8 { q, scales } => Stored::Q8 { q: part(q, index, parts), scales: part(scales, index, parts) },
         }
     }
 
@@ -95,7 +93,8 @@ impl Buffer {
             }
             Self::Q8 { q, scales } => {
                 for (block, row) in row.chunks(Q8_BLOCK).enumerate() {
-                    let largest = row.iter().fold(0f32, |a, b| if b.abs() > a || b.is_nan() { b.abs() } else { a });
+                    let largest =
+                        row.iter().fold(0f32, |a, b| if b.abs() > a || b.is_nan() { b.abs() } else { a });
                     let scale = f16::from_f32(largest / 127.0);
                     let inverse = if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() };
                     scales[scale_start + block * stride] = scale.to_bits();

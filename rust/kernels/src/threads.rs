@@ -73,7 +73,8 @@ impl Pass {
         F: Fn(usize) -> T + Send + Sync + 'static,
     {
         let results: Arc<[OnceLock<T>]> = (0..count).map(|_| OnceLock::new()).collect();
-        let job = Job { part, results: Arc::clone(&results), next: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+        let job =
+            Job { part, results: Arc::clone(&results), next: AtomicUsize::new(0), done: AtomicUsize::new(0) };
         if count == 1 {
             job.compute(0);
         } else if count > 1 {

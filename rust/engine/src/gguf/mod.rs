@@ -151,6 +151,15 @@ impl Gguf {
         self.parts.get(info.part).and_then(|part| part.bytes().get(info.range.clone())).unwrap_or_default()
     }
 
+    /// An error if a mapped file has been cut short since it was opened.
+    ///
+    /// Reading what is no longer there raises `SIGBUS` on Unix, which ends the process. Nothing can rule that out for a
+    /// file that others write to; this is asked before each forward pass, so that only a file that is cut short within
+    /// one does it.
+    pub(crate) fn check_length(&self) -> Result<()> {
+        self.parts.iter().try_for_each(Part::check_length)
+    }
+
     /// A tensor's bytes for someone who copies them: through a mapping of their own, which is gone with the
     /// return value, so that copying a model does not leave the whole file counted as resident too.
     pub fn tensor_data(&self, info: &TensorInfo) -> Result<TensorData<'_>> {

@@ -88,6 +88,21 @@ impl Part {
         &self.bytes
     }
 
+    /// An error if the file is mapped and has been cut short since: reading behind its end would end the process.
+    pub(super) fn check_length(&self) -> Result<()> {
+        let (Bytes::Mapped(map), Ok(metadata)) = (&self.bytes, self.file.metadata()) else { return Ok(()) };
+        if metadata.len() >= map.len() as u64 {
+            return Ok(());
+        }
+        Err(Error::invalid_model(format!(
+            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and with \
+             mmap=False if others write to it",
+            self.path.display(),
+            map.len(),
+            metadata.len()
+        )))
+    }
+
     /// A range of the file, through a mapping of its own where the file is mapped.
     pub(super) fn data(&self, range: &Range<usize>, what: &str) -> Result<TensorData<'_>> {
         let in_place = self.bytes.get(range.clone()).unwrap_or_default();

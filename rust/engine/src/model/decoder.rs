@@ -2,36 +2,33 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-
-use super::attention::Visibility;
 use super::embedding::{Embedding, TOKEN_EMBEDDING};
-use super::linear::Linear;
-use super::norm::Norm;
-use super::rope::{Rope, Rotation};
+use super::executor::{Executor, Start};
+use super::rope::Rope;
+use super::weights::NormWeights;
 use super::{Logits, Model};
 use crate::cache::KvCache;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
-use crate::{CancelToken, Result};
+use crate::machine::Compute;
+use crate::{CancelToken, KvDtype, Result};
 
-/// A block of an architecture.
-pub(super) trait Block: Send + Sync + Sized {
+/// A block of an architecture, on an executor.
+pub(super) trait Block<E: Executor>: Send + Sync + Sized {
     /// Whether the output layer always has a bias.
     const OUTPUT_HAS_BIAS: bool;
 
     /// Reads the tensors `blk.{index}.*`.
-    fn load(source: &Source<'_>, index: usize) -> Result<Self>;
+    fn load(executor: &E, source: &Source<'_>, index: usize) -> Result<Self>;
 
-    /// `(1, seq, embedding)` to the same
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>, layer: usize) -> Result<Tensor>;
+    /// `(seq, embedding)` to the same
+    fn forward(&self, executor: &E, x: E::Hidden, pass: &mut E::Pass<'_>, layer: usize) -> Result<E::Hidden>;
 }
 
 /// Where a block's weights come from.
-pub(super) struct Source<'a> {
-    pub(super) gguf: &'a Gguf,
+pub(crate) struct Source<'a> {
+    pub(super) gguf: &'a Arc<Gguf>,
     pub(super) config: &'a PhiConfig,
-    pub(super) device: &'a Device,
     pub(super) cancel: &'a CancelToken,
 }
 
@@ -42,95 +39,108 @@ impl Source<'_> {
     }
 
     /// A block's linear layer, with a bias where the file has one.
-    pub(super) fn linear(&self, index: usize, name: &str, out: usize, r#in: usize) -> Result<Linear> {
+    pub(super) fn linear<E: Executor>(
+        &self,
+        executor: &E,
+        index: usize,
+        name: &str,
+        out: usize,
+        r#in: usize,
+    ) -> Result<E::Linear> {
         self.cancel.check()?;
-        Linear::load(self.gguf, &format!("blk.{index}.{name}"), out, r#in, self.device)
+        executor.load_linear(self, &format!("blk.{index}.{name}"), out, r#in)
     }
 
     /// A block's linear layer that always has a bias.
-    pub(super) fn linear_with_bias(&self, index: usize, name: &str, out: usize, r#in: usize) -> Result<Linear> {
-        self.cancel.check()?;
-        Linear::load_with_bias(self.gguf, &format!("blk.{index}.{name}"), out, r#in, self.device)
+    pub(super) fn linear_with_bias<E: Executor>(
+        &self,
+        executor: &E,
+        index: usize,
+        name: &str,
+        out: usize,
+        r#in: usize,
+    ) -> Result<E::Linear> {
+        self.gguf.required_tensor(&format!("blk.{index}.{name}.bias"))?;
+        self.linear(executor, index, name, out, r#in)
     }
 
     /// A block's norm.
-    pub(super) fn norm(&self, index: usize, name: &str) -> Result<Norm> {
-        Norm::load(self.gguf, &format!("blk.{index}.{name}"), self.config, self.device)
+    pub(super) fn norm<E: Executor>(&self, executor: &E, index: usize, name: &str) -> Result<E::Norm> {
+        executor.load_norm(NormWeights::load(self.gguf, &format!("blk.{index}.{name}"), self.config)?)
     }
 }
 
-/// What the blocks share during one forward pass.
-pub(super) struct Pass<'a> {
-    pub(super) config: &'a PhiConfig,
-    pub(super) cache: &'a mut KvCache,
-    pub(super) rotation: Rotation,
-    pub(super) visibility: Visibility,
-}
-
-/// Weights of a model whose blocks are `B`.
-pub(super) struct Decoder<B> {
+/// Weights of a model whose blocks are `B`, on an executor.
+pub(super) struct Decoder<E: Executor, B> {
+    executor: E,
     embedding: Embedding,
     blocks: Vec<B>,
-    output_norm: Norm,
-    output: Linear, // (vocabulary, embedding)
+    output_norm: E::Norm,
+    output: E::Linear, // (vocabulary, embedding)
     rope: Rope,
     config: PhiConfig,
-    device: Device,
 }
 
-impl<B: Block> Decoder<B> {
-    pub(super) fn load(
-        gguf: &Arc<Gguf>,
-        config: &PhiConfig,
-        device: &Device,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        let source = Source { gguf, config, device, cancel };
+impl<E: Executor, B: Block<E>> Decoder<E, B> {
+    pub(super) fn load(executor: E, source: &Source<'_>) -> Result<Self> {
+        let Source { gguf, config, .. } = *source;
         let mut blocks = Vec::new();
         for index in 0..config.block_count {
-            blocks.push(B::load(&source, index)?);
+            blocks.push(B::load(&executor, source, index)?);
         }
         // Where a file has no output layer, the embedding is the output layer too.
         let output = if gguf.tensor("output.weight").is_some() { "output" } else { TOKEN_EMBEDDING };
-        let load_output = if B::OUTPUT_HAS_BIAS { Linear::load_with_bias } else { Linear::load };
+        if B::OUTPUT_HAS_BIAS {
+            gguf.required_tensor(&format!("{output}.bias"))?;
+        }
         Ok(Self {
-            embedding: Embedding::load(gguf, config, device)?,
+            embedding: Embedding::load(gguf, config)?,
             blocks,
-            output_norm: Norm::load(gguf, "output_norm", config, device)?,
-            output: load_output(gguf, output, config.vocabulary_size, config.embedding_length, device)?,
-            rope: Rope::load(gguf, config, device)?,
+            output_norm: executor.load_norm(NormWeights::load(gguf, "output_norm", config)?)?,
+            output: executor.load_linear(source, output, config.vocabulary_size, config.embedding_length)?,
+            rope: Rope::load(gguf, config)?,
             config: config.clone(),
-            device: device.clone(),
+            executor,
         })
     }
 }
 
-impl<B: Block> Model for Decoder<B> {
+impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
+    fn new_cache(&self, max_len: usize, dtype: KvDtype) -> Result<KvCache> {
+        self.executor.new_cache(&self.config, max_len, dtype)
+    }
+
     fn forward(
         &self,
         tokens: &[u32],
         cache: &mut KvCache,
         logits: Logits,
+        compute: &Compute,
         cancel: &CancelToken,
-    ) -> Result<Option<Tensor>> {
-        let (past, seq) = (cache.len(), tokens.len());
-        let mut pass = Pass {
-            config: &self.config,
-            rotation: self.rope.rotation(cache.rope_factors(), past, seq)?,
-            visibility: Visibility::causal(past, seq, self.config.sliding_window, &self.device)?,
-            cache,
-        };
-        let mut x = self.embedding.forward(tokens)?; // (1, seq, embedding)
+    ) -> Result<Option<Vec<f32>>> {
+        let executor = &self.executor;
+        let positions = cache.new_positions(tokens.len())?;
+        let rope = self.rope.table(cache.rope_factors(), positions.past, positions.seq);
+        let rows = self.embedding.rows(tokens)?; // (seq, embedding)
+        let start = Start { config: &self.config, cache, positions, rope, compute, cancel };
+        let mut pass = executor.begin(start)?;
+        let mut x = executor.hidden(&mut pass, rows)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             cancel.check()?;
-            x = block.forward(&x, &mut pass, layer)?;
+            x = block.forward(executor, x, &mut pass, layer)?;
         }
-        pass.cache.advance(seq);
-        let x = match logits {
-            Logits::None => return Ok(None),
-            Logits::Last => x.narrow(1, seq - 1, 1)?,
-            Logits::All => x,
+        let logits = match logits {
+            Logits::None => None,
+            Logits::Last => Some(executor.last(x)?),
+            Logits::All => Some(x),
         };
-        Ok(Some(self.output.forward(&self.output_norm.forward(&x)?)?.squeeze(0)?))
+        let logits = logits.map(|x| {
+            let x = executor.norm(&mut pass, &x, &self.output_norm)?;
+            executor.linear(&mut pass, &x, &self.output).and_then(|logits| executor.values(logits))
+        });
+        let logits = logits.transpose()?;
+        cancel.check()?;
+        executor.end(pass);
+        Ok(logits)
     }
 }

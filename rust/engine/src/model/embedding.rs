@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
 use candle_phi_kernels::{TensorType, dequantize_row};
 
-use super::linear::tensor_of_shape;
+use super::weights::tensor_of_shape;
 use crate::config::PhiConfig;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
@@ -17,14 +16,13 @@ pub(crate) struct Embedding {
     tensor_type: TensorType,
     vocabulary_size: usize,
     embedding_length: usize,
-    device: Device,
 }
 
 /// The embedding's name, which is the output's too where a file has no other.
 pub(super) const TOKEN_EMBEDDING: &str = "token_embd";
 
 impl Embedding {
-    pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig, device: &Device) -> Result<Self> {
+    pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig) -> Result<Self> {
         let shape = [config.vocabulary_size, config.embedding_length];
         let weight = tensor_of_shape(gguf, &format!("{TOKEN_EMBEDDING}.weight"), &shape)?.clone();
         let tensor_type = weight.tensor_type()?;
@@ -34,12 +32,11 @@ impl Embedding {
             tensor_type,
             vocabulary_size: config.vocabulary_size,
             embedding_length: config.embedding_length,
-            device: device.clone(),
         })
     }
 
-    /// The rows of `tokens`: `(1, seq, embedding)`
-    pub(super) fn forward(&self, tokens: &[u32]) -> Result<Tensor> {
+    /// The rows of `tokens`: `(seq, embedding)`
+    pub(super) fn rows(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let bytes = self.gguf.tensor_bytes(&self.weight);
         let row_bytes = self.tensor_type.row_bytes(self.embedding_length).unwrap_or_default();
         let mut rows = vec![0.0; tokens.len() * self.embedding_length];
@@ -54,6 +51,6 @@ impl Embedding {
             dequantize_row(self.tensor_type, bytes, row)
                 .map_err(|error| Error::inference(format!("token {token}: {error}")))?;
         }
-        Ok(Tensor::from_vec(rows, (1, tokens.len(), self.embedding_length), &self.device)?)
+        Ok(rows)
     }
 }

@@ -1,25 +1,32 @@
 //! The models: one file an architecture, and the one match on `general.architecture`.
 
-mod attention;
+mod candle;
 mod decoder;
 mod embedding;
-mod linear;
-mod norm;
+mod executor;
+mod kernels;
 mod phi2;
 mod phi3;
 mod rope;
 mod self_attention;
+mod weights;
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 
 use crate::cache::KvCache;
 use crate::config::{Architecture, PhiConfig};
 use crate::gguf::Gguf;
-use crate::{CancelToken, Error, Result};
+use crate::machine::Compute;
+use crate::{CancelToken, Error, KvDtype, Result};
 
-use decoder::Decoder;
+use self::candle::CandleExecutor;
+use decoder::{Decoder, Source};
+use executor::Executor;
+use kernels::KernelExecutor;
 use phi2::Phi2Block;
 use phi3::Phi3Block;
 pub(crate) use rope::FactorSet;
@@ -37,17 +44,79 @@ pub(crate) enum Logits {
 
 /// A model's weights and how to run tokens through them. Immutable; the state is in the cache.
 pub(crate) trait Model: Send + Sync {
+    /// An empty cache for at most `max_len` positions.
+    fn new_cache(&self, max_len: usize, dtype: KvDtype) -> Result<KvCache>;
+
     /// Runs `tokens` behind the cached positions and adds them to the cache.
     ///
-    /// Returns logits `(rows, vocabulary)` in f32, or nothing for [`Logits::None`]. Stops between layers once
-    /// `cancel` is set, with the cache as it was.
+    /// Returns logits `(rows, vocabulary)`, row after row, or nothing for [`Logits::None`]. Stops inside or between
+    /// layers once `cancel` is set, with the cache as it was.
     fn forward(
         &self,
         tokens: &[u32],
         cache: &mut KvCache,
         logits: Logits,
+        compute: &Compute,
         cancel: &CancelToken,
-    ) -> Result<Option<Tensor>>;
+    ) -> Result<Option<Vec<f32>>>;
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// The kernels on a CPU, Candle on other devices.
+    #[default]
+    Auto,
+    /// The project's own kernels, on a CPU.
+    Kernels,
+    /// Candle's operations, on any device.
+    Candle,
+}
+
+impl ExecutorKind {
+    /// `"auto"`, `"kernels"` or `"candle"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kernels => "kernels",
+            Self::Candle => "candle",
+        }
+    }
+
+    /// What [`Auto`](Self::Auto) stands for on this device.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for the kernels on another device than a CPU.
+    pub(crate) fn resolve(self, device: &Device) -> Result<Self> {
+        match self {
+            Self::Auto if device.is_cpu() => Ok(Self::Kernels),
+            Self::Auto => Ok(Self::Candle),
+            Self::Kernels if !device.is_cpu() => Err(Error::invalid_option(
+                "executor: expected \"auto\" or \"candle\", since the kernels run on the device \"cpu\" only, found \
+                 \"kernels\"",
+            )),
+            named => Ok(named),
+        }
+    }
+}
+
+impl FromStr for ExecutorKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            Error::invalid_option(format!(
+                "executor: expected \"auto\", \"kernels\" or \"candle\", found {text:?}"
+            ))
+        })
+    }
+}
+
+impl fmt::Display for ExecutorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The file's architecture if it runs, or an error that says what the file is.
@@ -86,19 +155,28 @@ fn small(gguf: &Gguf) -> Error {
     ))
 }
 
-/// Reads a model's weights onto `device`.
+/// Reads a model's weights, for `executor` on `device`.
 pub(crate) fn load(
     gguf: &Arc<Gguf>,
     config: &PhiConfig,
+    executor: ExecutorKind,
     device: &Device,
     cancel: &CancelToken,
 ) -> Result<Box<dyn Model>> {
     refuse_unknown_rope(gguf)?;
     check_block_count(gguf, config)?;
     refuse_unused(gguf, config)?;
-    Ok(match config.architecture {
-        Architecture::Phi3 => Box::new(Decoder::<Phi3Block>::load(gguf, config, device, cancel)?),
-        Architecture::Phi2 => Box::new(Decoder::<Phi2Block>::load(gguf, config, device, cancel)?),
+    let source = Source { gguf, config, cancel };
+    match executor {
+        ExecutorKind::Kernels => load_on(KernelExecutor::new(gguf), &source),
+        ExecutorKind::Auto | ExecutorKind::Candle => load_on(CandleExecutor::new(device), &source),
+    }
+}
+
+fn load_on<E: Executor + 'static>(executor: E, source: &Source<'_>) -> Result<Box<dyn Model>> {
+    Ok(match source.config.architecture {
+        Architecture::Phi3 => Box::new(Decoder::<E, Phi3Block<E>>::load(executor, source)?),
+        Architecture::Phi2 => Box::new(Decoder::<E, Phi2Block<E>>::load(executor, source)?),
     })
 }
 

@@ -3,9 +3,7 @@
 //! Angles, cosines and sines are f32 at every position, as in transformers. (RoFormer, arXiv:2104.09864;
 //! LongRoPE, arXiv:2402.13753.)
 
-use candle_core::{D, Device, Tensor};
-
-use super::norm::vector;
+use super::weights::vector;
 use crate::Result;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
@@ -20,36 +18,37 @@ pub(crate) enum FactorSet {
     Long,
 }
 
-/// Turns queries and keys by their position.
+/// The angles that queries and keys are turned by.
 pub(crate) struct Rope {
     short: Vec<f32>, // (rope_dim / 2), inverse frequencies
     long: Vec<f32>,  // (rope_dim / 2), inverse frequencies
     attention_factor: f32,
     interleaved: bool,
-    device: Device,
 }
 
 /// Cosines and sines of a run of positions, each `(seq, rope_dim / 2)`.
-pub(crate) struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
-    rope_dim: usize,
-    interleaved: bool,
+#[derive(Clone, Debug)]
+pub(crate) struct RopeTable {
+    pub(super) cos: Vec<f32>,
+    pub(super) sin: Vec<f32>,
+    /// `rope_dim / 2`
+    pub(super) half: usize,
+    /// Whether neighbours are turned, and not the halves of the dimensions.
+    pub(super) interleaved: bool,
 }
 
 impl Rope {
-    pub(super) fn load(gguf: &Gguf, config: &PhiConfig, device: &Device) -> Result<Self> {
+    pub(super) fn load(gguf: &Gguf, config: &PhiConfig) -> Result<Self> {
         Ok(Self {
             short: inverse_frequencies(gguf, "rope_factors_short.weight", config)?,
             long: inverse_frequencies(gguf, "rope_factors_long.weight", config)?,
             attention_factor: config.rope_attention_factor,
             interleaved: config.interleaved_rope,
-            device: device.clone(),
         })
     }
 
-    /// The rotation of `len` positions from `start` on.
-    pub(super) fn rotation(&self, factors: FactorSet, start: usize, len: usize) -> Result<Rotation> {
+    /// Cosines and sines of `len` positions from `start` on.
+    pub(super) fn table(&self, factors: FactorSet, start: usize, len: usize) -> RopeTable {
         let inverse_frequencies = match factors {
             FactorSet::Short => &self.short,
             FactorSet::Long => &self.long,
@@ -64,12 +63,7 @@ impl Rope {
                 sin.push(s * self.attention_factor);
             }
         }
-        Ok(Rotation {
-            cos: Tensor::from_vec(cos, (len, half), &self.device)?,
-            sin: Tensor::from_vec(sin, (len, half), &self.device)?,
-            rope_dim: 2 * half,
-            interleaved: self.interleaved,
-        })
+        RopeTable { cos, sin, half, interleaved: self.interleaved }
     }
 }
 
@@ -78,7 +72,7 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
     let half = config.rope_dimension_count / 2;
     let factors = match gguf.tensor(factors) {
         Some(info) => {
-            let factors: Vec<f32> = vector(gguf, &info.name, half, &Device::Cpu)?.to_vec1()?;
+            let factors = vector(gguf, &info.name, half)?;
             if let Some(factor) = factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
                 return Err(crate::Error::invalid_model(format!(
                     "{}: tensor {}: expected positive factors, found {factor}",
@@ -105,23 +99,4 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
         gguf.path().display(),
         config.rope_freq_base
     )))
-}
-
-impl Rotation {
-    /// Turns the first `rope_dim` dimensions of each head and leaves the others:
-    /// `(batch, heads, seq, head_dim)` to the same.
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let head_dim = x.dim(D::Minus1)?;
-        if self.rope_dim == head_dim {
-            return self.turn(&x.contiguous()?);
-        }
-        let turned = self.turn(&x.narrow(D::Minus1, 0, self.rope_dim)?.contiguous()?)?;
-        let kept = x.narrow(D::Minus1, self.rope_dim, head_dim - self.rope_dim)?;
-        Ok(Tensor::cat(&[&turned, &kept], D::Minus1)?)
-    }
-
-    fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let turn = if self.interleaved { candle_nn::rotary_emb::rope_i } else { candle_nn::rotary_emb::rope };
-        Ok(turn(x, &self.cos, &self.sin)?)
-    }
 }

@@ -6,9 +6,9 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_phi_kernels::TensorType;
 
-use super::norm::vector;
-use crate::gguf::{Gguf, TensorInfo};
-use crate::{Error, Result};
+use super::super::weights::{optional_bias, tensor_of_shape};
+use crate::Result;
+use crate::gguf::Gguf;
 
 /// `y = x Wᵀ + b` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
 ///
@@ -21,51 +21,24 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// Reads `{name}.weight`, which must have the shape `(out, in)`, and `{name}.bias` where the file has it.
-    pub(crate) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
+    pub(super) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
         let info = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?;
         let dtype = candle_dtype(info.tensor_type()?);
         let data = gguf.tensor_data(info)?;
         let storage = QStorage::from_data(Cow::Borrowed(&data), device, dtype)?;
         let weight = QMatMul::from_qtensor(QTensor::new(storage, (out, r#in))?)?;
-        let bias = format!("{name}.bias");
-        let bias = gguf.tensor(&bias).map(|_| vector(gguf, &bias, out, device)).transpose()?;
+        let bias = optional_bias(gguf, name, out)?.map(|bias| Tensor::new(bias, device)).transpose()?;
         Ok(Self { weight, bias })
     }
 
-    /// As [`load`](Self::load), for a layer that always has a bias.
-    pub(crate) fn load_with_bias(
-        gguf: &Gguf,
-        name: &str,
-        out: usize,
-        r#in: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        gguf.required_tensor(&format!("{name}.bias"))?;
-        Self::load(gguf, name, out, r#in, device)
-    }
-
     /// `(batch, seq, in)` to `(batch, seq, out)`
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.weight.forward(x)?;
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         })
     }
-}
-
-/// The tensor `name`, of a type that can be computed with, or an error that names the type or both shapes.
-pub(super) fn tensor_of_shape<'a>(gguf: &'a Gguf, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
-    let info = gguf.required_tensor(name)?;
-    if info.shape != shape {
-        return Err(Error::invalid_model(format!(
-            "{}: tensor {name} has shape {:?}, but the metadata says {shape:?}",
-            gguf.path().display(),
-            info.shape
-        )));
-    }
-    info.tensor_type().map_err(|error| Error::unsupported_model(format!("{}: {error}", gguf.path().display())))?;
-    Ok(info)
 }
 
 const fn candle_dtype(tensor_type: TensorType) -> GgmlDType {

@@ -6,9 +6,7 @@ use crate::Result;
 use crate::config::PhiConfig;
 
 /// Which cached positions the new ones see: a run of `seq` positions behind `past` cached ones.
-pub(crate) struct Visibility {
-    /// The first position that any of the new ones sees.
-    pub(super) first: usize,
+pub(super) struct Visibility {
     mask: Option<Tensor>, // (seq, past + seq - first), 0 or -inf; None where all see all
 }
 
@@ -18,7 +16,7 @@ impl Visibility {
         let seen_from = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
         let first = seen_from(past);
         if seq == 1 {
-            return Ok(Self { first, mask: None });
+            return Ok(Self { mask: None });
         }
         let end = past + seq;
         let mut mask = Vec::with_capacity(seq * (end - first));
@@ -26,12 +24,12 @@ impl Visibility {
             let visible = seen_from(query)..=query;
             mask.extend((first..end).map(|key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY }));
         }
-        Ok(Self { first, mask: Some(Tensor::from_vec(mask, (seq, end - first), device)?) })
+        Ok(Self { mask: Some(Tensor::from_vec(mask, (seq, end - first), device)?) })
     }
 }
 
 /// `softmax(q kᵀ / sqrt(head_dim) + mask) v`, heads side by side: `(1, seq, head_count * head_dim)`
-pub(crate) fn attend(
+pub(super) fn attend(
     queries: &Tensor, // (1, head_count, seq, head_dim)
     keys: &Tensor,    // (1, head_count_kv, visible, head_dim)
     values: &Tensor,  // (1, head_count_kv, visible, head_dim)
@@ -90,16 +88,12 @@ mod tests {
     #[test]
     fn a_position_sees_itself_and_what_is_before_it() {
         let visibility = Visibility::causal(1, 2, None, &Device::Cpu).unwrap();
-        assert_eq!(visibility.first, 0);
         assert_eq!(seen(&visibility), [[true, true, false], [true, true, true]]);
     }
 
     #[test]
     fn a_window_of_two_sees_itself_and_one_before() {
         let visibility = Visibility::causal(3, 2, Some(2), &Device::Cpu).unwrap();
-        assert_eq!(visibility.first, 2);
         assert_eq!(seen(&visibility), [[true, true, false], [false, true, true]]);
-        assert_eq!(Visibility::causal(3, 1, Some(2), &Device::Cpu).unwrap().first, 2);
-        assert_eq!(Visibility::causal(1, 1, Some(2), &Device::Cpu).unwrap().first, 0);
     }
 }

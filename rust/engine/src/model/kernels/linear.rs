@@ -1,0 +1,83 @@
+//! Linear layers that read their weights in the file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_phi_kernels::{ActivationForms, Activations, Kernels, Prepared, TensorType, Weight};
+
+use super::super::weights::{optional_bias, tensor_of_shape};
+use crate::Result;
+use crate::gguf::{Gguf, TensorInfo};
+
+/// Weight rows of a part of a job: enough for a thread to read in one go, few enough to share out evenly.
+const PART_WIDTH: usize = 64;
+
+/// `y = x Wᵀ + b` with a weight `(out, in)` that stays in the file.
+///
+/// Quantized weights are multiplied by activations of eight bits with a scale for 256, floats by activations as they are.
+#[derive(Clone)]
+pub(crate) struct Linear(Arc<Parameters>);
+
+struct Parameters {
+    gguf: Arc<Gguf>,
+    weight: TensorInfo, // (out, in)
+    tensor_type: TensorType,
+    out: usize,
+    r#in: usize,
+    bias: Option<Vec<f32>>, // (out)
+}
+
+impl Linear {
+    pub(super) fn load(gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Self> {
+        let weight = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?.clone();
+        let tensor_type = weight.tensor_type()?;
+        // What holds now holds in every pass, where it is an error that nobody sees.
+        Weight::new(tensor_type, gguf.tensor_bytes(&weight), out, r#in).map_err(|error| {
+            crate::Error::invalid_model(format!("{}: tensor {name}.weight: {error}", gguf.path().display()))
+        })?;
+        let bias = optional_bias(gguf, name, out)?;
+        Ok(Self(Arc::new(Parameters { gguf: Arc::clone(gguf), weight, tensor_type, out, r#in, bias })))
+    }
+
+    pub(super) fn out(&self) -> usize {
+        self.0.out
+    }
+
+    pub(super) fn tensor_type(&self) -> TensorType {
+        self.0.tensor_type
+    }
+
+    /// Weight rows of a part of a job, for `outputs` rows in all.
+    pub(super) fn part_width(outputs: usize) -> usize {
+        PART_WIDTH.min(outputs)
+    }
+
+    /// Products with the weight rows `rows`: `(x rows, rows.len())`
+    pub(super) fn multiply(
+        &self,
+        kernels: Kernels,
+        rows: Range<usize>,
+        x: &[(&Activations, &Prepared)],
+    ) -> Vec<f32> {
+        let Parameters { gguf, weight, tensor_type, out, r#in, bias } = &*self.0;
+        let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
+        let mut products = vec![0.0; x_rows * rows.len()];
+        let Ok(weight) = Weight::new(*tensor_type, gguf.tensor_bytes(weight), *out, *r#in) else {
+            return Vec::new();
+        };
+        kernels.multiply(&weight, rows.clone(), x, &mut products);
+        if let Some(bias) = bias.as_ref().and_then(|bias| bias.get(rows.clone())) {
+            for products in products.chunks_exact_mut(rows.len()) {
+                kernels.add(products, bias);
+            }
+        }
+        products
+    }
+}
+
+/// The forms of activations that the matrices of a file read.
+pub(super) fn forms_of(gguf: &Gguf) -> ActivationForms {
+    let matrices = gguf.tensors().filter(|info| info.shape.len() > 1);
+    let types = matrices.filter_map(|info| info.tensor_type().ok());
+    types.fold(ActivationForms::default(), |forms, tensor_type| forms.or(ActivationForms::read_by(tensor_type)))
+}
