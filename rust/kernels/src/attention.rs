@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use crate::elementwise::exp;
 use crate::kv_page::{KvPage, PAGE_TOKENS, Stored};
-use crate::panel::fused;
+use crate::lanes::{LANES, Lanes};
 use crate::{Isa, Kernels};
 
-/// Values of a vector.
-pub(crate) const LANES: usize = 16;
+/// Vectors of positions of a page.
+const PARTS: usize = PAGE_TOKENS / LANES;
 /// Rows of queries that go over a page together, at most.
 const ROWS: usize = 8;
 
@@ -113,15 +113,15 @@ struct Rows<'a> {
 fn attend_rows(kernels: Kernels, queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
     #[cfg(target_arch = "x86_64")]
     {
-        use crate::x86::half::{WidenAvx2, WidenAvx512};
+        use crate::x86::lanes::{Avx2Lanes, Avx512Lanes};
 
         #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
-            by_count::<true, WidenAvx2>(queries, pages, head, out);
+            by_count::<Avx2Lanes>(queries, pages, head, out);
         }
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
         fn avx512(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
-            by_count::<true, WidenAvx512>(queries, pages, head, out);
+            by_count::<Avx512Lanes>(queries, pages, head, out);
         }
         match kernels.isa() {
             // SAFETY: kernels only have levels that the machine has.
@@ -132,46 +132,23 @@ fn attend_rows(kernels: Kernels, queries: Queries<'_>, pages: &[Arc<KvPage>], he
         }
     }
     let _ = kernels;
-    by_count::<{ cfg!(target_arch = "aarch64") }, WidenPortable>(queries, pages, head, out);
-}
-
-/// Widens sixteen values in half precision.
-pub(crate) trait Widen {
-    fn widen(halves: &[u16; LANES]) -> [f32; LANES];
-}
-
-struct WidenPortable;
-
-impl Widen for WidenPortable {
-    /// By integer arithmetic without branches, so that it vectorizes; exact, subnormals and infinities included.
-    #[inline(always)]
-    fn widen(halves: &[u16; LANES]) -> [f32; LANES] {
-        // 2^112, by which the exponents' biases differ.
-        const REBIAS: f32 = f32::from_bits(0x7780_0000);
-        halves.map(|half| {
-            let magnitude = u32::from(half & 0x7fff) << 13;
-            let finite = (f32::from_bits(magnitude) * REBIAS).to_bits();
-            let special = magnitude | 0x7f80_0000;
-            let bits = if half & 0x7c00 == 0x7c00 { special } else { finite };
-            f32::from_bits(bits | u32::from(half & 0x8000) << 16)
-        })
-    }
+    by_count::<[f32; LANES]>(queries, pages, head, out);
 }
 
 #[inline(always)]
-fn by_count<const FMA: bool, W: Widen>(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
+fn by_count<V: Lanes>(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
     match queries.visible.len() {
-        1 => some_rows::<FMA, 1, W>(queries, pages, head, out),
-        2 => some_rows::<FMA, 2, W>(queries, pages, head, out),
-        3 => some_rows::<FMA, 3, W>(queries, pages, head, out),
-        4 => some_rows::<FMA, 4, W>(queries, pages, head, out),
+        1 => some_rows::<V, 1>(queries, pages, head, out),
+        2 => some_rows::<V, 2>(queries, pages, head, out),
+        3 => some_rows::<V, 3>(queries, pages, head, out),
+        4 => some_rows::<V, 4>(queries, pages, head, out),
         // With rows that see nothing where there are less than eight.
-        _ => some_rows::<FMA, ROWS, W>(queries, pages, head, out),
+        _ => some_rows::<V, ROWS>(queries, pages, head, out),
     }
 }
 
 #[inline(always)]
-fn some_rows<const FMA: bool, const COUNT: usize, W: Widen>(
+fn some_rows<V: Lanes, const COUNT: usize>(
     queries: Queries<'_>,
     pages: &[Arc<KvPage>],
     head: usize,
@@ -179,54 +156,68 @@ fn some_rows<const FMA: bool, const COUNT: usize, W: Widen>(
 ) {
     let rows = queries.visible.len();
     let head_dim = queries.values.len() / rows;
-    let visible: [Range<usize>; COUNT] =
-        std::array::from_fn(|row| queries.visible.get(row).cloned().unwrap_or_default());
-    let query: [&[f32]; COUNT] =
-        std::array::from_fn(|row| &queries.values[row.min(rows - 1) * head_dim..][..head_dim]);
+    // A row that is not there sees nothing, and computes as the last one.
+    let mut visible = [(0, 0); COUNT];
+    let mut query = vec![[0f32; COUNT]; head_dim];
+    for row in 0..COUNT {
+        for (query, value) in query.iter_mut().zip(&queries.values[row.min(rows - 1) * head_dim..]) {
+            query[row] = *value;
+        }
+        if row < rows {
+            visible[row] = (queries.visible[row].start, queries.visible[row].end);
+        }
+    }
     let padded = head_dim.next_multiple_of(LANES);
     let mut values = vec![[[0f32; LANES]; COUNT]; padded / LANES];
     let (mut max, mut sum) = ([f32::NEG_INFINITY; COUNT], [0f32; COUNT]);
-    let seen = |page: usize| {
-        let positions = page * PAGE_TOKENS..(page + 1) * PAGE_TOKENS;
-        visible.iter().any(|visible| visible.start < positions.end && positions.start < visible.end)
-    };
-    for (index, page) in pages.iter().enumerate().filter(|(index, _)| seen(*index)) {
-        let mut scores = scores::<FMA, COUNT, W>(page, head, query);
-        for row in 0..COUNT {
-            let scores = &mut scores[row];
-            let first = index * PAGE_TOKENS;
-            if visible[row].start > first || visible[row].end < first + PAGE_TOKENS {
-                for (slot, score) in scores.iter_mut().enumerate() {
-                    if !visible[row].contains(&(first + slot)) {
-                        *score = f32::NEG_INFINITY;
-                    }
-                }
+    for (index, page) in pages.iter().enumerate() {
+        let first = index * PAGE_TOKENS;
+        let mut is_seen = false;
+        for (start, end) in visible {
+            is_seen |= start < first + PAGE_TOKENS && first < end;
+        }
+        if !is_seen {
+            continue;
+        }
+        let mut weights = [[[0f32; LANES]; PARTS]; COUNT];
+        if COUNT * PARTS * V::REGISTERS <= 16 {
+            scores::<V, COUNT, PARTS>(page, head, &query, 0, &mut weights);
+        } else {
+            for part in 0..PARTS {
+                scores::<V, COUNT, 1>(page, head, &query, part, &mut weights);
             }
-            // What is not a number must stay in the result, and `max` leaves it out.
-            let largest = scores.iter().fold(max[row], |a, b| if *b > a || b.is_nan() { *b } else { a });
+        }
+        for row in 0..COUNT {
+            let weights = &mut weights[row];
+            let (start, end) = visible[row];
+            if start > first || end < first + PAGE_TOKENS {
+                mask(weights.as_flattened_mut(), start.saturating_sub(first), end.saturating_sub(first));
+            }
+            // What is not a number stays in the sum, wherever this leaves it.
+            let mut largest = [0f32; LANES];
+            V::load(&weights[0]).max(V::load(&weights[1])).store(&mut largest);
+            let largest = largest_of(largest, max[row]);
             if largest == f32::NEG_INFINITY {
-                scores.fill(0.0);
+                *weights = [[0.0; LANES]; PARTS];
                 continue;
             }
-            let factor = exp::<FMA>(max[row] - largest);
+            let factor = exp_of::<V>(max[row] - largest);
             max[row] = largest;
-            let mut total = 0.0;
-            for score in scores.iter_mut() {
-                *score = exp::<FMA>(*score - largest);
-            }
-            for score in scores.iter() {
-                total += score;
-            }
-            sum[row] = sum[row] * factor + total;
+            sum[row] = sum[row] * factor + to_weights::<V>(weights, largest);
             if factor != 1.0 {
                 for values in &mut values {
-                    for value in &mut values[row] {
-                        *value *= factor;
-                    }
+                    let scaled = V::load(&values[row]).mul(V::splat(factor));
+                    scaled.store(&mut values[row]);
                 }
             }
         }
-        add_values::<FMA, COUNT, W>(page, head, &scores, &mut values);
+        let mut by_slot = [[0f32; COUNT]; PAGE_TOKENS];
+        for row in 0..COUNT {
+            for slot in 0..PAGE_TOKENS {
+                by_slot[slot][row] = weights[row][slot / LANES][slot % LANES];
+            }
+        }
+        add_values::<V, COUNT>(page, head, &by_slot, &mut values);
     }
     for row in 0..rows {
         out.max[row] = max[row];
@@ -238,102 +229,165 @@ fn some_rows<const FMA: bool, const COUNT: usize, W: Widen>(
     }
 }
 
-/// The products of the queries with the keys of a page: `(rows, positions)`
 #[inline(always)]
-fn scores<const FMA: bool, const COUNT: usize, W: Widen>(
+fn exp_of<V: Lanes>(x: f32) -> f32 {
+    if V::FMA { exp::<true>(x) } else { exp::<false>(x) }
+}
+
+/// Hides the scores outside of `start..end`.
+fn mask(scores: &mut [f32], start: usize, end: usize) {
+    for (slot, score) in scores.iter_mut().enumerate() {
+        if slot < start || slot >= end {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+#[inline(always)]
+fn largest_of(mut lanes: [f32; LANES], at_least: f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = if lanes[lane] > lanes[lane + width] { lanes[lane] } else { lanes[lane + width] };
+        }
+        width /= 2;
+    }
+    if lanes[0] < at_least { at_least } else { lanes[0] }
+}
+
+/// Turns scores into weights relative to the largest, and returns their sum.
+#[inline(always)]
+fn to_weights<V: Lanes>(scores: &mut [[f32; LANES]; PARTS], largest: f32) -> f32 {
+    let mut sums = [0f32; LANES];
+    for part in scores.iter_mut() {
+        for lane in 0..LANES {
+            part[lane] = exp_of::<V>(part[lane] - largest);
+            sums[lane] += part[lane];
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// The products of the queries with the keys of `AT_ONCE` of a page's parts, from `part` on. Sums go from hand to hand by
+/// value, which keeps them in registers.
+#[inline(always)]
+fn scores<V: Lanes, const COUNT: usize, const AT_ONCE: usize>(
     page: &KvPage,
     head: usize,
-    query: [&[f32]; COUNT],
-) -> [[f32; PAGE_TOKENS]; COUNT] {
-    const PARTS: usize = PAGE_TOKENS / LANES;
-    let mut sums = [[[0f32; LANES]; PARTS]; COUNT];
-    let mut add = |dim: usize, keys: [[f32; LANES]; PARTS]| {
-        for row in 0..COUNT {
-            let q = query[row][dim];
-            for part in 0..PARTS {
-                for lane in 0..LANES {
-                    sums[row][part][lane] = fused::<FMA>(q, keys[part][lane], sums[row][part][lane]);
-                }
-            }
-        }
-    };
+    query: &[[f32; COUNT]], // (head_dim, rows)
+    part: usize,
+    out: &mut [[[f32; LANES]; PARTS]; COUNT],
+) {
+    let mut sums = [[V::splat(0.0); AT_ONCE]; COUNT];
     match page.keys(head) {
         Stored::F16(keys) => {
-            for (dim, keys) in keys.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().enumerate() {
-                add(dim, std::array::from_fn(|part| W::widen(&keys[part])));
+            for (keys, query) in keys.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().zip(query) {
+                let mut lanes = [V::splat(0.0); AT_ONCE];
+                for i in 0..AT_ONCE {
+                    lanes[i] = V::widen(&keys[part + i]);
+                }
+                sums = add_products(sums, query, lanes);
             }
         }
         Stored::F32(keys) => {
-            for (dim, keys) in keys.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().enumerate() {
-                add(dim, *keys);
+            for (keys, query) in keys.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().zip(query) {
+                let mut lanes = [V::splat(0.0); AT_ONCE];
+                for i in 0..AT_ONCE {
+                    lanes[i] = V::load(&keys[part + i]);
+                }
+                sums = add_products(sums, query, lanes);
             }
         }
         Stored::Q8 { q, scales } => {
             let blocks = q.as_chunks::<{ 32 * PAGE_TOKENS }>().0.iter().zip(scales.as_chunks::<PAGE_TOKENS>().0);
-            for (block, (q, scales)) in blocks.enumerate() {
+            for ((q, scales), query) in blocks.zip(query.as_chunks::<32>().0) {
                 let scales = scales.as_chunks::<LANES>().0;
-                let scales: [[f32; LANES]; PARTS] = std::array::from_fn(|part| W::widen(&scales[part]));
-                for (i, q) in q.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().enumerate() {
-                    let keys = std::array::from_fn(|part| {
-                        std::array::from_fn(|lane| f32::from(q[part][lane]) * scales[part][lane])
-                    });
-                    add(block * 32 + i, keys);
+                for (q, query) in q.as_chunks::<LANES>().0.as_chunks::<PARTS>().0.iter().zip(query) {
+                    let mut lanes = [V::splat(0.0); AT_ONCE];
+                    for i in 0..AT_ONCE {
+                        lanes[i] = V::convert(&q[part + i]).mul(V::widen(&scales[part + i]));
+                    }
+                    sums = add_products(sums, query, lanes);
                 }
             }
         }
     }
-    let mut scores = [[0f32; PAGE_TOKENS]; COUNT];
-    for (scores, sums) in scores.iter_mut().zip(&sums) {
-        for (scores, sums) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            *scores = *sums;
+    for row in 0..COUNT {
+        for i in 0..AT_ONCE {
+            sums[row][i].store(&mut out[row][part + i]);
         }
     }
-    scores
+}
+
+#[inline(always)]
+fn add_products<V: Lanes, const COUNT: usize, const AT_ONCE: usize>(
+    mut sums: [[V; AT_ONCE]; COUNT],
+    query: &[f32; COUNT],
+    keys: [V; AT_ONCE],
+) -> [[V; AT_ONCE]; COUNT] {
+    for row in 0..COUNT {
+        let q = V::splat(query[row]);
+        for i in 0..AT_ONCE {
+            sums[row][i] = sums[row][i].add_product(q, keys[i]);
+        }
+    }
+    sums
 }
 
 /// Adds the values of a page, weighted: `values` is `(head_dim / 16, rows, 16)`.
 #[inline(always)]
-fn add_values<const FMA: bool, const COUNT: usize, W: Widen>(
+fn add_values<V: Lanes, const COUNT: usize>(
     page: &KvPage,
     head: usize,
-    weights: &[[f32; PAGE_TOKENS]; COUNT],
+    weights: &[[f32; COUNT]; PAGE_TOKENS],
     values: &mut [[[f32; LANES]; COUNT]],
 ) {
-    let padded = values.len() * LANES;
+    let chunks = values.len();
+    let stored = page.values(head);
     for (chunk, values) in values.iter_mut().enumerate() {
-        let mut sums = *values;
-        let mut add = |slot: usize, v: [f32; LANES]| {
-            for row in 0..COUNT {
-                for lane in 0..LANES {
-                    sums[row][lane] = fused::<FMA>(weights[row][slot], v[lane], sums[row][lane]);
-                }
-            }
-        };
-        match page.values(head) {
+        let mut sums = [V::splat(0.0); COUNT];
+        for row in 0..COUNT {
+            sums[row] = V::load(&values[row]);
+        }
+        match stored {
             Stored::F16(v) => {
-                for (slot, v) in v.chunks_exact(padded).enumerate().take(PAGE_TOKENS) {
-                    if let Some(v) = v[chunk * LANES..].first_chunk() {
-                        add(slot, W::widen(v));
-                    }
+                let column = v.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
+                for (v, weights) in column.zip(weights) {
+                    sums = add_weighted(sums, weights, V::widen(v));
                 }
             }
             Stored::F32(v) => {
-                for (slot, v) in v.chunks_exact(padded).enumerate().take(PAGE_TOKENS) {
-                    if let Some(v) = v[chunk * LANES..].first_chunk() {
-                        add(slot, *v);
-                    }
+                let column = v.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
+                for (v, weights) in column.zip(weights) {
+                    sums = add_weighted(sums, weights, V::load(v));
                 }
             }
             Stored::Q8 { q, scales } => {
-                let rows = q.chunks_exact(padded).zip(scales.chunks_exact(padded / 32));
-                for (slot, (q, scales)) in rows.enumerate().take(PAGE_TOKENS) {
-                    if let Some(q) = q[chunk * LANES..].first_chunk::<LANES>() {
-                        let scale = half::f16::from_bits(scales[chunk * LANES / 32]).to_f32();
-                        add(slot, q.map(|q| f32::from(q) * scale));
-                    }
+                let column = q.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
+                let scales = scales.iter().skip(chunk / 2).step_by(chunks / 2);
+                for ((q, scale), weights) in column.zip(scales).zip(weights) {
+                    let scale = V::splat(half::f16::from_bits(*scale).to_f32());
+                    sums = add_weighted(sums, weights, V::convert(q).mul(scale));
                 }
             }
         }
-        *values = sums;
+        for row in 0..COUNT {
+            sums[row].store(&mut values[row]);
+        }
     }
+}
+
+#[inline(always)]
+fn add_weighted<V: Lanes, const COUNT: usize>(mut sums: [V; COUNT], weights: &[f32; COUNT], v: V) -> [V; COUNT] {
+    for row in 0..COUNT {
+        sums[row] = sums[row].add_product(V::splat(weights[row]), v);
+    }
+    sums
 }

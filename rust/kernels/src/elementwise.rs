@@ -48,18 +48,21 @@ impl crate::Kernels {
     }
 }
 
-/// `f` of all values, added up in lanes that do not depend on the level.
+/// Sums in lanes that do not depend on the level: of all values, or of the squares of their distances from `center`.
 #[inline(always)]
-fn sum_of<const FMA: bool>(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+fn sum_of<const FMA: bool, const SQUARES: bool>(x: &[f32], center: f32) -> f32 {
     let mut sums = [0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for x in chunks {
         for lane in 0..LANES {
-            sums[lane] = f(x[lane], sums[lane]);
+            let distance = x[lane] - center;
+            sums[lane] =
+                if SQUARES { fused::<FMA>(distance, distance, sums[lane]) } else { sums[lane] + distance };
         }
     }
-    for (x, sum) in rest.iter().zip(&mut sums) {
-        *sum = f(*x, *sum);
+    for lane in 0..rest.len() {
+        let distance = rest[lane] - center;
+        sums[lane] += if SQUARES { distance * distance } else { distance };
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -73,7 +76,7 @@ fn sum_of<const FMA: bool>(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 #[inline(always)]
 fn rms_norm_any<const FMA: bool>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let mean = sum_of::<FMA>(x, |x, sum| fused::<FMA>(x, x, sum)) / x.len() as f32;
+    let mean = sum_of::<FMA, true>(x, 0.0) / x.len() as f32;
     let factor = 1.0 / (mean + epsilon).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * factor * weight;
@@ -82,8 +85,8 @@ fn rms_norm_any<const FMA: bool>(x: &[f32], weight: &[f32], epsilon: f32, out: &
 
 #[inline(always)]
 fn layer_norm_any<const FMA: bool>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
-    let mean = sum_of::<FMA>(x, |x, sum| sum + x) / x.len() as f32;
-    let variance = sum_of::<FMA>(x, |x, sum| fused::<FMA>(x - mean, x - mean, sum)) / x.len() as f32;
+    let mean = sum_of::<FMA, false>(x, 0.0) / x.len() as f32;
+    let variance = sum_of::<FMA, true>(x, mean) / x.len() as f32;
     let factor = 1.0 / (variance + epsilon).sqrt();
     for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
         *out = fused::<FMA>((x - mean) * factor, *weight, *bias);

@@ -5,7 +5,7 @@
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use crate::attention::LANES;
+use crate::lanes::LANES;
 
 /// Positions of a page.
 pub const PAGE_TOKENS: usize = 32;
@@ -40,6 +40,7 @@ enum Buffer {
 }
 
 /// A head's part of a page.
+#[derive(Clone, Copy)]
 pub(crate) enum Stored<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),

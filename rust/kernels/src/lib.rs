@@ -17,6 +17,7 @@ mod elementwise;
 mod float;
 mod isa;
 mod kv_page;
+mod lanes;
 mod matmul;
 #[cfg(test)]
 mod matmul_tests;

@@ -186,6 +186,7 @@ impl Kernels {
         let subs = SUPER_BLOCK / layout.sub_len;
         let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
         let mut panel = Panel::ZERO;
+        prefetch(weight.row_range(&(rows.start..rows.end.min(rows.start + PANEL_ROWS))));
         let mut sums = vec![[0f32; PANEL_ROWS]; x_rows]; // (x rows, panel rows)
         for first in rows.clone().step_by(PANEL_ROWS) {
             let tile_rows = PANEL_ROWS.min(rows.end - first);
@@ -193,7 +194,13 @@ impl Kernels {
             let tile = Tile { tensor_type: weight.tensor_type, bytes, row_bytes: weight.row_bytes };
             sums.fill([0.0; PANEL_ROWS]);
             let blocks = weight.len.div_ceil(SUPER_BLOCK);
+            // The next tile comes into the cache while this one is multiplied.
+            let next = weight.bytes.get((first + PANEL_ROWS) * weight.row_bytes..).unwrap_or_default();
+            let next = &next[..next.len().min(bytes.len())];
+            let share = next.len().div_ceil(blocks).max(1);
+            let mut next = next.chunks(share);
             for block in 0..blocks {
+                prefetch(next.next().unwrap_or_default());
                 self.fill(tile, block, &mut panel);
                 let mut sums = sums.as_mut_slice();
                 for (part, prepared) in x {
@@ -259,6 +266,19 @@ impl Kernels {
             }
         }
     }
+}
+
+/// Asks for bytes to be brought into the second-level cache.
+#[allow(unsafe_code, reason = "the hint is an intrinsic; see SAFETY")]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// A row of any quantized type with a row of activations.

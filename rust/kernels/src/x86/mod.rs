@@ -3,7 +3,7 @@
 mod avx512;
 mod avx512_dot;
 mod avx512_fill;
-pub(crate) mod half;
+pub(crate) mod lanes;
 mod transpose;
 
 use crate::activations::Activations;

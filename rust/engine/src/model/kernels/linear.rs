@@ -9,8 +9,10 @@ use super::super::weights::{optional_bias, tensor_of_shape};
 use crate::Result;
 use crate::gguf::{Gguf, TensorInfo};
 
-/// Weight rows of a part of a job: enough for a thread to read in one go, few enough to share out evenly.
-const PART_WIDTH: usize = 64;
+/// Fewest and most weight rows of a part of a job: enough for a thread to read in one go, few enough to share out.
+const PART_WIDTHS: (usize, usize) = (64, 256);
+/// Parts that a job should have at least, so that they are shared out evenly.
+const PARTS: usize = 24;
 
 /// `y = x Wᵀ + b` with a weight `(out, in)` that stays in the file.
 ///
@@ -49,7 +51,8 @@ impl Linear {
 
     /// Weight rows of a part of a job, for `outputs` rows in all.
     pub(super) fn part_width(outputs: usize) -> usize {
-        PART_WIDTH.min(outputs)
+        let (fewest, most) = PART_WIDTHS;
+        (outputs / PARTS).next_multiple_of(fewest).clamp(fewest, most).min(outputs.max(1))
     }
 
     /// Products with the weight rows `rows`: `(x rows, rows.len())`
