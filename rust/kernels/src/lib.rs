@@ -23,6 +23,7 @@ mod matmul;
 mod matmul_tests;
 mod multiversion;
 mod panel;
+mod peak;
 mod tensor_type;
 mod threads;
 mod unpack;
