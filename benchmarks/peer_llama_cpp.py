@@ -1,9 +1,9 @@
 """llama.cpp through llama-cpp-python's low-level interface: exactly ``llama_decode``, nothing around it.
 
 Its best flags for this work: the same number of threads for both phases, batches of 512 so that a prompt of 512 is
-one call, flash attention on, keys and values in f16, the file mapped and repacked where it can be, logits of the last
-position only. llama.cpp switches the sliding window of this architecture off by itself ("Phi SWA is currently
-disabled"), so every token sees all before it, whatever the file says.
+one call, flash attention on, keys and values in f16, the file mapped and repacked where it can be, logits of the
+last position only. llama.cpp switches the sliding window of the `phi3` architecture off by itself ("Phi SWA is
+currently disabled"), so every token sees all before it, whatever the file says.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class LlamaCpp(worker.Engine):
     @property
     def version(self) -> str:
         """The version of llama-cpp-python, and the instructions it was built for."""
-        features = llama_cpp.llama_print_system_info().decode().replace(" = 1", "").replace(" |", "").split(":")[-1]
-        return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(features.split())})"
+        said = llama_cpp.llama_print_system_info().decode()  # "CPU : AVX = 1 | AVX2 = 1 | "
+        features = said.split(":")[-1].replace("= 1", "").replace("|", "").split()
+        return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(features)})"
 
     def load(self) -> None:
         """The model, and the context that prompts go to."""

@@ -437,7 +437,7 @@ class TestDownload:
 
 def test_every_option_is_in_the_documentation():
     page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
-    for command in (["generate"], ["info"], ["download"], ["models"], ["models", "remove"], []):
+    for command in (["generate"], ["info"], ["download"], ["bench"], ["models"], ["models", "remove"], []):
         text = succeed(*command, "--help", COLUMNS="200").stdout
         for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help", "--no-debug"}:
             if "completion" not in option:
@@ -446,5 +446,5 @@ def test_every_option_is_in_the_documentation():
 
 def test_help_names_every_command():
     text = succeed("--help").stdout
-    for command in ("generate", "info", "download", "models"):
+    for command in ("generate", "info", "download", "bench", "models"):
         assert command in text

@@ -1,0 +1,409 @@
+"""How fast a model runs on this machine, and what memory it takes.
+
+    from candle_phi.bench import bench
+
+    report = bench("Phi-3-mini-4k-instruct-q4.gguf", rounds=5)
+    print(report.decode[0].tokens_per_second.median)
+
+`candle-phi bench` is the same on the command line.
+"""
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+from candle_phi import _checks
+from candle_phi._native import __version__
+from candle_phi.config import SessionConfig, SessionOptions
+from candle_phi.exceptions import InvalidOptionError
+from candle_phi.model import Phi3Model, inspect_model
+from candle_phi.session import Phi3Session
+from candle_phi.types import KvDtype, ModelInfo, Timings
+
+__all__ = ["BenchReport", "DecodeSpeed", "Memory", "MemoryUse", "PrefillSpeed", "Spread", "bench"]
+
+PREFILL = (64, 128, 512)
+DEPTH = (0, 1000, 4000)
+_FIRST_PROMPT_TOKENS = 8
+_MEMORY_PROMPT_TOKENS = 512
+_MEMORY_NEW_TOKENS = 64
+_ROUNDS = _checks.Range(int, 1, 1000)
+_DECODE_TOKENS = _checks.Range(int, 1, _checks.COUNT_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure that was measured several times.
+
+    Attributes:
+        median: The median.
+        min: The least.
+        max: The greatest.
+        rounds: All of them, in the order of measuring.
+    """
+
+    median: float
+    min: float
+    max: float
+    rounds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of some values.
+
+        Args:
+            values: The values, at least one.
+
+        Returns:
+            Their spread.
+        """
+        return cls(statistics.median(values), min(values), max(values), tuple(values))
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSpeed:
+    """How fast a prompt is read that has nothing in common with one before.
+
+    Attributes:
+        tokens: The length of the prompt.
+        tokens_per_second: The speed.
+    """
+
+    tokens: int
+    tokens_per_second: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpeed:
+    """How fast tokens are generated.
+
+    Attributes:
+        depth: How many tokens were in the context before.
+        tokens: How many tokens were generated each time.
+        tokens_per_second: The speed.
+    """
+
+    depth: int
+    tokens: int
+    tokens_per_second: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the process has in memory.
+
+    Attributes:
+        resident_bytes: All of it.
+        anonymous_bytes: Pages that only this process has.
+        file_backed_bytes: Pages of files. Processes share them, and the system drops them when memory is short.
+    """
+
+    resident_bytes: int
+    anonymous_bytes: int
+    file_backed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What the process has in memory, from step to step.
+
+    Attributes:
+        at_start: Before anything was loaded.
+        after_load: With the model loaded, before it computed anything.
+        after_answer: After a prompt and an answer.
+        prompt_tokens: The length of that prompt.
+        answer_tokens: The length of that answer.
+        kv_cache_bytes: What the keys and values of both take.
+        anonymous_beyond_cache_bytes: How much the process has taken for itself alone since `at_start`, the keys
+            and values not counted: copies of weights, and buffers to work in.
+    """
+
+    at_start: Memory
+    after_load: Memory
+    after_answer: Memory
+    prompt_tokens: int
+    answer_tokens: int
+    kv_cache_bytes: int
+    anonymous_beyond_cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """What `bench` has measured, and with what.
+
+    Attributes:
+        version: The version of candle-phi.
+        file: The model file.
+        name: The model's name, if the file gives one.
+        quantization: The type of most of its weights, such as "Q4_K_M".
+        parameter_count: How many parameters it has.
+        file_size_bytes: The size of the file.
+        device: Where it computed.
+        executor: What was asked to compute, such as "auto".
+        isa: The processor's instructions that the fastest loops used.
+        n_threads: How many threads computed.
+        n_ctx: The length of the context.
+        kv_dtype: The number format of the key-value cache.
+        load_s: Seconds to load, with a session on it.
+        open_to_first_token_s: Seconds from the path of the file to the first token behind a prompt of 8 tokens.
+        prefill: How fast prompts are read.
+        decode: How fast tokens are generated.
+        memory: What it takes in memory; None where the system does not say (it does on Linux).
+    """
+
+    version: str
+    file: str
+    name: str | None
+    quantization: str
+    parameter_count: int
+    file_size_bytes: int
+    device: str
+    executor: str
+    isa: str
+    n_threads: int
+    n_ctx: int
+    kv_dtype: str
+    load_s: Spread
+    open_to_first_token_s: Spread
+    prefill: tuple[PrefillSpeed, ...]
+    decode: tuple[DecodeSpeed, ...]
+    memory: MemoryUse | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain dictionaries, lists and numbers, which JSON can hold."""
+        return asdict(self)
+
+
+def bench(
+    path: str | os.PathLike[str],
+    *,
+    prefill: Sequence[int] | None = None,
+    depth: Sequence[int] | None = None,
+    decode_tokens: int = 32,
+    rounds: int = 5,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+    **options: Unpack[SessionOptions],
+) -> BenchReport:
+    """Measures a model on this machine.
+
+    Speeds are those of `Completion.timings`. Prompts are random token ids, so no prefix that is in the cache
+    helps; what the model says to them is noise, and its end tokens are passed over.
+
+    Args:
+        path: The GGUF file.
+        prefill: The lengths of the prompts to read. None: 64, 128 and 512, those of them that fit the context.
+        depth: How many tokens to have in the context before measuring how fast tokens are generated. None: 0, 1000
+            and 4000, those of them that fit.
+        decode_tokens: How many tokens to generate at each depth.
+        rounds: How many times to measure everything.
+        seed: The seed of the random prompts.
+        progress: Is told what is measured, in words.
+        **options: As for `Phi3Session`. Without ``n_ctx`` the context is as long as the measuring needs.
+
+    Returns:
+        The figures.
+
+    Raises:
+        InvalidOptionError: An option is out of its range, or a length doesn't fit the context.
+        TypeError: An argument is of the wrong type, or the option does not exist.
+        ModelLoadError: The file cannot be loaded.
+        InferenceError: The computation failed.
+        DeviceError: The device failed.
+    """
+    _ROUNDS.check("rounds", rounds)
+    _DECODE_TOKENS.check("decode_tokens", decode_tokens)
+    plan = _Plan.of(inspect_model(path), prefill, depth, decode_tokens, options)
+    return _Bench(Path(path), plan, rounds, seed, progress or (lambda _: None), options).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What fits the context, and the context that it takes."""
+
+    n_ctx: int
+    prefill: tuple[int, ...]
+    depth: tuple[int, ...]
+    decode_tokens: int
+    memory: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        info: ModelInfo,
+        prefill: Sequence[int] | None,
+        depth: Sequence[int] | None,
+        decode_tokens: int,
+        options: SessionOptions,
+    ) -> "_Plan":
+        config = options.get("config") or SessionConfig()
+        n_ctx = options.get("n_ctx") or config.n_ctx
+        most = n_ctx or info.context_length
+
+        def lengths(
+            name: str, given: Sequence[int] | None, usual: tuple[int, ...], least: int, more: int
+        ) -> tuple[int, ...]:
+            if given is None:
+                return tuple(value for value in usual if value + more <= most)
+            span = _checks.Range(int, least, _checks.COUNT_MAX)
+            numbers = tuple(int(cast("int", span.check(name, value))) for value in given)
+            for number in numbers:
+                if number + more > most:
+                    raise InvalidOptionError(
+                        f"{name} has {number}, which with {more} generated tokens needs a context of "
+                        f"{number + more}, and this one holds {most}"
+                    )
+            return numbers
+
+        # The first generated token comes out of the prompt, and its own place is never needed by the last.
+        prefills = lengths("prefill", prefill, PREFILL, 1, 1)
+        depths = lengths("depth", depth, DEPTH, 0, decode_tokens + 1)
+        new = min(_MEMORY_NEW_TOKENS, max(1, most // 4))
+        prompt = max(1, min(_MEMORY_PROMPT_TOKENS, most - new - 1))
+        needed = [
+            _FIRST_PROMPT_TOKENS + 1,
+            prompt + new + 1,
+            *(value + 1 for value in prefills),
+            *(max(value, 1) + decode_tokens + 1 for value in depths),
+        ]
+        return cls(n_ctx or min(most, max(needed)), prefills, depths, decode_tokens, (prompt, new))
+
+
+class _Bench:
+    """One run of the plan."""
+
+    def __init__(
+        self,
+        path: Path,
+        plan: _Plan,
+        rounds: int,
+        seed: int,
+        progress: Callable[[str], object],
+        options: SessionOptions,
+    ) -> None:
+        self.path = path
+        self.plan = plan
+        self.rounds = rounds
+        self.random = random.Random(seed)  # noqa: S311 # a prompt, no secret
+        self.progress = progress
+        self.options = cast("SessionOptions", {**options, "n_ctx": plan.n_ctx})
+        self.load_s: list[float] = []
+        self.first_s: list[float] = []
+
+    def run(self) -> BenchReport:
+        at_start = _memory()
+        self.progress("loading")
+        session, after_load = self._open()
+        with session:
+            model = session.model
+            memory = self._memory_use(session, at_start, after_load)
+            prefill = tuple(self._prefill(session, tokens) for tokens in self.plan.prefill)
+            decode = tuple(self._decode(session, depth) for depth in self.plan.depth)
+            isa, n_threads, kv_dtype = session.isa, session.n_threads, session.config.kv_dtype
+        info, device = model.info, model.device
+        del session, model  # the weights: the loads that follow should find the memory that they would alone
+        for number in range(1, self.rounds):
+            self.progress(f"loading, round {number + 1} of {self.rounds}")
+            again, _ = self._open()
+            again.close()
+            del again
+        return BenchReport(
+            version=__version__,
+            file=str(self.path),
+            name=info.name,
+            quantization=info.quantization,
+            parameter_count=info.parameter_count,
+            file_size_bytes=info.file_size_bytes,
+            device=device,
+            executor=self.options.get("executor", "auto"),
+            isa=isa,
+            n_threads=n_threads,
+            n_ctx=self.plan.n_ctx,
+            kv_dtype=kv_dtype,
+            load_s=Spread.of(self.load_s),
+            open_to_first_token_s=Spread.of(self.first_s),
+            prefill=prefill,
+            decode=decode,
+            memory=memory,
+        )
+
+    def _open(self) -> tuple[Phi3Session, Memory | None]:
+        start = time.perf_counter()
+        session = Phi3Session(self.path, **self.options)
+        self.load_s.append(time.perf_counter() - start)
+        loaded = _memory()
+        looked = time.perf_counter()
+        session.generate(self._prompt(session.model, _FIRST_PROMPT_TOKENS), max_tokens=1, temperature=0)
+        # Looking at the memory takes a while, and is no part of it.
+        self.first_s.append(self.load_s[-1] + time.perf_counter() - looked)
+        return session, loaded
+
+    def _memory_use(
+        self, session: Phi3Session, at_start: Memory | None, after_load: Memory | None
+    ) -> MemoryUse | None:
+        prompt_tokens, new_tokens = self.plan.memory
+        self.progress(f"memory for {prompt_tokens} + {new_tokens} tokens")
+        session.reset()
+        self._generate(session, self._prompt(session.model, prompt_tokens), new_tokens)
+        after_answer = _memory()
+        if at_start is None or after_load is None or after_answer is None:
+            return None
+        kv_dtype: KvDtype = session.config.kv_dtype
+        cache = session.model.info.kv_cache_bytes(prompt_tokens + new_tokens, kv_dtype)
+        return MemoryUse(
+            at_start=at_start,
+            after_load=after_load,
+            after_answer=after_answer,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=new_tokens,
+            kv_cache_bytes=cache,
+            anonymous_beyond_cache_bytes=after_answer.anonymous_bytes - at_start.anonymous_bytes - cache,
+        )
+
+    def _prefill(self, session: Phi3Session, tokens: int) -> PrefillSpeed:
+        speeds: list[float] = []
+        for number in range(self.rounds):
+            self.progress(f"prefill of {tokens} tokens, round {number + 1} of {self.rounds}")
+            session.reset()
+            timings = self._generate(session, self._prompt(session.model, tokens), 1)
+            speeds.append(timings.prefill_tokens_per_second)
+        return PrefillSpeed(tokens, Spread.of(speeds))
+
+    def _decode(self, session: Phi3Session, depth: int) -> DecodeSpeed:
+        # Something must stand before a token that is generated: at depth 0 that is one token. The session has the
+        # prompt of a depth in its cache from the second round on.
+        prompt = self._prompt(session.model, max(depth, 1))
+        tokens = self.plan.decode_tokens
+        speeds: list[float] = []
+        session.reset()
+        for number in range(self.rounds):
+            self.progress(f"decode of {tokens} tokens at depth {depth}, round {number + 1} of {self.rounds}")
+            timings = self._generate(session, prompt, tokens + 1)
+            speeds.append(timings.decode_tokens_per_second)
+        return DecodeSpeed(depth, tokens, Spread.of(speeds))
+
+    def _generate(self, session: Phi3Session, prompt: list[int], tokens: int) -> Timings:
+        return session.generate(prompt, max_tokens=tokens, temperature=0, ignore_eos=True).timings
+
+    def _prompt(self, model: Phi3Model, tokens: int) -> list[int]:
+        size = model.info.vocabulary_size
+        return [self.random.randrange(size) for _ in range(tokens)]
+
+
+def _memory() -> Memory | None:
+    """What the process has in memory now, where the system says it."""
+    try:
+        text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    sizes: dict[str, int] = {}
+    for line in text.splitlines()[1:]:
+        name, _, value = line.partition(":")
+        sizes[name] = int(value.split()[0]) * 1024
+    resident, anonymous = sizes.get("Rss", 0), sizes.get("Anonymous", 0)
+    return Memory(resident, anonymous, resident - anonymous)

@@ -1,0 +1,148 @@
+"""`candle-phi bench`: how fast a model runs on this machine, and what memory it takes."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.table import Table
+
+from candle_phi.bench import BenchReport, Memory, Spread
+from candle_phi.bench import bench as measure
+from candle_phi.cli import console, options
+from candle_phi.config import Executor, SessionOptions
+
+
+def bench(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)],
+    *,
+    prefill: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Lengths of the prompts to read.  [default: 64,128,512]"),
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Tokens before those that are generated.  [default: 0,1000,4000]"),
+    ] = None,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at each depth.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to measure.")] = 5,
+    n_threads: Annotated[
+        int | None, typer.Option(min=1, help="How many threads compute.  [default: what there is]")
+    ] = None,
+    n_ctx: Annotated[
+        int | None,
+        typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: what the measuring needs]"),
+    ] = None,
+    kv_dtype: options.KvCache = None,
+    executor: Annotated[
+        Executor | None, typer.Option(help="What computes: the package's kernels, or Candle.  [default: auto]")
+    ] = None,
+    isa: Annotated[
+        str | None, typer.Option(help="Use no better instructions than these.  [default: the best there are]")
+    ] = None,
+    sliding_window: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]")] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure how fast a model runs on this machine, and what memory it takes."""
+    del debug
+    given = {
+        "n_threads": n_threads,
+        "n_ctx": n_ctx,
+        "kv_dtype": kv_dtype,
+        "executor": executor,
+        "isa": isa,
+        "sliding_window": sliding_window,
+        "device": device,
+    }
+    chosen = cast("SessionOptions", {key: value for key, value in given.items() if value is not None})
+    prefills, depths = _numbers("prefill", prefill), _numbers("depth", depth)
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if sys.stderr.isatty():
+            status = stack.enter_context(console.stderr_console().status("loading"))
+            progress = status.update
+        report = measure(
+            file,
+            prefill=prefills,
+            depth=depths,
+            decode_tokens=decode_tokens,
+            rounds=rounds,
+            progress=progress,
+            **chosen,
+        )
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+        return
+    _print(report)
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    """The numbers of a list with commas between."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise console.UsageProblem(f"--{option} takes whole numbers with commas between, got {text!r}") from None
+
+
+def _print(report: BenchReport) -> None:
+    about = Table(box=None, show_header=False, pad_edge=False)
+    about.add_column()
+    about.add_column(overflow="fold")
+    size = console.human_bytes(report.file_size_bytes)
+    about.add_row("model", f"{report.name or report.file}, {report.quantization}, {size}")
+    about.add_row("computed by", f"{report.executor} on {report.device}, {report.isa}, {report.n_threads} threads")
+    about.add_row("context", f"{report.n_ctx} tokens in {report.kv_dtype}")
+    console.print_rich(about)
+    print()
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"median of {len(report.load_s.rounds)}")
+    for column in ("", "least", "greatest"):
+        table.add_column(column, justify="right")
+    for name, spread, unit in _figures(report):
+        table.add_row(name, *(f"{value:.{_digits(unit)}f} {unit}" for value in _three(spread)))
+    console.print_rich(table)
+    if report.memory is None:
+        return
+    print()
+    memory = Table(box=None, pad_edge=False)
+    memory.add_column("memory")
+    for column in ("resident", "anonymous", "of files"):
+        memory.add_column(column, justify="right")
+    use = report.memory
+    answer = f"after {use.prompt_tokens} + {use.answer_tokens} tokens"
+    for name, state in (("at the start", use.at_start), ("loaded", use.after_load), (answer, use.after_answer)):
+        memory.add_row(name, *map(console.human_bytes, _sizes(state)))
+    console.print_rich(memory)
+    grown = console.human_bytes(max(0, use.anonymous_beyond_cache_bytes))
+    cache = console.human_bytes(use.kv_cache_bytes)
+    print(f"{grown} anonymous beside the start and the {cache} of keys and values")
+
+
+def _figures(report: BenchReport) -> list[tuple[str, Spread, str]]:
+    return [
+        ("load", report.load_s, "s"),
+        ("open to first token", report.open_to_first_token_s, "s"),
+        *((f"prefill {speed.tokens}", speed.tokens_per_second, "tokens/s") for speed in report.prefill),
+        *((f"decode at depth {speed.depth}", speed.tokens_per_second, "tokens/s") for speed in report.decode),
+    ]
+
+
+def _digits(unit: str) -> int:
+    return 3 if unit == "s" else 1
+
+
+def _three(spread: Spread) -> tuple[float, float, float]:
+    return spread.median, spread.min, spread.max
+
+
+def _sizes(memory: Memory) -> tuple[Any, ...]:
+    return memory.resident_bytes, memory.anonymous_bytes, memory.file_backed_bytes
