@@ -5,6 +5,7 @@ those of the published files. What such a model says is noise. Nothing is held i
 
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/phi-3-mini-4k-q4_k_m.gguf
     python benchmarks/synthetic.py phi-4-mini /tmp/phi-4-mini-q8_0.gguf --mixture q8_0
+    python benchmarks/synthetic.py phi-3-mini-4k /tmp/x.gguf --mixture iq4_xs --layers 4   # a quick look
     python benchmarks/synthetic.py phi-3-mini-4k /tmp/x.gguf --vocab ggml-vocab-phi-3.gguf   # a real vocabulary
     python benchmarks/synthetic.py phi-2 phi-2.gguf --vocab tokenizer.json --split-qkv
 """
@@ -16,7 +17,7 @@ import json
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+import synthetic_blocks
 import synthetic_vocabulary
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -111,13 +113,6 @@ MODELS: dict[str, Shape] = {
     "phi-2": Shape(embedding_length=2560, head_dim=80, feed_forward_length=10240, **_PHI_2),
     "phi-1.5": Shape(block_count=24, embedding_length=2048, head_dim=64, feed_forward_length=8192, **_PHI_2),
 }
-MIXTURES = ("q4_k_m", "q8_0", "q4_0", "f16")
-FILE_TYPES = {
-    "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M,
-    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
-    "f16": gguf.LlamaFileType.MOSTLY_F16,
-}
 
 
 def tensor_shapes(shape: Shape, *, split_qkv: bool = False) -> dict[str, tuple[int, ...]]:
@@ -155,56 +150,15 @@ def tensor_shapes(shape: Shape, *, split_qkv: bool = False) -> dict[str, tuple[i
 
 
 def tensor_type(name: str, dimensions: tuple[int, ...], shape: Shape, mixture: str) -> Type:
-    """The type that llama.cpp's quantizer gives a tensor in this mixture."""
-    if len(dimensions) == 1:
-        return Type.F32
-    is_output = name == ("token_embd.weight" if shape.tied_output else "output.weight")
-    if mixture == "f16":
-        return Type.F16
-    if mixture == "q8_0":
-        return Type.Q8_0
-    if mixture == "q4_0":
-        return Type.Q6_K if is_output else Type.Q4_0
-    if is_output:
-        return Type.Q6_K
-    if "attn_qkv" in name:
-        return Type.Q5_K
-    if "ffn_down" in name or "attn_v." in name:
-        block, layers = int(name.split(".")[1]), shape.block_count
-        eighth = layers // 8
-        more_bits = block < eighth or block >= 7 * layers // 8 or (block - eighth) % 3 == 2
-        return Type.Q6_K if more_bits else Type.Q4_K
-    return Type.Q4_K
-
-
-# Where the f16 scales of a block lie, and their size relative to the weights' standard deviation. The minimum of a
-# Q4_K or Q5_K block is subtracted, so it is tied to the scale: weights then lie around zero, as real ones do.
-_SCALES: dict[Type, list[tuple[int, float]]] = {
-    Type.Q4_0: [(0, 1 / 4.6)],
-    Type.Q8_0: [(0, 1 / 74.0)],
-    Type.Q4_K: [(0, 1 / 258.0), (2, 7.5 / 258.0)],
-    Type.Q5_K: [(0, 1 / 530.0), (2, 15.5 / 530.0)],
-    Type.Q6_K: [(208, 1 / 1365.0)],
-}
-
-
-def random_rows(rng: np.random.Generator, kind: Type, rows: int, columns: int) -> np.ndarray[Any, Any]:
-    """Random valid data of ``rows`` rows, (rows, bytes); weights have standard deviation ``1 / sqrt(columns)``."""
-    deviation = 1.0 / math.sqrt(columns)
-    if kind in {Type.F32, Type.F16}:
-        dtype = np.float32 if kind is Type.F32 else np.float16
-        return (rng.standard_normal((rows, columns), dtype=np.float32) * deviation).astype(dtype).view(np.uint8)
-    block_size, type_size = gguf.GGML_QUANT_SIZES[kind]
-    if columns % block_size:
-        raise ValueError(f"{kind.name} needs rows of a multiple of {block_size}, got {columns}")
-    blocks = rng.integers(0, 1 << 64, -(-rows * columns // block_size * type_size // 8), dtype=np.uint64)
-    data = blocks.view(np.uint8)[: rows * columns // block_size * type_size].reshape(-1, type_size)
-    # Random bytes may be an infinite f16 or none at all, so scales are written, around the one that fits.
-    spread = rng.uniform(0.7, 1.3, len(data))
-    for offset, relative in _SCALES[kind]:
-        scale = (spread * relative * deviation).astype(np.float16)
-        data[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
-    return data.reshape(rows, -1)
+    """The type that llama.cpp's quantizer gives a tensor of this model in this mixture."""
+    return synthetic_blocks.tensor_type(
+        name,
+        dimensions,
+        layers=shape.block_count,
+        tied_output=shape.tied_output,
+        groups=shape.head_count // shape.head_count_kv,
+        mixture=mixture,
+    )
 
 
 def rope_factors(model: str, given: Path | None) -> dict[str, Vector]:
@@ -251,14 +205,14 @@ def write_tensor(
         block_size, type_size = gguf.GGML_QUANT_SIZES[kind]
         step = max(1, CHUNK_BYTES // (columns // block_size * type_size))
         for start in range(0, rows, step):
-            random_rows(rng, kind, min(step, rows - start), columns).tofile(out)
+            synthetic_blocks.random_rows(rng, kind, min(step, rows - start), columns).tofile(out)
     out.write(b"\0" * (-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
 
 
 def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape, name: str, mixture: str) -> None:
     """The keys that a converter writes."""
     writer.add_name(f"synthetic {name}")
-    writer.add_file_type(FILE_TYPES[mixture])
+    writer.add_file_type(synthetic_blocks.FILE_TYPES[mixture])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(shape.context_length)
     writer.add_embedding_length(shape.embedding_length)
@@ -305,10 +259,11 @@ def write(
     vocab: Path | None = None,
     factors: Path | None = None,
     split_qkv: bool = False,
+    layers: int | None = None,
     seed: int = 0,
 ) -> Counter[str]:
     """Writes the file; returns how many tensors of each type it has."""
-    shape = MODELS[name]
+    shape = MODELS[name] if layers is None else replace(MODELS[name], block_count=layers)
     rng = np.random.Generator(np.random.SFC64(seed))  # the quickest of numpy's generators
     writer = gguf.GGUFWriter(path, shape.architecture)
     add_hyperparameters(writer, shape, name, mixture)
@@ -338,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--mixture", choices=MIXTURES, default="q4_k_m")
+    parser.add_argument("--mixture", choices=synthetic_blocks.MIXTURES, default="q4_k_m")
     parser.add_argument(
         "--vocab",
         type=Path,
@@ -348,6 +303,7 @@ def main() -> None:
         "--rope-factors", type=Path, help="a JSON file with LongRoPE's factors by model (default: stand-ins)"
     )
     parser.add_argument("--split-qkv", action="store_true", help="one tensor each for queries, keys and values")
+    parser.add_argument("--layers", type=int, help="only so many of the model's layers")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.monotonic()
@@ -358,6 +314,7 @@ def main() -> None:
         vocab=arguments.vocab,
         factors=arguments.rope_factors,
         split_qkv=arguments.split_qkv,
+        layers=arguments.layers,
         seed=arguments.seed,
     )
     size = arguments.path.stat().st_size / 1e6

@@ -6,10 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
+
+import candle_phi
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import synthetic
+import synthetic_blocks
 import synthetic_vocabulary
 
 
@@ -27,6 +31,96 @@ def test_the_mixture_is_that_of_the_published_file(name, counts):
     shapes = synthetic.tensor_shapes(shape).items()
     found = Counter(synthetic.tensor_type(tensor, size, shape, "q4_k_m").name for tensor, size in shapes)
     assert found == counts
+
+
+def types(name, mixture, **options):
+    """The types of a model's tensors by what the tensors are for, each with the layers that have it."""
+    shape = synthetic.MODELS[name]
+    found: dict[str, Counter[str]] = {}
+    for tensor, size in synthetic.tensor_shapes(shape, **options).items():
+        if len(size) == 2:
+            use = tensor.split(".")[-2]
+            found.setdefault(use, Counter())[synthetic.tensor_type(tensor, size, shape, mixture).name] += 1
+    return {use: dict(counts) for use, counts in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("mixture", "special"),
+    [
+        ("q4_0", {"output": {"Q6_K": 1}}),
+        ("q8_0", {}),
+        ("f16", {}),
+        ("q6_k", {}),
+        ("q5_k_s", {"output": {"Q6_K": 1}}),
+        ("q4_k_s", {"output": {"Q6_K": 1}, "ffn_down": {"Q5_K": 4, "Q4_K": 28}}),
+        (
+            "q5_k_m",
+            {"output": {"Q6_K": 1}, "attn_qkv": {"Q6_K": 32}, "ffn_down": {"Q6_K": 16, "Q5_K": 16}},
+        ),
+        ("iq4_xs", {"output": {"Q6_K": 1}, "ffn_down": {"Q5_K": 4, "IQ4_XS": 28}}),
+        ("q2_k", {"output": {"Q6_K": 1}, "ffn_down": {"Q3_K": 32}, "attn_output": {"Q3_K": 32}}),
+        (
+            "q3_k_m",
+            {
+                "output": {"Q6_K": 1},
+                "attn_qkv": {"Q4_K": 32},
+                "attn_output": {"Q4_K": 32},
+                "ffn_down": {"Q5_K": 2, "Q4_K": 30},
+            },
+        ),
+    ],
+)
+def test_a_mixture_gives_some_tensors_more_bits(mixture, special):
+    base = synthetic_blocks.MIXTURES[mixture].base.name
+    expected = {use: {base: 1} for use in ("token_embd", "output")}
+    expected |= {use: {base: 32} for use in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")}
+    assert types("phi-3-mini-4k", mixture) == expected | special
+
+
+def test_values_of_their_own_get_more_bits():
+    assert types("phi-3-mini-4k", "q4_k_m", split_qkv=True)["attn_v"] == {"Q6_K": 16, "Q4_K": 16}
+    assert types("phi-3-mini-4k", "q4_k_s", split_qkv=True)["attn_v"] == {"Q5_K": 4, "Q4_K": 28}
+    assert types("phi-4", "iq4_xs", split_qkv=True)["attn_v"] == {"Q5_K": 40}
+    assert types("phi-3-mini-4k", "iq4_xs", split_qkv=True)["attn_v"] == {"IQ4_XS": 32}
+
+
+@pytest.mark.parametrize("kind", sorted({mixture.base for mixture in synthetic_blocks.MIXTURES.values()}))
+def test_random_weights_are_as_large_as_real_ones(kind):
+    rng = np.random.default_rng(1)
+    weights = gguf.dequantize(synthetic_blocks.random_rows(rng, kind, 64, 1024), kind)
+    assert weights.shape == (64, 1024)
+    assert np.isfinite(weights).all()
+    assert weights.std() == pytest.approx(1 / 32, rel=0.1)
+    # Not quite around zero: the numbers of Q4_0 go from -8 to 7.
+    assert abs(weights.mean()) < 0.15 / 32
+
+
+@pytest.mark.parametrize("mixture", ["bf16", "iq4_xs", "q2_k", "q5_0", "q5_k_m"])
+def test_a_file_of_each_mixture_is_sound(mixture, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    tiny = synthetic.Shape(
+        block_count=2,
+        embedding_length=256,
+        head_count=4,
+        head_count_kv=4,
+        head_dim=64,
+        feed_forward_length=256,
+        vocabulary_size=32064,
+        rope_dimension_count=64,
+    )
+    synthetic.MODELS["tiny"] = tiny
+    try:
+        synthetic.write(path, "tiny", mixture)
+    finally:
+        del synthetic.MODELS["tiny"]
+    reader = gguf.GGUFReader(path)
+    assert len(reader.tensors) == 2 * 6 + 3
+    assert reader.fields["general.file_type"].contents() == int(synthetic_blocks.FILE_TYPES[mixture])
+    if mixture.startswith("iq"):
+        return  # the engine has no such types yet
+    info = candle_phi.inspect_model(path)
+    assert info.block_count == 2
+    assert info.quantization == mixture.upper()
 
 
 @pytest.mark.parametrize("pre", ["phi-2", "dbrx", "gpt-4o"])
