@@ -24,7 +24,10 @@ import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class Worker:
     def answer(self, command: str) -> dict[str, Any]:
         """What a command gives."""
         verb, *numbers = command.split()
-        verbs = {
+        verbs: dict[str, Callable[..., Mapping[str, Any]]] = {
             "open": self.open,
             "prefill": self.prefill,
             "decode": self.decode,
