@@ -128,7 +128,7 @@ def table(report: dict[str, Any]) -> str:
         columns += [f"{name}, of the machine's limit" for name in names]
     threads, rounds = (report["settings"][key] for key in ("threads", "rounds"))
     lines = [
-        f"{report['model']} on {report['processor']}, {threads} threads, {rounds} rounds: median [least, greatest]",
+        f"{report['model']} on {report['processor']}, {threads} threads, {rounds} rounds: median [min, max]",
         "",
         *(f"- {name}: {version}" for name, version in report["engines"].items()),
         *_machine(report["peaks"]),

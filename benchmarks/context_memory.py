@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import worker
 from candle_phi import Phi3Session
-from package import memory_mb
 
 
 def measure(model: Path, n_ctx: int, prompt_tokens: int, new_tokens: int) -> None:
@@ -27,22 +27,22 @@ def measure(model: Path, n_ctx: int, prompt_tokens: int, new_tokens: int) -> Non
     print(f"load_s {time.perf_counter() - start:.2f}")
     session.generate([1, 2], max_tokens=2, temperature=0, ignore_eos=True)
     session.reset()
-    before = memory_mb()
+    before = worker.memory()
     prompt = [1 + index * 37 % 300 for index in range(prompt_tokens)]  # any valid ids cost the same
     completion = session.generate(prompt, max_tokens=new_tokens, temperature=0, ignore_eos=True)
-    done = memory_mb()
+    done = worker.memory()
     info = session.model.info
     values = {
         "tokens": prompt_tokens + len(completion.tokens),
         "prefill_tokens_per_second": completion.timings.prefill_tokens_per_second,
         "decode_tokens_per_second": completion.timings.decode_tokens_per_second,
-        "before_anon_mb": before["rss_anon_mb"],
-        "before_file_mb": before["rss_file_mb"],
-        "grown_mb": done["rss_anon_mb"] - before["rss_anon_mb"],
-        "grown_file_mb": done["rss_file_mb"] - before["rss_file_mb"],
+        "before_anonymous_mb": before["anonymous"] / 1e6,
+        "before_file_backed_mb": before["file_backed"] / 1e6,
+        "grown_mb": (done["anonymous"] - before["anonymous"]) / 1e6,
+        "grown_file_backed_mb": (done["file_backed"] - before["file_backed"]) / 1e6,
         "cache_mb": info.kv_cache_bytes(prompt_tokens + new_tokens, "f16") / 1e6,
         "full_cache_mb": info.kv_cache_bytes(n_ctx, "f16") / 1e6,
-        "peak_rss_mb": done["peak_rss_mb"],
+        "resident_mb": done["resident"] / 1e6,
     }
     for name, value in values.items():
         print(f"{name} {value:.1f}")
