@@ -144,7 +144,7 @@ class BenchReport:
         parameter_count: How many parameters it has.
         file_size_bytes: The size of the file.
         device: Where it computed.
-        executor: What was asked to compute, such as "auto".
+        executor: What computed: "kernels" or "candle".
         isa: The processor's instructions that the fastest loops used.
         n_threads: How many threads computed.
         n_ctx: The length of the context.
@@ -305,7 +305,7 @@ class _Bench:
             prefill = tuple(self._prefill(session, tokens) for tokens in self.plan.prefill)
             decode = tuple(self._decode(session, depth) for depth in self.plan.depth)
             isa, n_threads, kv_dtype = session.isa, session.n_threads, session.config.kv_dtype
-        info, device = model.info, model.device
+        info, device, executor = model.info, model.device, model.executor
         del session, model  # the weights: the loads that follow should find the memory that they would alone
         for number in range(1, self.rounds):
             self.progress(f"loading, round {number + 1} of {self.rounds}")
@@ -320,7 +320,7 @@ class _Bench:
             parameter_count=info.parameter_count,
             file_size_bytes=info.file_size_bytes,
             device=device,
-            executor=self.options.get("executor", "auto"),
+            executor=executor,
             isa=isa,
             n_threads=n_threads,
             n_ctx=self.plan.n_ctx,

@@ -13,6 +13,7 @@ from candle_phi.bench import BenchReport, Memory, Spread
 from candle_phi.bench import bench as measure
 from candle_phi.cli import console, options
 from candle_phi.config import Executor, SessionOptions
+from candle_phi.types import Isa
 
 
 def bench(
@@ -40,7 +41,7 @@ def bench(
         Executor | None, typer.Option(help="What computes: the package's kernels, or Candle.  [default: auto]")
     ] = None,
     isa: Annotated[
-        str | None, typer.Option(help="Use no better instructions than these.  [default: the best there are]")
+        Isa | None, typer.Option(help="The instructions to use.  [default: the best there are]")
     ] = None,
     sliding_window: Annotated[
         int | None,
@@ -99,7 +100,8 @@ def _print(report: BenchReport) -> None:
     about.add_column(overflow="fold")
     size = console.human_bytes(report.file_size_bytes)
     about.add_row("model", f"{report.name or report.file}, {report.quantization}, {size}")
-    about.add_row("computed by", f"{report.executor} on {report.device}, {report.isa}, {report.n_threads} threads")
+    threads = f"{report.n_threads} thread{'s' if report.n_threads != 1 else ''}"
+    about.add_row("computed by", f"{report.executor} on {report.device}, {report.isa}, {threads}")
     about.add_row("context", f"{report.n_ctx} tokens in {report.kv_dtype}")
     console.print_rich(about)
     print()
