@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs the kernel crate's tests as processors older than this one: one that has only what every x86-64 machine has,
+# and one with AVX2. Needs an x86-64 Linux machine with qemu-user. Its processors have no AVX-512 and no AVX-VNNI.
+#
+#   tools/qemu_x86_64.sh [TEST OPTION ...]            the kernel crate's tests, on each processor
+#   tools/qemu_x86_64.sh --package PYTHON             PYTHON's candle-phi answers with the embedded model, on the plain one
+#
+# CPU="qemu64" or another list of names of `qemu-x86_64 -cpu help` takes those processors instead.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() {
+  echo "error: $*" >&2
+  exit 1
+}
+[ "$(uname -sm)" = "Linux x86_64" ] || die "this runs on x86-64 Linux, not on $(uname -sm)"
+qemu=$(command -v qemu-x86_64 || command -v qemu-x86_64-static) || die "no qemu-x86_64; on Debian: apt-get install qemu-user"
+[ -z "${RUSTFLAGS:-}" ] || die "RUSTFLAGS is set; what is to be tested is the build that everyone gets"
+
+if [ "${1:-}" = --package ]; then
+  python=$(realpath -s "${2:?"which python?"}")
+  # Away from the checkout, so that it is the installed package that answers.
+  cd /
+  for cpu in ${CPU:-qemu64}; do
+    echo "--- the package on $cpu"
+    "$qemu" -cpu "$cpu" "$python" -m candle_phi generate --demo --seed 1 --max-tokens 24 "Write a haiku about ice hockey"
+  done
+  exit
+fi
+
+expected() { # the level that the kernels must find there
+  case $1 in
+    qemu64 | Nehalem | Westmere | SandyBridge) echo scalar ;; # AVX alone, without AVX2, is of no use to the kernels
+    Haswell* | Broadwell* | EPYC* | max) echo avx2 ;;
+  esac
+}
+
+for cpu in ${CPU:-qemu64 max}; do
+  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$qemu -cpu $cpu"
+  found=$(cargo run --quiet --release --locked -p candle-phi-kernels --example isa)
+  echo "--- x86-64 $cpu: $found"
+  [ "$found" = "$(expected "$cpu" || true)" ] || [ -z "$(expected "$cpu")" ] || die "expected $(expected "$cpu")"
+  cargo test --quiet --release --locked -p candle-phi-kernels --lib --tests -- "$@"
+done
