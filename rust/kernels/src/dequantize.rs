@@ -7,6 +7,7 @@
 use half::{bf16, f16};
 
 use crate::TensorType;
+use crate::iq4::{codes, xs_subs};
 use crate::tensor_type::SUPER_BLOCK;
 
 /// The bytes and the values of a row do not belong together.
@@ -53,6 +54,8 @@ pub fn dequantize_row(tensor_type: TensorType, bytes: &[u8], out: &mut [f32]) ->
         TensorType::Q4_K => each_block(bytes, out, q4_k),
         TensorType::Q5_K => each_block(bytes, out, q5_k),
         TensorType::Q6_K => each_block(bytes, out, q6_k),
+        TensorType::IQ4_NL => each_block(bytes, out, iq4_nl),
+        TensorType::IQ4_XS => each_block(bytes, out, iq4_xs),
     }
     Ok(())
 }
@@ -182,6 +185,17 @@ fn q6_k(b: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
         let low = ql[half * 64 + quarter % 2 * 32 + place] >> (quarter / 2 * 4) & 15;
         let high = qh[half * 32 + place] >> (quarter * 2) & 3;
         *x = d * f32::from(scales[i / 16].cast_signed()) * (f32::from(low | high << 4) - 32.0);
+    }
+}
+
+fn iq4_nl([d0, d1, packed @ ..]: &[u8; 18], out: &mut [f32; 32]) {
+    let d = f16::from_le_bytes([*d0, *d1]).to_f32();
+    *out = codes(packed).map(|code| d * f32::from(code));
+}
+
+fn iq4_xs(b: &[u8; 136], out: &mut [f32; SUPER_BLOCK]) {
+    for ((scale, packed), out) in xs_subs(b).zip(out.as_chunks_mut().0) {
+        *out = codes(packed).map(|code| scale * f32::from(code));
     }
 }
 

@@ -33,7 +33,7 @@ impl Random {
 fn scale_offsets(tensor_type: TensorType) -> &'static [usize] {
     match tensor_type {
         TensorType::F32 | TensorType::F16 | TensorType::BF16 => &[],
-        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
         TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
         TensorType::Q2_K => &[80, 82],
         TensorType::Q3_K => &[108],

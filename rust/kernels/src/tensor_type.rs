@@ -20,14 +20,16 @@ pub enum TensorType {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
 }
 
-/// Elements of a K-quant super-block.
+/// Elements of a super-block: of the K-quants, and of IQ4_XS.
 pub(crate) const SUPER_BLOCK: usize = 256;
 
 impl TensorType {
     /// Every type, in the order of the enum.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -41,6 +43,8 @@ impl TensorType {
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
     ];
 
     /// The type with this number in a GGUF header, or `None` if it cannot be computed with.
@@ -65,6 +69,8 @@ impl TensorType {
             Self::Q4_K => 12,
             Self::Q5_K => 13,
             Self::Q6_K => 14,
+            Self::IQ4_NL => 20,
+            Self::IQ4_XS => 23,
             Self::BF16 => 30,
         }
     }
@@ -80,8 +86,8 @@ impl TensorType {
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => SUPER_BLOCK,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => SUPER_BLOCK,
         }
     }
 
@@ -91,7 +97,7 @@ impl TensorType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 2 + 16,
+            Self::Q4_0 | Self::IQ4_NL => 2 + 16,
             Self::Q4_1 => 2 + 2 + 16,
             Self::Q5_0 => 2 + 4 + 16,
             Self::Q5_1 => 2 + 2 + 4 + 16,
@@ -101,6 +107,7 @@ impl TensorType {
             Self::Q4_K => 2 + 2 + 12 + 128,
             Self::Q5_K => 2 + 2 + 12 + 32 + 128,
             Self::Q6_K => 128 + 64 + 16 + 2,
+            Self::IQ4_XS => 2 + 2 + 4 + 128,
         }
     }
 
@@ -164,8 +171,8 @@ mod tests {
             assert_eq!(TensorType::from_id(tensor_type.id()), Some(tensor_type));
             assert_eq!(tensor_type.name(), format!("{tensor_type:?}"));
         }
-        assert_eq!(TensorType::from_id(23), None);
-        assert_eq!(type_name(23), Some("IQ4_XS"));
+        assert_eq!(TensorType::from_id(16), None);
+        assert_eq!(type_name(16), Some("IQ2_XXS"));
         assert_eq!(type_name(31), None);
     }
 
@@ -173,6 +180,7 @@ mod tests {
     fn a_row_is_a_whole_number_of_blocks() {
         assert_eq!(TensorType::Q4_K.row_bytes(3072), Some(12 * 144));
         assert_eq!(TensorType::Q6_K.row_bytes(256), Some(210));
+        assert_eq!(TensorType::IQ4_XS.row_bytes(512), Some(2 * 136));
         assert_eq!(TensorType::Q8_0.row_bytes(48), None);
         assert_eq!(TensorType::BF16.row_bytes(usize::MAX), None);
     }

@@ -6,6 +6,7 @@
 use half::f16;
 
 use crate::TensorType;
+use crate::iq4::{codes, xs_subs};
 use crate::tensor_type::SUPER_BLOCK;
 
 /// Most sub-blocks that a super-block has.
@@ -41,7 +42,7 @@ impl TensorType {
             Self::F32 | Self::F16 | Self::BF16 => return None,
             Self::Q4_0 => (32, 8, false),
             Self::Q5_0 => (32, 16, false),
-            Self::Q8_0 => (32, 128, false),
+            Self::Q8_0 | Self::IQ4_NL | Self::IQ4_XS => (32, 128, false),
             Self::Q4_1 | Self::Q5_1 | Self::Q4_K | Self::Q5_K => (32, 0, true),
             Self::Q2_K => (16, 0, true),
             Self::Q3_K => (16, 4, false),
@@ -87,6 +88,11 @@ pub(crate) fn unpack(tensor_type: TensorType, row: &[u8], block: usize, out: &mu
         TensorType::Q4_K => large(bytes, out, q4_k),
         TensorType::Q5_K => large(bytes, out, q5_k),
         TensorType::Q6_K => large(bytes, out, q6_k),
+        TensorType::IQ4_NL => small(bytes, out, |[d0, d1, packed @ ..]: &[u8; 18], q| {
+            *q = unsigned(packed);
+            (f16_at(&[*d0, *d1], 0), 0.0)
+        }),
+        TensorType::IQ4_XS => large(bytes, out, iq4_xs),
     }
 }
 
@@ -200,6 +206,19 @@ fn q6_k(b: &[u8; 210], out: &mut Unpacked) {
     }
     for (sub, scale) in scales.iter().enumerate() {
         out.scale[sub] = d * f32::from(scale.cast_signed());
+        out.min[sub] = 0.0;
+    }
+}
+
+/// Codes of eight bits with a sign, as those of Q8_0.
+fn unsigned(packed: &[u8; 16]) -> [u8; 32] {
+    codes(packed).map(|code| code.cast_unsigned() ^ 0x80)
+}
+
+fn iq4_xs(b: &[u8; 136], out: &mut Unpacked) {
+    for (sub, ((scale, packed), q)) in xs_subs(b).zip(out.q.as_chunks_mut().0).enumerate() {
+        *q = unsigned(packed);
+        out.scale[sub] = scale;
         out.min[sub] = 0.0;
     }
 }
