@@ -64,7 +64,7 @@ def test_a_session_always_answers_as_one_forward_pass(tmp_path: Path, seed: int)
 
 
 @pytest.mark.parametrize("architecture", ["phi3", "phi2", "llama"])
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "IQ4_NL"])
 def test_quantized_files_of_each_architecture_differ_only_by_the_rounding_of_activations(
     tmp_path: Path, architecture: str, kind: str
 ) -> None:

@@ -254,17 +254,20 @@ def test_f16_weights_are_computed_exactly(tmp_path: Path) -> None:
         assert difference(session.score(ids), NumpyPhi3(path).log_probabilities(ids)) < TOLERANCE
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
-def test_quantized_weights_differ_only_by_the_rounding_of_activations(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("executor", ["kernels", "candle"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "IQ4_NL", "IQ4_XS"])
+def test_quantized_weights_differ_only_by_the_rounding_of_activations(
+    tmp_path: Path, kind: str, executor: Literal["kernels", "candle"]
+) -> None:
     """The oracle multiplies with the same weights, but does not round activations to eight bits."""
-    options = TinyPhi3(tensor_type=kind, head_dim=32, head_count_kv=2)
+    options = TinyPhi3(tensor_type=kind, head_dim=64, head_count_kv=2, feed_forward_length=256)
     path = write(tmp_path / "tiny.gguf", options)
     ids = random_ids(100, options)
     expected = NumpyPhi3(path).logits(ids)
-    with open_session(path) as session:
+    with Phi3Session(path, kv_dtype="f32", executor=executor) as session:
         found = np.array([session.logits(ids[: count + 1]) for count in range(len(ids))])
     error = float(((found - expected) ** 2).mean() / (expected**2).mean())
-    print(f"{kind}: normalised mean square error {error:.1e}")
+    print(f"{kind}, {executor}: normalised mean square error {error:.1e}")
     assert error < 2e-3
 
 

@@ -18,6 +18,8 @@ import gguf
 import numpy as np
 from gguf.quants import quantize
 
+from iq4 import QUANTIZERS
+
 CONTROL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>")
 """Control tokens of the family, in the order of their ids in the real vocabulary."""
 
@@ -247,7 +249,9 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: np.ndarray, kind: str
         writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
         return
     quantization = gguf.GGMLQuantizationType[kind]
-    writer.add_tensor(name, quantize(np.ascontiguousarray(tensor), quantization), raw_dtype=quantization)
+    tensor = np.ascontiguousarray(tensor)
+    own = QUANTIZERS.get(quantization)
+    writer.add_tensor(name, own(tensor) if own else quantize(tensor, quantization), raw_dtype=quantization)
 
 
 def finish(writer: gguf.GGUFWriter) -> None:

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
-use candle_phi_kernels::TensorType;
+use candle_phi_kernels::{TensorType, iq4_as_q8_0};
 
 use super::super::weights::{optional_bias, tensor_of_shape};
 use crate::Result;
@@ -13,7 +13,8 @@ use crate::gguf::Gguf;
 /// `y = x Wᵀ + b` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
 ///
 /// Candle multiplies quantized weights by activations that it quantizes to 8 bits; F16 and BF16 weights it
-/// widens to f32 once.
+/// widens to f32 once. It has no product with IQ4_NL and IQ4_XS: these become Q8_0 when they are loaded, twice as many
+/// bytes as in the file (see [`iq4_as_q8_0`]).
 pub(crate) struct Linear {
     weight: QMatMul,      // (out, in)
     bias: Option<Tensor>, // (out)
@@ -23,9 +24,13 @@ impl Linear {
     /// Reads `{name}.weight`, which must have the shape `(out, in)`, and `{name}.bias` where the file has it.
     pub(super) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
         let info = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?;
-        let dtype = candle_dtype(info.tensor_type()?);
+        let tensor_type = info.tensor_type()?;
         let data = gguf.tensor_data(info)?;
-        let storage = QStorage::from_data(Cow::Borrowed(&data), device, dtype)?;
+        let blocks = match iq4_as_q8_0(tensor_type, &data) {
+            Some(blocks) => Cow::Owned(blocks),
+            None => Cow::Borrowed(&*data),
+        };
+        let storage = QStorage::from_data(blocks, device, candle_dtype(tensor_type))?;
         let weight = QMatMul::from_qtensor(QTensor::new(storage, (out, r#in))?)?;
         let bias = optional_bias(gguf, name, out)?.map(|bias| Tensor::new(bias, device)).transpose()?;
         Ok(Self { weight, bias })
@@ -41,6 +46,7 @@ impl Linear {
     }
 }
 
+/// Type of the tensor that Candle gets.
 const fn candle_dtype(tensor_type: TensorType) -> GgmlDType {
     match tensor_type {
         TensorType::F32 => GgmlDType::F32,
@@ -50,7 +56,7 @@ const fn candle_dtype(tensor_type: TensorType) -> GgmlDType {
         TensorType::Q4_1 => GgmlDType::Q4_1,
         TensorType::Q5_0 => GgmlDType::Q5_0,
         TensorType::Q5_1 => GgmlDType::Q5_1,
-        TensorType::Q8_0 => GgmlDType::Q8_0,
+        TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => GgmlDType::Q8_0,
         TensorType::Q2_K => GgmlDType::Q2K,
         TensorType::Q3_K => GgmlDType::Q3K,
         TensorType::Q4_K => GgmlDType::Q4K,
