@@ -51,6 +51,11 @@ test-rust: check-cargo
 test-python: dev
 	$(bin)/python -m pytest $(PYTEST)
 
+.PHONY: test-processors
+test-processors: check-cargo ## Run the kernels' tests under qemu, as older x86-64 and as ARM
+	tools/qemu_x86_64.sh
+	tools/qemu_aarch64.sh
+
 .PHONY: lint
 lint: lint-rust lint-python ## Everything that judges the code without running it
 

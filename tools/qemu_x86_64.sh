@@ -21,9 +21,23 @@ if [ "${1:-}" = --package ]; then
   python=$(realpath -s "${2:?"which python?"}")
   # Away from the checkout, so that it is the installed package that answers.
   cd /
+  answers() { # [EMULATOR ...]: the likeliest words, which must not depend on the processor
+    "$@" "$python" - <<'EOF'
+from candle_phi import Phi3Session
+
+for executor in ("kernels", "candle"):
+    with Phi3Session.demo(executor=executor) as session:
+        answer = session.chat("Write a haiku about ice hockey", temperature=0.0, max_tokens=40)
+        print(f"{executor}: {answer.text!r}")
+EOF
+  }
+  wanted=$(answers)
+  echo "$wanted"
   for cpu in ${CPU:-qemu64}; do
-    echo "--- the package on $cpu"
-    "$qemu" -cpu "$cpu" "$python" -m candle_phi generate --demo --seed 1 --max-tokens 24 "Write a haiku about ice hockey"
+    isa=$("$qemu" -cpu "$cpu" "$python" -c 'import candle_phi; print(candle_phi.Phi3Session.demo().isa)')
+    echo "--- the package on $cpu: $isa"
+    found=$(answers "$qemu" -cpu "$cpu")
+    [ "$found" = "$wanted" ] || die "other answers there: $found"
   done
   exit
 fi
