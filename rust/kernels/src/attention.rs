@@ -358,21 +358,21 @@ fn add_values<V: Lanes, const COUNT: usize>(
         }
         match stored {
             Stored::F16(v) => {
-                let column = v.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
-                for (v, weights) in column.zip(weights) {
+                for (v, weights) in v.as_chunks::<LANES>().0.chunks_exact(chunks).zip(weights) {
+                    let Some(v) = v.get(chunk) else { break };
                     sums = add_weighted(sums, weights, V::widen(v));
                 }
             }
             Stored::F32(v) => {
-                let column = v.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
-                for (v, weights) in column.zip(weights) {
+                for (v, weights) in v.as_chunks::<LANES>().0.chunks_exact(chunks).zip(weights) {
+                    let Some(v) = v.get(chunk) else { break };
                     sums = add_weighted(sums, weights, V::load(v));
                 }
             }
             Stored::Q8 { q, scales } => {
-                let column = q.as_chunks::<LANES>().0.iter().skip(chunk).step_by(chunks);
-                let scales = scales.iter().skip(chunk / 2).step_by(chunks / 2);
-                for ((q, scale), weights) in column.zip(scales).zip(weights) {
+                let rows = q.as_chunks::<LANES>().0.chunks_exact(chunks).zip(scales.chunks_exact(chunks / 2));
+                for ((q, scales), weights) in rows.zip(weights) {
+                    let (Some(q), Some(scale)) = (q.get(chunk), scales.get(chunk / 2)) else { break };
                     let scale = V::splat(half::f16::from_bits(*scale).to_f32());
                     sums = add_weighted(sums, weights, V::convert(q).mul(scale));
                 }
