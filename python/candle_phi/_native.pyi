@@ -40,10 +40,13 @@ class Model:
         device: str,
         executor: str,
         mmap: bool,
+        prefault: bool,
+        mlock: bool,
         tokenizer: str | None,
         rstrip_control_tokens: bool,
         chat_format: str | None,
         sliding_window: int | None,
+        progress: Callable[[Progress], object] | None,
     ) -> Self: ...
     @property
     def path(self) -> str: ...

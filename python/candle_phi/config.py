@@ -1,7 +1,7 @@
 """The options of a session and of a generation."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
@@ -15,11 +15,10 @@ from candle_phi._checks import (
     stop_texts,
     token_ids,
 )
-
 from candle_phi.types import Isa, KvDtype
 
 if TYPE_CHECKING:
-    from candle_phi.types import ChatFormat, RopeFactors
+    from candle_phi.types import ChatFormat, Progress, RopeFactors
 
 __all__ = [
     "Executor",
@@ -31,8 +30,8 @@ __all__ = [
 ]
 
 Executor: TypeAlias = Literal["auto", "kernels", "candle"]
-"""What computes: "kernels" are the package's own, for CPUs; "candle" is Candle's operations, for any device; "auto"
-takes the kernels on a CPU and Candle elsewhere."""
+"""What computes: "kernels" are the package's own, for CPUs; "candle" is Candle's operations, for any device;
+"auto" takes the kernels on a CPU and Candle elsewhere."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -41,6 +40,8 @@ class LoadOptions(TypedDict, total=False):
     device: str
     executor: Executor
     mmap: bool
+    prefault: bool | Callable[["Progress"], object]
+    mlock: bool
     tokenizer: str | os.PathLike[str] | None
     rstrip_control_tokens: bool
     chat_format: "ChatFormat | None"
@@ -242,8 +243,9 @@ class SessionConfig:
     Attributes:
         n_ctx: The length of the context in tokens: the prompt and what is generated. None: 4096, or the model's
             own if that is shorter. The cache grows with use; a long context costs memory only when it is filled.
-        kv_dtype: The number format of the key-value cache: "f16"; "f32", which takes twice the memory; or "q8_0",
-            which takes a little more than half and rounds more (on a CPU's kernels, for heads of a multiple of 32).
+        kv_dtype: The number format of the key-value cache: "f16"; "f32", which takes twice the memory; or
+            "q8_0", which takes a little more than half and rounds more (with the kernels on a CPU, for heads of a
+            multiple of 32).
         n_threads: How many threads compute. None: the cores that the process may use. Results do not depend on
             it. With the "candle" executor the number is fixed for the process by the environment variable
             RAYON_NUM_THREADS, and only that number is accepted.

@@ -30,6 +30,10 @@ class Phi3Model:
             kernels on a CPU and Candle elsewhere.
         mmap: Map the file instead of reading it whole. Such a file must not be changed or cut short while it is in
             use; with False it is read into memory.
+        prefault: Read all of the file while loading, so that no answer waits for the disk. A function is told how
+            far that is, as for a download.
+        mlock: Lock the file into memory, so that the system never drops parts of it. Systems limit how much may
+            be locked (``ulimit -l``).
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
             tokenizers of July 2024 and later. A GGUF file does not say. False is for files of April 2024.
@@ -58,6 +62,8 @@ class Phi3Model:
         device: str = "auto",
         executor: Executor = "auto",
         mmap: bool = True,
+        prefault: bool | Callable[[Progress], object] = False,
+        mlock: bool = False,
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
         chat_format: ChatFormat | None = None,
@@ -68,6 +74,8 @@ class Phi3Model:
                 device=device,
                 executor=executor,
                 mmap=mmap,
+                prefault=prefault,
+                mlock=mlock,
                 tokenizer=tokenizer,
                 rstrip_control_tokens=rstrip_control_tokens,
                 chat_format=chat_format,
@@ -79,10 +87,13 @@ class Phi3Model:
             device=_checks.as_text(device, "device"),
             executor=executor,
             mmap=_checks.as_bool(mmap, "mmap"),
+            prefault=bool(prefault),
+            mlock=_checks.as_bool(mlock, "mlock"),
             tokenizer=None if tokenizer is None else _checks.as_path(tokenizer, "tokenizer"),
             rstrip_control_tokens=_checks.as_bool(rstrip_control_tokens, "rstrip_control_tokens"),
             chat_format=chat_format,
             sliding_window=_window(sliding_window),
+            progress=_reading(prefault),
         )
         self._info = _convert.model_info(self._engine.info)
 
@@ -112,8 +123,8 @@ class Phi3Model:
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens,
-                chat_format, sliding_window.
+            **options: As for `Phi3Model` itself: device, executor, mmap, prefault, mlock, tokenizer,
+                rstrip_control_tokens, chat_format, sliding_window.
 
         Returns:
             The model.
@@ -144,8 +155,8 @@ class Phi3Model:
         """Loads the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Model` itself: device, executor, mmap, tokenizer, rstrip_control_tokens,
-                chat_format, sliding_window.
+            **options: As for `Phi3Model` itself: device, executor, mmap, prefault, mlock, tokenizer,
+                rstrip_control_tokens, chat_format, sliding_window.
 
         Returns:
             The model.
@@ -329,12 +340,21 @@ def _window(value: object) -> int | None:
     return cast("int | None", _SLIDING_WINDOW.check("sliding_window", value))
 
 
+def _reading(prefault: object) -> Callable[[_native.Progress], object] | None:
+    """What the native module tells how much of the file was read."""
+    if callable(prefault):
+        return lambda native: prefault(_convert.progress(native))
+    _checks.as_bool(prefault, "prefault, where it isn't a function,")
+    return None
+
+
 def check_loading(options: LoadOptions) -> None:
     """Checks what can be checked of the options before there is a file, such as before a long download."""
     executor = options.get("executor", "auto")
     _checks.one_of(executor, "executor", get_args(Executor))
     _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
-    for name in ("mmap", "rstrip_control_tokens"):
+    _reading(options.get("prefault", False))
+    for name in ("mmap", "mlock", "rstrip_control_tokens"):
         _checks.as_bool(options.get(name, True), name)
     _window(options.get("sliding_window"))
     chat_format = options.get("chat_format")

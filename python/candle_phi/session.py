@@ -50,6 +50,8 @@ class Phi3Session:
         device: Where to compute; see `Phi3Model`.
         executor: What computes; see `Phi3Model`.
         mmap: Map the file, or read it into memory; see `Phi3Model`.
+        prefault: Read all of the file while loading; see `Phi3Model`.
+        mlock: Lock the file into memory; see `Phi3Model`.
         tokenizer: A tokenizer.json to use in place of the vocabulary in the file; see `Phi3Model`.
         rstrip_control_tokens: Whether control tokens swallow the white space behind them; see `Phi3Model`.
         chat_format: The chat format, in place of the file's own template; see `Phi3Model`.
@@ -82,6 +84,8 @@ class Phi3Session:
         device: str = "auto",
         executor: Executor = "auto",
         mmap: bool = True,
+        prefault: bool | Callable[[Progress], object] = False,
+        mlock: bool = False,
         tokenizer: str | os.PathLike[str] | None = None,
         rstrip_control_tokens: bool = True,
         chat_format: ChatFormat | None = None,
@@ -100,6 +104,8 @@ class Phi3Session:
             device=device,
             executor=executor,
             mmap=mmap,
+            prefault=prefault,
+            mlock=mlock,
             tokenizer=tokenizer,
             rstrip_control_tokens=rstrip_control_tokens,
             chat_format=chat_format,
@@ -143,7 +149,7 @@ class Phi3Session:
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
             **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors,
-                config, device, executor, mmap, tokenizer, rstrip_control_tokens,
+                config, device, executor, mmap, prefault, mlock, tokenizer, rstrip_control_tokens,
                 chat_format, sliding_window.
 
         Returns:
@@ -178,7 +184,7 @@ class Phi3Session:
 
         Args:
             **options: As for `Phi3Session` itself: n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors,
-                config, device, executor, mmap, tokenizer, rstrip_control_tokens,
+                config, device, executor, mmap, prefault, mlock, tokenizer, rstrip_control_tokens,
                 chat_format, sliding_window.
 
         Returns:

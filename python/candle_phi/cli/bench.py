@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -12,8 +12,9 @@ from rich.table import Table
 from candle_phi.bench import BenchReport, Memory, Spread
 from candle_phi.bench import bench as measure
 from candle_phi.cli import console, options
-from candle_phi.config import Executor, SessionOptions
-from candle_phi.types import Isa
+
+if TYPE_CHECKING:
+    from candle_phi.config import SessionOptions
 
 
 def bench(
@@ -29,25 +30,16 @@ def bench(
     ] = None,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at each depth.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to measure.")] = 5,
-    n_threads: Annotated[
-        int | None, typer.Option(min=1, help="How many threads compute.  [default: what there is]")
-    ] = None,
+    n_threads: options.Threads = None,
     n_ctx: Annotated[
         int | None,
         typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: what the measuring needs]"),
     ] = None,
     kv_dtype: options.KvCache = None,
-    executor: Annotated[
-        Executor | None, typer.Option(help="What computes: the package's kernels, or Candle.  [default: auto]")
-    ] = None,
-    isa: Annotated[
-        Isa | None, typer.Option(help="The instructions to use.  [default: the best there are]")
-    ] = None,
-    sliding_window: Annotated[
-        int | None,
-        typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]")] = None,
+    executor: options.WhatComputes = None,
+    isa: options.InstructionSet = None,
+    sliding_window: options.SlidingWindow = None,
+    device: options.Device = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -60,15 +60,19 @@ def generate(
     chat_format: Annotated[
         ChatFormat | None, typer.Option(help="The chat format, in place of the file's own template.")
     ] = None,
-    sliding_window: Annotated[
-        int | None,
-        typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
-    ] = None,
+    sliding_window: options.SlidingWindow = None,
     rope_factors: Annotated[
         RopeFactors | None,
         typer.Option(help="LongRoPE's factors: long for what will be a long conversation.  [default: auto]"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]")] = None,
+    device: options.Device = None,
+    executor: options.WhatComputes = None,
+    n_threads: options.Threads = None,
+    isa: options.InstructionSet = None,
+    prefault: Annotated[
+        bool, typer.Option("--prefault", help="Read all of the file before the first answer.")
+    ] = False,
+    mlock: Annotated[bool, typer.Option("--mlock", help="Lock the file into memory.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print counts and speeds to stderr at the end.")] = False,
     verbose_prompt: Annotated[
         bool, typer.Option("--verbose-prompt", help="Print the prompt and its token ids to stderr first.")
@@ -111,6 +115,11 @@ def generate(
         "sliding_window": sliding_window,
         "rope_factors": rope_factors,
         "device": device,
+        "executor": executor,
+        "n_threads": n_threads,
+        "isa": isa,
+        "prefault": prefault or None,
+        "mlock": mlock or None,
     }
     with source.open(_given(hub), _given(loading)) as session:
         messages = None if raw else _messages(system, text)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from candle_phi.cli import console
-from candle_phi.types import KvDtype
+from candle_phi.config import Executor
+from candle_phi.types import Isa, KvDtype
 
 
 def _set_debug(value: bool) -> bool:
@@ -30,3 +31,19 @@ ContextLength = Annotated[
     typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: the file's, at most 4096]"),
 ]
 KvCache = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="The type of the KV cache.  [default: f16]")]
+SlidingWindow = Annotated[
+    int | None,
+    typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]")]
+WhatComputes = Annotated[
+    Executor | None,
+    typer.Option("--executor", help="What computes: the package's kernels, or Candle.  [default: auto]"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--n-threads", min=1, help="How many threads compute.  [default: the cores that may be used]"),
+]
+InstructionSet = Annotated[
+    Isa | None, typer.Option("--isa", help="The instructions that the kernels use.  [default: the best there are]")
+]

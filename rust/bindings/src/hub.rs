@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use candle_phi_engine::CancelToken;
 use candle_phi_engine::hub;
+use candle_phi_engine::{CancelToken, LoadProgress};
 use pyo3::prelude::*;
 
 use crate::runtime;
 
-/// How far a download is.
+/// How far a download, or the reading of a file, is.
 #[pyclass(frozen, get_all, module = "candle_phi._native")]
 pub(crate) struct Progress {
     file: String,
@@ -20,6 +20,13 @@ pub(crate) struct Progress {
 impl From<hub::Progress<'_>> for Progress {
     fn from(progress: hub::Progress<'_>) -> Self {
         Self { file: progress.file.to_owned(), bytes_done: progress.bytes_done, bytes_total: progress.bytes_total }
+    }
+}
+
+impl From<LoadProgress<'_>> for Progress {
+    fn from(progress: LoadProgress<'_>) -> Self {
+        let file = progress.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { file, bytes_done: progress.bytes_done as u64, bytes_total: Some(progress.bytes_total as u64) }
     }
 }
 

@@ -8,6 +8,7 @@ use candle_phi_engine as engine;
 use candle_phi_engine::CancelToken;
 use pyo3::prelude::*;
 
+use crate::hub::Progress;
 use crate::info::ModelInfo;
 use crate::options::{self, Message};
 use crate::runtime;
@@ -20,31 +21,44 @@ pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 impl Model {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
-    #[pyo3(signature = (path, *, device, executor, mmap, tokenizer, rstrip_control_tokens, chat_format, sliding_window))]
+    #[pyo3(signature = (path, *, device, executor, mmap, prefault, mlock, tokenizer, rstrip_control_tokens, chat_format, sliding_window, progress))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         device: &str,
         executor: &str,
         mmap: bool,
+        prefault: bool,
+        mlock: bool,
         tokenizer: Option<PathBuf>,
         rstrip_control_tokens: bool,
         chat_format: Option<&str>,
         sliding_window: Option<usize>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let cancel = CancelToken::new();
-        runtime::enter(py, &cancel, || {
+        let load = |tell: &mut (dyn FnMut(Progress) + Send)| {
             let options = engine::LoadOptions {
                 tokenizer,
                 device: device.parse()?,
                 executor: executor.parse()?,
                 mmap,
+                prefault,
+                mlock,
                 rstrip_control_tokens,
                 chat_format: chat_format.map(str::parse).transpose()?,
                 sliding_window,
             };
-            Ok(Self(Arc::new(engine::Phi3Model::load(&path, &options, &cancel)?)))
-        })
+            let mut progress = |progress: engine::LoadProgress<'_>| tell(Progress::from(progress));
+            Ok(Self(Arc::new(engine::Phi3Model::load_with_progress(&path, &options, &mut progress, &cancel)?)))
+        };
+        match progress {
+            None => runtime::enter(py, &cancel, || load(&mut |_| ())),
+            Some(callback) => runtime::enter_listening(py, &cancel, load, &mut |py, progress| {
+                callback.call1(py, (progress,))?;
+                Ok(())
+            }),
+        }
     }
 
     /// The file.

@@ -56,7 +56,7 @@ pub use config::{Architecture, PhiConfig};
 pub use device::DeviceSpec;
 pub use error::{Error, ErrorKind, Result};
 pub use generation::{Chunk, Completion, Generation, GenerationOptions, StopReason, Timings, TokenLogprob, Usage};
-pub use gguf::{Array, Gguf, TensorData, TensorInfo, Value};
+pub use gguf::{Array, Gguf, LoadProgress, TensorData, TensorInfo, Value};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, Phi3Model};
 pub use machine::{instruction_set, thread_count};

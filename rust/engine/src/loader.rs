@@ -8,7 +8,7 @@ use crate::cache::KvCache;
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, PhiConfig};
 use crate::device::DeviceSpec;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, LoadProgress};
 use crate::info::ModelInfo;
 use crate::machine::Compute;
 use crate::model::{self, ExecutorKind, Logits, Model};
@@ -26,6 +26,10 @@ pub struct LoadOptions {
     pub executor: ExecutorKind,
     /// Map the file (`true`), or read it into memory once, for files that change while they are in use.
     pub mmap: bool,
+    /// Read all of the file while loading, so that no forward pass waits for the disk.
+    pub prefault: bool,
+    /// Lock the file into memory, so that the system does not drop parts of it. Systems limit how much may be locked.
+    pub mlock: bool,
     /// Whether control tokens of the file's vocabulary swallow white space behind them, as all Phi-3 tokenizers
     /// since July 2024 have it. A GGUF can't say. Without meaning where `tokenizer` is given.
     pub rstrip_control_tokens: bool,
@@ -43,6 +47,8 @@ impl Default for LoadOptions {
             device: DeviceSpec::Auto,
             executor: ExecutorKind::Auto,
             mmap: true,
+            prefault: false,
+            mlock: false,
             rstrip_control_tokens: true,
             chat_format: None,
             sliding_window: None,
@@ -73,6 +79,17 @@ impl Phi3Model {
     /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel), [`Device`](crate::ErrorKind::Device), and
     /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set.
     pub fn load(path: &Path, options: &LoadOptions, cancel: &CancelToken) -> Result<Self> {
+        Self::load_with_progress(path, options, &mut |_| (), cancel)
+    }
+
+    /// As [`load`](Self::load); `progress` is told how much of the file was read, where
+    /// [`prefault`](LoadOptions::prefault) asks for it.
+    pub fn load_with_progress(
+        path: &Path,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress<'_>),
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         let started = Instant::now();
         let spec = options.device.resolve();
         let device = spec.open()?;
@@ -93,6 +110,12 @@ impl Phi3Model {
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format)?;
         let model = model::load(&gguf, &config, executor, &device, cancel)?;
+        if options.mlock {
+            gguf.lock()?;
+        }
+        if options.prefault {
+            gguf.prefault(progress, cancel)?;
+        }
         let masked_ids = masked_ids(&config, &tokenizer);
         let info = ModelInfo::new(&gguf, config, Some(&tokenizer), chat_template.as_ref())?;
         let load_time = started.elapsed();

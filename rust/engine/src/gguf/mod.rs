@@ -37,6 +37,17 @@ pub struct Gguf {
     tensors: BTreeMap<String, TensorInfo>,
 }
 
+/// How far the reading of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress<'a> {
+    /// The file, of a split model one of its parts.
+    pub file: &'a Path,
+    /// Bytes that were read.
+    pub bytes_done: usize,
+    /// Bytes that there are.
+    pub bytes_total: usize,
+}
+
 /// Where a tensor stands in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -158,6 +169,20 @@ impl Gguf {
     /// one does it.
     pub(crate) fn check_length(&self) -> Result<()> {
         self.parts.iter().try_for_each(Part::check_length)
+    }
+
+    /// Reads all pages of the file once, so that no pass waits for them; `progress` is told of each part of it.
+    pub(crate) fn prefault(&self, progress: &mut dyn FnMut(LoadProgress<'_>), cancel: &CancelToken) -> Result<()> {
+        for part in &self.parts {
+            let (file, bytes_total) = (part.path.as_path(), part.bytes().len());
+            part.prefault(&mut |bytes_done| progress(LoadProgress { file, bytes_done, bytes_total }), cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Locks all pages of the file into memory.
+    pub(crate) fn lock(&self) -> Result<()> {
+        self.parts.iter().try_for_each(Part::lock)
     }
 
     /// A tensor's bytes for someone who copies them: through a mapping of their own, which is gone with the

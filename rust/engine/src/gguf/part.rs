@@ -13,6 +13,9 @@ use crate::{CancelToken, Error, Result};
 /// How much of a file is read between two looks at whether to go on.
 const READ_BYTES: usize = 16 << 20;
 
+/// No system has smaller pages.
+const PAGE_BYTES: usize = 4096;
+
 /// A file that was opened, and its bytes.
 pub(super) struct Part {
     pub(super) path: PathBuf,
@@ -101,6 +104,36 @@ impl Part {
             map.len(),
             metadata.len()
         )))
+    }
+
+    /// Reads every page of a mapped file once, so that it is in memory; `progress` is told how many bytes are.
+    pub(super) fn prefault(&self, progress: &mut dyn FnMut(usize), cancel: &CancelToken) -> Result<()> {
+        for (index, piece) in self.bytes.chunks(READ_BYTES).enumerate() {
+            cancel.check()?;
+            std::hint::black_box(piece.iter().step_by(PAGE_BYTES).fold(0, |sum, byte| sum ^ byte));
+            progress(index * READ_BYTES + piece.len());
+        }
+        Ok(())
+    }
+
+    /// Keeps the file's pages in memory for as long as it is open.
+    pub(super) fn lock(&self) -> Result<()> {
+        #[cfg(unix)]
+        let locked = match &self.bytes {
+            Bytes::Mapped(map) => map.lock(),
+            Bytes::Read(map) => map.lock(),
+        };
+        #[cfg(not(unix))]
+        let locked: std::io::Result<()> = Err(std::io::ErrorKind::Unsupported.into());
+        locked.map_err(|error| {
+            Error::invalid_option(format!(
+                "mlock: the system does not lock the {} bytes of {} into memory ({error}); raise its limit (on Linux and \
+                 macOS: ulimit -l), or load without mlock",
+                self.bytes.len(),
+                self.path.display()
+            ))
+            .with_source(error)
+        })
     }
 
     /// A range of the file, through a mapping of its own where the file is mapped.
