@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use candle_phi_kernels::{
-    ActivationForms, Activations, Isa, Kernels, KvFormat, KvPage, PAGE_TOKENS, Prepared, Queries, TensorType, Weight,
+    ActivationForms, Activations, Isa, Kernels, KvFormat, KvPage, PAGE_TOKENS, Prepared, Queries, TensorType,
+    Weight,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 

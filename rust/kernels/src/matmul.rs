@@ -200,7 +200,7 @@ impl Kernels {
             let share = next.len().div_ceil(blocks).max(1);
             let mut next = next.chunks(share);
             for block in 0..blocks {
-                prefetch(next.next().unwrap_or_default());
+                let mut ahead = next.next().unwrap_or_default();
                 self.fill(tile, block, &mut panel);
                 let mut sums = sums.as_mut_slice();
                 for (part, prepared) in x {
@@ -211,7 +211,7 @@ impl Kernels {
                         scales: part.block_scales(block, 0),
                         corrections: prepared.corrections(part, block, 0),
                     };
-                    self.multiply_panel(&panel, layout, subs, rows, of_part);
+                    self.multiply_panel(&panel, layout, subs, rows, of_part, std::mem::take(&mut ahead));
                 }
             }
             let column = first - rows.start;
@@ -236,12 +236,14 @@ impl Kernels {
         subs: usize,
         rows: Rows<'_>,
         sums: &mut [[f32; PANEL_ROWS]],
+        ahead: &[u8],
     ) {
         #[cfg(target_arch = "x86_64")]
         if self.isa() == Isa::Avx512Vnni {
-            crate::x86::multiply_panel(self, panel, layout, rows, sums);
+            crate::x86::multiply_panel(self, panel, layout, rows, sums, ahead);
             return;
         }
+        prefetch(ahead);
         if layout.has_min {
             panel::multiply_with_min(self, panel, subs, rows, sums);
         } else {

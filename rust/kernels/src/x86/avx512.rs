@@ -9,17 +9,30 @@ use crate::panel::{GROUP, GROUPS, PANEL_ROWS, Panel, ROW_BLOCK, Rows};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 
-/// Adds the products of all rows with a panel to `sums`. The machine must have `Isa::Avx512Vnni`.
-pub(super) fn multiply(panel: &Panel, layout: Layout, rows: Rows<'_>, sums: &mut [[f32; PANEL_ROWS]]) {
+/// Adds the products of all rows with a panel to `sums`, and asks for the bytes `ahead` meanwhile: a few at a time, since
+/// what is under way from memory at once is limited. The machine must have `Isa::Avx512Vnni`.
+pub(super) fn multiply(
+    panel: &Panel,
+    layout: Layout,
+    rows: Rows<'_>,
+    sums: &mut [[f32; PANEL_ROWS]],
+    ahead: &[u8],
+) {
     match (layout.sub_len, layout.has_min) {
-        (32, true) => all_rows::<8, true>(panel, rows, sums),
-        (32, false) => all_rows::<8, false>(panel, rows, sums),
-        (_, true) => all_rows::<16, true>(panel, rows, sums),
-        (_, false) => all_rows::<16, false>(panel, rows, sums),
+        (32, true) => all_rows::<8, true>(panel, rows, sums, ahead),
+        (32, false) => all_rows::<8, false>(panel, rows, sums, ahead),
+        (_, true) => all_rows::<16, true>(panel, rows, sums, ahead),
+        (_, false) => all_rows::<16, false>(panel, rows, sums, ahead),
     }
 }
 
-fn all_rows<const SUBS: usize, const MIN: bool>(panel: &Panel, rows: Rows<'_>, sums: &mut [[f32; PANEL_ROWS]]) {
+fn all_rows<const SUBS: usize, const MIN: bool>(
+    panel: &Panel,
+    rows: Rows<'_>,
+    sums: &mut [[f32; PANEL_ROWS]],
+    ahead: &[u8],
+) {
+    let mut ahead = ahead;
     for (i, sums) in sums.chunks_mut(ROW_BLOCK).enumerate() {
         let first = i * ROW_BLOCK;
         let q = &rows.q[first * SUPER_BLOCK..];
@@ -35,7 +48,9 @@ fn all_rows<const SUBS: usize, const MIN: bool>(panel: &Panel, rows: Rows<'_>, s
                                 && corrections.len() >= $count * SUBS
                         );
                         // SAFETY: the caller has found the level on this machine, and the lengths were just checked.
-                        unsafe { some_rows::<$count, SUBS, MIN>(panel, q, scales, corrections, sums) }
+                        unsafe {
+                            some_rows::<$count, SUBS, MIN>(panel, q, scales, corrections, sums, std::mem::take(&mut ahead));
+                        }
                     })*
                     _ => {}
                 }
@@ -53,12 +68,19 @@ unsafe fn some_rows<const ROWS: usize, const SUBS: usize, const MIN: bool>(
     scales: &[f32],      // (rows)
     corrections: &[i32], // (rows, subs)
     sums: &mut [[f32; PANEL_ROWS]],
+    ahead: &[u8],
 ) {
+    /// Lines that a sub-block's products have time to ask for.
+    const LINES: usize = 10;
+    let mut ahead = ahead.chunks(LINES * 8 / SUBS * 64);
     let groups = GROUPS / SUBS;
     // SAFETY: all reads are of the first `ROWS` rows, which the caller vouches for, and inside the panel's arrays.
     unsafe {
         let mut total = [_mm512_setzero_ps(); ROWS];
         for sub in 0..SUBS {
+            for line in ahead.next().unwrap_or_default().chunks(64) {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
             let correction = |row: usize| *corrections.as_ptr().add(row * SUBS + sub);
             let mut dots = [_mm512_setzero_si512(); ROWS];
             if !MIN {

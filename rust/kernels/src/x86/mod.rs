@@ -53,14 +53,15 @@ pub(crate) fn fill(kernels: Kernels, tile: Tile<'_>, block: usize, panel: &mut P
     kernels.isa() == Isa::Avx512Vnni && avx512_fill::fill(tile, block, panel)
 }
 
-/// Adds the products of all rows with a panel to `sums`.
+/// Adds the products of all rows with a panel to `sums`, and asks for the bytes `ahead` meanwhile.
 pub(crate) fn multiply_panel(
     kernels: Kernels,
     panel: &Panel,
     layout: Layout,
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
+    ahead: &[u8],
 ) {
     debug_assert_eq!(kernels.isa(), Isa::Avx512Vnni);
-    avx512::multiply(panel, layout, rows, sums);
+    avx512::multiply(panel, layout, rows, sums, ahead);
 }
