@@ -10,6 +10,8 @@
 //! - [`Threads`]: who computes.
 //! - [`Weight`], [`Activations`] and [`Kernels::multiply`]: products with weights that stay where and as they are.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod activations;
 mod attention;
 mod dequantize;

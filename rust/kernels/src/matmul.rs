@@ -70,30 +70,38 @@ pub struct Prepared {
     subs: usize,
     #[cfg(target_arch = "x86_64")]
     rows: crate::x86::PreparedRows,
+    #[cfg(target_arch = "aarch64")]
+    rows: crate::aarch64::PreparedRows,
 }
 
 impl Prepared {
     /// What weights of this type need beside `activations`.
     #[must_use]
     pub fn new(kernels: Kernels, tensor_type: TensorType, activations: &Activations) -> Self {
-        let Some(layout) = tensor_type.layout() else {
+        let Some(layout) = kernels.panel_layout(tensor_type) else {
             return Self {
                 tensor_type,
                 corrections: Vec::new(),
                 subs: 0,
                 #[cfg(target_arch = "x86_64")]
                 rows: crate::x86::PreparedRows::default(),
+                #[cfg(target_arch = "aarch64")]
+                rows: crate::aarch64::PreparedRows::default(),
             };
         };
+        let subs = SUPER_BLOCK / layout.sub_len;
         let per_sub = layout.sub_len * SUMS / SUPER_BLOCK;
         let correction = |sums: &[i16]| {
             let sum: i32 = sums.iter().copied().map(i32::from).sum();
             if layout.has_min { (sum as f32).to_bits().cast_signed() } else { -layout.offset * sum }
         };
+        let corrections: Vec<_> = activations.sums().chunks_exact(per_sub).map(correction).collect();
         Self {
             tensor_type,
-            corrections: activations.sums().chunks_exact(per_sub).map(correction).collect(),
-            subs: SUPER_BLOCK / layout.sub_len,
+            #[cfg(target_arch = "aarch64")]
+            rows: crate::aarch64::PreparedRows::new(kernels, activations, &corrections, subs),
+            corrections,
+            subs,
             #[cfg(target_arch = "x86_64")]
             rows: if activations.rows() <= ROW_BY_ROW {
                 crate::x86::PreparedRows::new(kernels, tensor_type, activations)
@@ -135,7 +143,7 @@ impl Kernels {
             assert!(!form.quantized || part.forms().quantized, "the activations are not quantized");
             assert!(!form.float || part.forms().float, "the activations are only there quantized");
         }
-        match weight.tensor_type.layout() {
+        match self.panel_layout(weight.tensor_type) {
             None => self.multiply_floats(weight, &rows, x, out),
             Some(_) if x_rows <= ROW_BY_ROW => self.multiply_row_by_row(weight, &rows, x, out),
             Some(layout) => self.multiply_panels(weight, layout, &rows, x, out),
@@ -165,6 +173,10 @@ impl Kernels {
                     row,
                     out,
                 ) {
+                    continue;
+                }
+                #[cfg(target_arch = "aarch64")]
+                if crate::aarch64::dot_rows(self, weight.tensor_type, bytes, weight.row_bytes, part, row, out) {
                     continue;
                 }
                 for (bytes, out) in bytes.chunks_exact(weight.row_bytes).zip(out) {
@@ -211,7 +223,12 @@ impl Kernels {
                         scales: part.block_scales(block, 0),
                         corrections: prepared.corrections(part, block, 0),
                     };
-                    self.multiply_panel(&panel, layout, subs, rows, of_part, std::mem::take(&mut ahead));
+                    let ahead = std::mem::take(&mut ahead);
+                    #[cfg(target_arch = "aarch64")]
+                    if crate::aarch64::multiply_panel(self, &panel, layout, rows, block, &prepared.rows, of_part) {
+                        continue;
+                    }
+                    self.multiply_panel(&panel, layout, subs, rows, of_part, ahead);
                 }
             }
             let column = first - rows.start;
@@ -221,9 +238,13 @@ impl Kernels {
         }
     }
 
-    fn fill(self, tile: Tile<'_>, block: usize, panel: &mut Panel) {
+    pub(crate) fn fill(self, tile: Tile<'_>, block: usize, panel: &mut Panel) {
         #[cfg(target_arch = "x86_64")]
         if crate::x86::fill(self, tile, block, panel) {
+            return;
+        }
+        #[cfg(target_arch = "aarch64")]
+        if crate::aarch64::fill(self, tile, block, panel) {
             return;
         }
         panel::fill(tile, block, panel);
@@ -279,28 +300,30 @@ fn prefetch(bytes: &[u8]) {
         // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    crate::aarch64::prefetch(bytes);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = bytes;
 }
 
 /// A row of any quantized type with a row of activations.
 fn dot_row(tensor_type: TensorType, bytes: &[u8], x: &Activations, prepared: &Prepared, row: usize) -> f32 {
+    let Some(layout) = tensor_type.layout() else { return 0.0 };
     let mut unpacked = Unpacked::ZERO;
     let mut total = 0.0;
-    let sub_len = SUPER_BLOCK / prepared.subs;
     for block in 0..x.blocks() {
         unpack(tensor_type, bytes, block, &mut unpacked);
         let q = &x.block_q(block, row)[..SUPER_BLOCK];
         let corrections = prepared.corrections(x, block, row);
         let mut sum = 0.0;
-        for (sub, (w, a)) in unpacked.q.chunks_exact(sub_len).zip(q.chunks_exact(sub_len)).enumerate() {
-            let dot: i32 = w.iter().zip(a).map(|(w, a)| i32::from(*w) * i32::from(*a)).sum();
-            sum += if tensor_type.layout().is_some_and(|layout| layout.has_min) {
-                let activation_sum = f32::from_bits(corrections[sub].cast_unsigned());
-                unpacked.scale[sub] * dot as f32 - unpacked.min[sub] * activation_sum
-            } else {
-                unpacked.scale[sub] * (dot + corrections[sub]) as f32
-            };
+        for (sub, (w, a)) in
+            unpacked.q.chunks_exact(layout.sub_len).zip(q.chunks_exact(layout.sub_len)).enumerate()
+        {
+            let dot: i32 = w.iter().zip(a).map(|(w, a)| layout.quant(*w) * i32::from(*a)).sum();
+            sum += unpacked.scale[sub] * dot as f32;
+            if layout.has_min {
+                sum -= unpacked.min[sub] * f32::from_bits(corrections[sub].cast_unsigned());
+            }
         }
         total += x.block_scales(block, row)[0] * sum;
     }

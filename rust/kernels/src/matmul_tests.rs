@@ -5,7 +5,9 @@
 use half::f16;
 
 use crate::activations::SUMS;
+use crate::panel::{self, GROUP, PANEL_ROWS, Panel, Tile};
 use crate::tensor_type::SUPER_BLOCK;
+use crate::unpack::Layout;
 use crate::{ActivationForms, Activations, Isa, Kernels, Prepared, TensorType, Weight, dequantize_row};
 
 /// Numbers that are the same in every run (xorshift64).
@@ -233,6 +235,48 @@ fn what_is_not_finite_is_not_lost() {
             let mut out = vec![0.0; 16];
             kernels.multiply(&weight, 0..16, &[(&x, &prepared)], &mut out);
             assert!(out.iter().all(|y| y.is_nan()), "{isa} {bad}: {out:?}");
+        }
+    }
+}
+
+/// A panel's values, `(rows, 256)`, where `group` quants of a row stand together.
+fn panel_values(panel: &Panel, layout: Layout, group: usize) -> Vec<f32> {
+    let q = panel.q.as_flattened().as_flattened();
+    let value = |row: usize, i: usize| {
+        let quant = layout.quant(q[(i / group * PANEL_ROWS + row) * group + i % group]);
+        let sub = i / layout.sub_len;
+        panel.scale[sub][row] * quant as f32 - if layout.has_min { panel.min[sub][row] } else { 0.0 }
+    };
+    (0..PANEL_ROWS).flat_map(|row| (0..SUPER_BLOCK).map(move |i| value(row, i))).collect()
+}
+
+#[test]
+fn every_level_fills_a_panel_with_the_same_values() {
+    for isa in Isa::available() {
+        let kernels = Kernels::new(isa).unwrap();
+        let group = if isa == Isa::NeonI8mm { 2 * GROUP } else { GROUP };
+        for tensor_type in TensorType::ALL {
+            let (Some(layout), Some(own_layout)) = (tensor_type.layout(), kernels.panel_layout(tensor_type))
+            else {
+                continue;
+            };
+            for (len, rows) in lengths(tensor_type).iter().flat_map(|len| [16, 15, 1].map(|rows| (*len, rows))) {
+                let mut random = Random::new(len as u64 + rows as u64);
+                let bytes = weight_bytes(tensor_type, rows, len, Blocks::Random, &mut random);
+                let tile = Tile { tensor_type, bytes: &bytes, row_bytes: tensor_type.row_bytes(len).unwrap() };
+                for block in 0..len.div_ceil(SUPER_BLOCK) {
+                    let (mut portable, mut own) = (Panel::ZERO, Panel::ZERO);
+                    panel::fill(tile, block, &mut portable);
+                    kernels.fill(tile, block, &mut own);
+                    let expected = panel_values(&portable, layout, GROUP);
+                    let found = panel_values(&own, own_layout, group);
+                    assert!(
+                        found[..rows * SUPER_BLOCK] == expected[..rows * SUPER_BLOCK],
+                        "{isa} {}: block {block} of {rows}x{len}",
+                        tensor_type.name()
+                    );
+                }
+            }
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use half::f16;
 
-use crate::TensorType;
 use crate::iq4::{codes, xs_subs};
 use crate::tensor_type::SUPER_BLOCK;
+use crate::{Isa, Kernels, TensorType};
 
 /// Most sub-blocks that a super-block has.
 pub(crate) const MAX_SUBS: usize = 16;
@@ -31,6 +31,8 @@ pub(crate) struct Layout {
     pub(crate) sub_len: usize,
     /// What is subtracted from a quant.
     pub(crate) offset: i32,
+    /// Whether a quant's byte is signed.
+    pub(crate) signed: bool,
     /// Whether sub-blocks have a minimum.
     pub(crate) has_min: bool,
 }
@@ -48,7 +50,29 @@ impl TensorType {
             Self::Q3_K => (16, 4, false),
             Self::Q6_K => (16, 32, false),
         };
-        Some(Layout { sub_len, offset, has_min })
+        Some(Layout { sub_len, offset, signed: false, has_min })
+    }
+}
+
+impl Kernels {
+    /// The layout of a quantized type in the panels of this level, `None` for floats.
+    pub(crate) fn panel_layout(self, tensor_type: TensorType) -> Option<Layout> {
+        let layout = tensor_type.layout()?;
+        match self.isa() {
+            // They multiply signed bytes: what is unsigned by an offset only does without.
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm if layout.offset == 128 => {
+                Some(Layout { offset: 0, signed: true, ..layout })
+            }
+            _ => Some(layout),
+        }
+    }
+}
+
+impl Layout {
+    /// A quant without its offset.
+    pub(crate) fn quant(self, byte: u8) -> i32 {
+        let byte = if self.signed { i32::from(byte.cast_signed()) } else { i32::from(byte) };
+        byte - self.offset
     }
 }
 
