@@ -8,10 +8,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::Kernels;
 use crate::elementwise::exp;
 use crate::kv_page::{KvPage, PAGE_TOKENS, Stored};
 use crate::lanes::{LANES, Lanes};
-use crate::{Isa, Kernels};
 
 /// Vectors of positions of a page.
 const PARTS: usize = PAGE_TOKENS / LANES;
@@ -113,6 +113,7 @@ struct Rows<'a> {
 fn attend_rows(kernels: Kernels, queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, out: Rows<'_>) {
     #[cfg(target_arch = "x86_64")]
     {
+        use crate::Isa;
         use crate::x86::lanes::{Avx2Lanes, Avx512Lanes};
 
         #[target_feature(enable = "avx2,fma,f16c")]

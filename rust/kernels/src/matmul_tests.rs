@@ -46,7 +46,7 @@ fn scale_offsets(tensor_type: TensorType) -> &'static [usize] {
 #[derive(Clone, Copy, Debug)]
 enum Blocks {
     Random,
-    /// All bits of the quants set, and the scales too.
+    /// All bits of the quants set, and the scales too, or what is largest; with the largest activations.
     AllOnes,
     ZeroScales,
     /// The smallest f16 there is, and its negative.
@@ -61,7 +61,10 @@ fn weight_bytes(tensor_type: TensorType, rows: usize, len: usize, kind: Blocks, 
             TensorType::F16 => block.copy_from_slice(&f16::from_f32(random.float()).to_le_bytes()),
             TensorType::BF16 => block.copy_from_slice(&half::bf16::from_f32(random.float()).to_le_bytes()),
             _ => {
-                block.fill_with(|| if matches!(kind, Blocks::AllOnes) { 255 } else { (random.next() >> 32) as u8 })
+                let ones = if tensor_type == TensorType::Q8_0 { 0x80 } else { 0xff };
+                block.fill_with(
+                    || if matches!(kind, Blocks::AllOnes) { ones } else { (random.next() >> 32) as u8 },
+                );
             }
         }
         for at in scale_offsets(tensor_type) {
@@ -112,7 +115,9 @@ fn check(isa: Isa, tensor_type: TensorType, rows: usize, x_rows: &[usize], len: 
         .map(|x_rows| {
             let mut part = Activations::new(*x_rows, len, forms);
             for row in 0..*x_rows {
-                let values: Vec<f32> = (0..len).map(|_| random.float() * 3.0).collect();
+                let sign = if row % 2 == 0 { 1.0 } else { -1.0 };
+                let value = |_| if matches!(kind, Blocks::AllOnes) { sign } else { random.float() * 3.0 };
+                let values: Vec<f32> = (0..len).map(value).collect();
                 part.set_row(kernels, row, &values);
             }
             let prepared = Prepared::new(kernels, tensor_type, &part);
