@@ -46,6 +46,7 @@ class CandlePhi(worker.Engine):
     def session(self, key: int, n_ctx: int) -> Phi3Session:
         """A session of that length."""
         if key not in self.sessions:
+            n_ctx = min(n_ctx, self.model.info.context_length)
             threads = self.options.threads
             self.sessions[key] = Phi3Session(model=self.model, n_ctx=n_ctx, n_threads=threads, **self.own)
         return self.sessions[key]

@@ -1,8 +1,8 @@
 """OpenVINO on a model that `export_openvino.py` has written: the engine under openvino-genai, called directly.
 
 Its own settings for the least latency; keys and values in the type that it chooses for the processor (u8 where
-that is faster) unless ``--option KV_CACHE_PRECISION=f16`` says otherwise. What it has read cannot be cut off cheaply,
-so a depth grows by the tokens that are decoded in each round.
+that is faster) unless ``--option KV_CACHE_PRECISION=f16`` says otherwise. What it has read cannot be cut off
+cheaply, so a depth grows by the tokens that are decoded in each round.
 """
 
 from __future__ import annotations

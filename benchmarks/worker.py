@@ -103,7 +103,7 @@ class Worker:
 
     def prompt(self, tokens: int) -> list[int]:
         """New random ids, so that no cache of an earlier prompt helps."""
-        return [self.random.randrange(3, min(self.engine.vocabulary_size, 30_000)) for _ in range(tokens)]
+        return [self.random.randrange(3, self.engine.vocabulary_size) for _ in range(tokens)]
 
     def open(self) -> dict[str, float]:
         """Loads, and takes the time until the first token as well."""
