@@ -125,7 +125,7 @@ def table(report: dict[str, Any]) -> str:
     limits = any(entry["of_limit"] for entry in report["figures"].values())
     columns = ["figure", *names, *(f"{ours} / {other}" for other in others)]
     if limits:
-        columns += [f"{name}, of the machine's limit" for name in names]
+        columns.append(f"{ours}, of the machine's limit")
     threads, rounds = (report["settings"][key] for key in ("threads", "rounds"))
     lines = [
         f"{report['model']} on {report['processor']}, {threads} threads, {rounds} rounds: median [min, max]",
@@ -142,7 +142,7 @@ def table(report: dict[str, Any]) -> str:
         cells += [_cell(entry["engines"].get(name), digits) for name in names]
         cells += [_cell(entry["ratios"].get(other), 2) for other in others]
         if limits:
-            cells += [_cell(entry["of_limit"].get(name), 2) for name in names]
+            cells.append(_cell(entry["of_limit"].get(ours), 2))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -156,9 +157,9 @@ def serve(engine_class: type[Engine]) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the engine's own")
     arguments = parser.parse_args()
-    # Libraries may write what they like to the standard output; the answers go where they cannot.
-    answers = sys.stdout
-    sys.stdout = sys.stderr
+    # Libraries, compiled ones too, may write what they like to the standard output: the answers have it alone.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     engine = engine_class(
         Options(
             model=arguments.model,
