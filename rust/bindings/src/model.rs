@@ -21,6 +21,7 @@ pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 impl Model {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
+    #[expect(clippy::fn_params_excessive_bools, reason = "they are the keywords of the Python class")]
     #[pyo3(signature = (path, *, device, executor, mmap, prefault, mlock, tokenizer, rstrip_control_tokens, chat_format, sliding_window, progress))]
     fn new(
         py: Python<'_>,

@@ -29,7 +29,9 @@ fn best_of(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> f64 {
                 .collect();
             barrier.wait();
             let started = Instant::now();
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            for worker in workers {
+                worker.join().unwrap();
+            }
             started.elapsed().as_secs_f64()
         });
         best = best.min(seconds);

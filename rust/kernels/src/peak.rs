@@ -42,6 +42,7 @@ impl Kernels {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     #![allow(clippy::indexing_slicing, reason = "arrays indexed by constants")]
+    #![allow(clippy::wildcard_imports, reason = "the names of intrinsics say where they come from")]
 
     use std::arch::asm;
     use std::arch::x86_64::*;

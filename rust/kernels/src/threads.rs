@@ -88,7 +88,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.board.close();
+        self.board.post(None);
     }
 }
 
@@ -199,9 +199,15 @@ struct Board {
 
 #[derive(Default)]
 struct State {
+    /// The latest job; none when the pass is over.
     job: Option<Arc<dyn Work>>,
     sleeping: usize,
-    is_closed: bool,
+}
+
+/// What a helping thread finds on the board.
+enum Posted {
+    Job(Arc<dyn Work>),
+    End,
 }
 
 impl std::fmt::Debug for Board {
@@ -216,6 +222,7 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Posts a job, or that the pass is over.
     fn post(&self, job: Option<Arc<dyn Work>>) {
         let mut state = self.state();
         state.job = job;
@@ -225,24 +232,17 @@ impl Board {
         }
     }
 
-    fn close(&self) {
-        self.state().is_closed = true;
-        self.post(None);
-    }
-
-    /// Works on what is posted until the board is closed.
+    /// Works on what is posted until the pass is over.
     fn help(&self) {
         let mut seen = 0;
-        while let Some(job) = self.next(&mut seen) {
-            if let Some(job) = job {
-                // A part that panics is missing then, and the thread that runs the pass comes upon the panic itself.
-                let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
-            }
+        while let Posted::Job(job) = self.next(&mut seen) {
+            // A part that panics is missing then, and the thread that runs the pass comes upon the panic itself.
+            let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
         }
     }
 
-    /// What was posted since `seen`, or nothing once the board is closed.
-    fn next(&self, seen: &mut usize) -> Option<Option<Arc<dyn Work>>> {
+    /// What was posted since `seen`.
+    fn next(&self, seen: &mut usize) -> Posted {
         let started = Instant::now();
         while self.posted.load(Ordering::Acquire) == *seen && started.elapsed() < LOOKING {
             for _ in 0..32 {
@@ -256,7 +256,10 @@ impl Board {
             state.sleeping -= 1;
         }
         *seen = self.posted.load(Ordering::Acquire);
-        if state.is_closed { None } else { Some(state.job.clone()) }
+        match &state.job {
+            Some(job) => Posted::Job(Arc::clone(job)),
+            None => Posted::End,
+        }
     }
 }
 

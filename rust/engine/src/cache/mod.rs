@@ -9,7 +9,7 @@ use crate::model::FactorSet;
 use crate::{Error, Result};
 
 pub use dtype::KvDtype;
-pub(crate) use pages::PageCache;
+pub(crate) use pages::{PageCache, Pages};
 pub(crate) use tensors::TensorCache;
 
 /// Behind a window, this many positions are kept that nobody sees, so that a conversation can go back a little.

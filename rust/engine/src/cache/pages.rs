@@ -14,11 +14,15 @@ pub(crate) struct PageCache {
     shape: PageShape,
 }
 
+/// Pages that jobs may still read while the cache goes on.
+#[expect(clippy::rc_buffer, reason = "it grows in place while nobody else has it")]
+pub(crate) type Pages = Arc<Vec<Arc<KvPage>>>;
+
 /// The pages of a layer, in order.
 #[derive(Clone, Default)]
 pub(crate) struct LayerPages {
     /// Shared with the jobs that read them.
-    pages: Arc<Vec<Arc<KvPage>>>,
+    pages: Pages,
     /// Pages that were dropped before the first.
     dropped: usize,
 }
@@ -93,7 +97,7 @@ impl PageCache {
 
 impl LayerPages {
     /// The pages, to be read.
-    pub(crate) fn pages(&self) -> Arc<Vec<Arc<KvPage>>> {
+    pub(crate) fn pages(&self) -> Pages {
         Arc::clone(&self.pages)
     }
 

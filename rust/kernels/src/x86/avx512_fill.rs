@@ -148,10 +148,10 @@ unsafe fn fill_q5_k(first: *const u8, stride: usize, panel: &mut Panel) {
             let sub = (half * 2 + i / 8) * 2;
             let group = sub * 8 + i % 8;
             // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
-            let bits = _mm512_rol_epi32_by(fifth[i % 8], sub);
+            let bits = to_fifth(fifth[i % 8], sub);
             let low = _mm512_and_si512(packed, four);
             store_group(panel, group, _mm512_ternarylogic_epi32::<AND_OR>(bits, five, low));
-            let bits = _mm512_rol_epi32_by(fifth[i % 8], sub + 1);
+            let bits = to_fifth(fifth[i % 8], sub + 1);
             let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four);
             store_group(panel, group + 8, _mm512_ternarylogic_epi32::<AND_OR>(bits, five, high));
         }
@@ -161,7 +161,7 @@ unsafe fn fill_q5_k(first: *const u8, stride: usize, panel: &mut Panel) {
 /// Bit `bit` of each byte moved to bit 4, the others anywhere.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn _mm512_rol_epi32_by(v: __m512i, bit: usize) -> __m512i {
+fn to_fifth(v: __m512i, bit: usize) -> __m512i {
     _mm512_rolv_epi32(v, _mm512_set1_epi32((36 - bit as i32) % 32))
 }
 

@@ -1,5 +1,9 @@
 //! Kernels for x86-64.
 
+#![allow(clippy::wildcard_imports, reason = "the names of intrinsics say where they come from")]
+#![allow(clippy::large_types_passed_by_value, reason = "vectors go from hand to hand in registers")]
+#![allow(clippy::type_complexity, reason = "a table of functions says what they take")]
+
 mod avx512;
 mod avx512_dot;
 mod avx512_fill;

@@ -10,7 +10,7 @@ use super::super::rope::RopeTable;
 use super::KernelPass;
 use super::matrix::{Input, Output, PART_ROWS, part_rows};
 use crate::Result;
-use crate::cache::NewPositions;
+use crate::cache::{NewPositions, Pages};
 
 /// Where there are few rows of queries, what they see is cut into runs of this many pages, so that there are parts for
 /// all threads. The result depends on it and on nothing else.
@@ -94,7 +94,9 @@ fn turn(pass: &KernelPass<'_>, projections: Projections<Output>, heads: Heads) -
             }
             for head in q.chunks_exact_mut(heads.dim) {
                 rope.turn(row, head);
-                head.iter_mut().for_each(|value| *value *= scale);
+                for value in head {
+                    *value *= scale;
+                }
             }
             for head in k.chunks_exact_mut(heads.dim) {
                 rope.turn(row, head);
@@ -178,7 +180,7 @@ struct Runs {
 fn attend_to(
     pass: &KernelPass<'_>,
     turned: &Parts<Turned>,
-    pages: Arc<Vec<Arc<KvPage>>>,
+    pages: Pages,
     first_position: usize,
     heads: Heads,
 ) -> Runs {
