@@ -15,7 +15,6 @@ pub(crate) struct PageCache {
 }
 
 /// Pages that jobs may still read while the cache goes on.
-#[expect(clippy::rc_buffer, reason = "it grows in place while nobody else has it")]
 pub(crate) type Pages = Arc<Vec<Arc<KvPage>>>;
 
 /// The pages of a layer, in order.
