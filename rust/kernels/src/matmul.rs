@@ -12,7 +12,7 @@ use crate::dequantize::LengthError;
 use crate::panel::{self, PANEL_ROWS, Panel, Rows, Tile};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::{Layout, Unpacked, unpack};
-use crate::{Isa, Kernels, TensorType, float};
+use crate::{Kernels, TensorType, float};
 
 /// Up to this many rows of activations are multiplied row by row: unpacking a panel for them costs more.
 const ROW_BY_ROW: usize = 2;
@@ -158,23 +158,26 @@ impl Kernels {
         out: &mut [f32],
     ) {
         let bytes = weight.row_range(rows);
-        let mut first = 0;
+        let mut out = out;
         for (part, prepared) in x {
-            for row in 0..part.rows() {
-                let out = &mut out[(first + row) * rows.len()..][..rows.len()];
-                #[cfg(target_arch = "x86_64")]
-                if crate::x86::dot_rows(
-                    self,
-                    weight.tensor_type,
-                    bytes,
-                    weight.row_bytes,
-                    part,
-                    &prepared.rows,
-                    row,
-                    out,
-                ) {
-                    continue;
-                }
+            let (of_part, rest) = out.split_at_mut(part.rows() * rows.len());
+            out = rest;
+            if rows.is_empty() {
+                continue;
+            }
+            #[cfg(target_arch = "x86_64")]
+            if crate::x86::dot_rows(
+                self,
+                weight.tensor_type,
+                bytes,
+                weight.row_bytes,
+                part,
+                &prepared.rows,
+                of_part,
+            ) {
+                continue;
+            }
+            for (row, out) in of_part.chunks_exact_mut(rows.len()).enumerate() {
                 #[cfg(target_arch = "aarch64")]
                 if crate::aarch64::dot_rows(self, weight.tensor_type, bytes, weight.row_bytes, part, row, out) {
                     continue;
@@ -183,7 +186,6 @@ impl Kernels {
                     *out = dot_row(weight.tensor_type, bytes, part, prepared, row);
                 }
             }
-            first += part.rows();
         }
     }
 
@@ -260,8 +262,7 @@ impl Kernels {
         ahead: &[u8],
     ) {
         #[cfg(target_arch = "x86_64")]
-        if self.isa() == Isa::Avx512Vnni {
-            crate::x86::multiply_panel(self, panel, layout, rows, sums, ahead);
+        if crate::x86::multiply_panel(self, panel, layout, rows, sums, ahead) {
             return;
         }
         prefetch(ahead);
@@ -293,7 +294,7 @@ impl Kernels {
 
 /// Asks for bytes to be brought into the second-level cache.
 #[allow(unsafe_code, reason = "the hint is an intrinsic; see SAFETY")]
-fn prefetch(bytes: &[u8]) {
+pub(crate) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(64) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

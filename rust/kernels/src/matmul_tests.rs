@@ -44,33 +44,40 @@ fn scale_offsets(tensor_type: TensorType) -> &'static [usize] {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Blocks {
+pub(crate) enum Blocks {
     Random,
     /// All bits of the quants set, and the scales too, or what is largest; with the largest activations.
     AllOnes,
+    /// All bytes of the quants and the scales the same: those of the largest magnitude.
+    All(u8),
     ZeroScales,
     /// The smallest f16 there is, and its negative.
     Subnormal,
 }
 
-fn weight_bytes(tensor_type: TensorType, rows: usize, len: usize, kind: Blocks, random: &mut Random) -> Vec<u8> {
+pub(crate) fn weight_bytes(
+    tensor_type: TensorType,
+    rows: usize,
+    len: usize,
+    kind: Blocks,
+    random: &mut Random,
+) -> Vec<u8> {
     let mut bytes = vec![0; tensor_type.row_bytes(len).unwrap() * rows];
     for block in bytes.chunks_exact_mut(tensor_type.block_bytes()) {
         match tensor_type {
             TensorType::F32 => block.copy_from_slice(&random.float().to_le_bytes()),
             TensorType::F16 => block.copy_from_slice(&f16::from_f32(random.float()).to_le_bytes()),
             TensorType::BF16 => block.copy_from_slice(&half::bf16::from_f32(random.float()).to_le_bytes()),
-            _ => {
-                let ones = if tensor_type == TensorType::Q8_0 { 0x80 } else { 0xff };
-                block.fill_with(
-                    || if matches!(kind, Blocks::AllOnes) { ones } else { (random.next() >> 32) as u8 },
-                );
-            }
+            _ => block.fill_with(|| match kind {
+                Blocks::AllOnes => 255,
+                Blocks::All(byte) => byte,
+                _ => (random.next() >> 32) as u8,
+            }),
         }
         for at in scale_offsets(tensor_type) {
             let scale = match kind {
                 Blocks::Random => f16::from_f32(random.float() * 0.05),
-                Blocks::AllOnes => f16::from_f32(1.5),
+                Blocks::AllOnes | Blocks::All(_) => f16::from_f32(1.5),
                 Blocks::ZeroScales => f16::ZERO,
                 Blocks::Subnormal => f16::from_bits(1 | (random.next() as u16 & 0x8000)),
             };
@@ -105,6 +112,19 @@ fn exact(weight: &[f32], x: &[f32]) -> (f64, f64) {
 }
 
 fn check(isa: Isa, tensor_type: TensorType, rows: usize, x_rows: &[usize], len: usize, kind: Blocks) {
+    check_with(isa, tensor_type, rows, x_rows, len, kind, |random, _| random.float() * 3.0);
+}
+
+/// Checks the products with activations of `value(random, column)`.
+fn check_with(
+    isa: Isa,
+    tensor_type: TensorType,
+    rows: usize,
+    x_rows: &[usize],
+    len: usize,
+    kind: Blocks,
+    value: fn(&mut Random, usize) -> f32,
+) {
     let kernels = Kernels::new(isa).unwrap();
     let mut random = Random::new((rows * 1000 + len) as u64 + x_rows.len() as u64);
     let bytes = weight_bytes(tensor_type, rows, len, kind, &mut random);
@@ -115,9 +135,7 @@ fn check(isa: Isa, tensor_type: TensorType, rows: usize, x_rows: &[usize], len: 
         .map(|x_rows| {
             let mut part = Activations::new(*x_rows, len, forms);
             for row in 0..*x_rows {
-                let sign = if row % 2 == 0 { 1.0 } else { -1.0 };
-                let value = |_| if matches!(kind, Blocks::AllOnes) { sign } else { random.float() * 3.0 };
-                let values: Vec<f32> = (0..len).map(value).collect();
+                let values: Vec<f32> = (0..len).map(|column| value(&mut random, column)).collect();
                 part.set_row(kernels, row, &values);
             }
             let prepared = Prepared::new(kernels, tensor_type, &part);
@@ -189,6 +207,29 @@ fn extreme_blocks_are_exact_too() {
             for kind in [Blocks::AllOnes, Blocks::ZeroScales, Blocks::Subnormal] {
                 for x_rows in [1, 2, 3, 9] {
                     check(isa, tensor_type, 32, &[x_rows], lengths(tensor_type)[2], kind);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_quants_times_the_largest_activations_fit_into_what_they_are_added_up_in() {
+    // Each is quantized to 127 or -127.
+    let signs: [fn(&mut Random, usize) -> f32; 4] = [
+        |_, _| 1.0,
+        |_, _| -1.0,
+        |_, column| if column % 2 == 0 { 1.0 } else { -1.0 },
+        |_, column| if column / 2 % 2 == 0 { 1.0 } else { -1.0 },
+    ];
+    for isa in Isa::available() {
+        for tensor_type in TensorType::ALL {
+            for byte in [0x00, 0x7f, 0x80, 0xff] {
+                for value in signs {
+                    for x_rows in [1, 2, 4] {
+                        let len = lengths(tensor_type)[2];
+                        check_with(isa, tensor_type, 32, &[x_rows], len, Blocks::All(byte), value);
+                    }
                 }
             }
         }

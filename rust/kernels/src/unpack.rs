@@ -33,6 +33,8 @@ pub(crate) struct Layout {
     pub(crate) offset: i32,
     /// Whether a quant's byte is signed.
     pub(crate) signed: bool,
+    /// The largest that a quant's bits can be.
+    pub(crate) largest: i32,
     /// Whether sub-blocks have a minimum.
     pub(crate) has_min: bool,
 }
@@ -40,17 +42,18 @@ pub(crate) struct Layout {
 impl TensorType {
     /// The layout of a quantized type, `None` for floats.
     pub(crate) const fn layout(self) -> Option<Layout> {
-        let (sub_len, offset, has_min) = match self {
+        let (sub_len, offset, largest, has_min) = match self {
             Self::F32 | Self::F16 | Self::BF16 => return None,
-            Self::Q4_0 => (32, 8, false),
-            Self::Q5_0 => (32, 16, false),
-            Self::Q8_0 | Self::IQ4_NL | Self::IQ4_XS => (32, 128, false),
-            Self::Q4_1 | Self::Q5_1 | Self::Q4_K | Self::Q5_K => (32, 0, true),
-            Self::Q2_K => (16, 0, true),
-            Self::Q3_K => (16, 4, false),
-            Self::Q6_K => (16, 32, false),
+            Self::Q4_0 => (32, 8, 15, false),
+            Self::Q5_0 => (32, 16, 31, false),
+            Self::Q8_0 | Self::IQ4_NL | Self::IQ4_XS => (32, 128, 255, false),
+            Self::Q4_1 | Self::Q4_K => (32, 0, 15, true),
+            Self::Q5_1 | Self::Q5_K => (32, 0, 31, true),
+            Self::Q2_K => (16, 0, 3, true),
+            Self::Q3_K => (16, 4, 7, false),
+            Self::Q6_K => (16, 32, 63, false),
         };
-        Some(Layout { sub_len, offset, signed: false, has_min })
+        Some(Layout { sub_len, offset, largest, signed: false, has_min })
     }
 }
 

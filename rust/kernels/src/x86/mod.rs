@@ -4,34 +4,54 @@
 #![allow(clippy::large_types_passed_by_value, reason = "vectors go from hand to hand in registers")]
 #![allow(clippy::type_complexity, reason = "a table of functions says what they take")]
 
+mod avx2;
+mod avx2_blocks;
+mod avx2_dot;
+mod avx2_fill;
+mod avx2_level;
 mod avx512;
 mod avx512_dot;
 mod avx512_fill;
 pub(crate) mod lanes;
+#[cfg(test)]
+mod tests;
 mod transpose;
 
+use avx2_level::Level;
+
 use crate::activations::Activations;
+use crate::matmul::prefetch;
 use crate::panel::{PANEL_ROWS, Panel, Rows, Tile};
 use crate::unpack::Layout;
 use crate::{Isa, Kernels, TensorType};
 
 /// Rows of activations as the dot products with single weight rows read them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PreparedRows {
-    /// One for each row; empty where the type or the level has no such kernel.
-    rows: Vec<avx512_dot::PreparedRow>,
+pub(crate) struct PreparedRows(PreparedFor);
+
+#[derive(Clone, Debug, Default)]
+enum PreparedFor {
+    /// The type or the level has no such kernel.
+    #[default]
+    None,
+    Avx2(Vec<avx2_dot::PreparedRow>),
+    Avx512(Vec<avx512_dot::PreparedRow>),
 }
 
 impl PreparedRows {
     pub(crate) fn new(kernels: Kernels, tensor_type: TensorType, x: &Activations) -> Self {
-        let is_special = kernels.isa() == Isa::Avx512Vnni && avx512_dot::handles(tensor_type);
-        let rows = if is_special { 0..x.rows() } else { 0..0 };
-        Self { rows: rows.map(|row| avx512_dot::PreparedRow::new(tensor_type, x, row)).collect() }
+        let rows = 0..x.rows();
+        Self(if kernels.isa() == Isa::Avx512Vnni && avx512_dot::handles(tensor_type) {
+            PreparedFor::Avx512(rows.map(|row| avx512_dot::PreparedRow::new(tensor_type, x, row)).collect())
+        } else if Level::of(kernels).is_some() && avx2_dot::handles(tensor_type) {
+            PreparedFor::Avx2(rows.map(|row| avx2_dot::PreparedRow::new(tensor_type, x, row)).collect())
+        } else {
+            PreparedFor::None
+        })
     }
 }
 
-/// Products of weight rows with row `row` of `x`, or false if there is no kernel for them.
-#[expect(clippy::too_many_arguments, reason = "a weight's parts and an activation's")]
+/// Products of weight rows with all rows of `x`, `(x rows, weight rows)`, or false if there is no kernel for them.
 pub(crate) fn dot_rows(
     kernels: Kernels,
     tensor_type: TensorType,
@@ -39,25 +59,37 @@ pub(crate) fn dot_rows(
     row_bytes: usize,
     x: &Activations,
     prepared: &PreparedRows,
-    row: usize,
     out: &mut [f32],
 ) -> bool {
-    match prepared.rows.get(row) {
-        // A row that ends inside a block of 256 is for the general kernel.
-        Some(row) if kernels.isa() == Isa::Avx512Vnni && x.row_len().is_multiple_of(256) => {
-            avx512_dot::dot_rows(tensor_type, bytes, row_bytes, row, out);
-            true
-        }
-        _ => false,
+    // A row that ends inside a block of 256 is for the general kernel.
+    if !x.row_len().is_multiple_of(256) {
+        return false;
     }
+    match (&prepared.0, kernels.isa(), Level::of(kernels)) {
+        (PreparedFor::Avx512(rows), Isa::Avx512Vnni, _) if rows.len() == x.rows() => {
+            for (row, out) in rows.iter().zip(out.chunks_exact_mut(bytes.len() / row_bytes)) {
+                avx512_dot::dot_rows(tensor_type, bytes, row_bytes, row, out);
+            }
+        }
+        (PreparedFor::Avx2(rows), _, Some(level)) if rows.len() == x.rows() => {
+            avx2_dot::dot_rows(level, tensor_type, bytes, row_bytes, rows, out);
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Fills a panel, or returns false if there is no kernel for it.
 pub(crate) fn fill(kernels: Kernels, tile: Tile<'_>, block: usize, panel: &mut Panel) -> bool {
-    kernels.isa() == Isa::Avx512Vnni && avx512_fill::fill(tile, block, panel)
+    match kernels.isa() {
+        Isa::Avx512Vnni => avx512_fill::fill(tile, block, panel),
+        Isa::Avx2 | Isa::AvxVnni => avx2_fill::fill(tile, block, panel),
+        _ => false,
+    }
 }
 
-/// Adds the products of all rows with a panel to `sums`, and asks for the bytes `ahead` meanwhile.
+/// Adds the products of all rows with a panel to `sums`, and asks for the bytes `ahead` meanwhile; or returns false if
+/// there is no kernel for it.
 pub(crate) fn multiply_panel(
     kernels: Kernels,
     panel: &Panel,
@@ -65,7 +97,14 @@ pub(crate) fn multiply_panel(
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
     ahead: &[u8],
-) {
-    debug_assert_eq!(kernels.isa(), Isa::Avx512Vnni);
-    avx512::multiply(panel, layout, rows, sums, ahead);
+) -> bool {
+    match (kernels.isa(), Level::of(kernels)) {
+        (Isa::Avx512Vnni, _) => avx512::multiply(panel, layout, rows, sums, ahead),
+        (_, Some(level)) => {
+            prefetch(ahead);
+            avx2::multiply(level, panel, layout, rows, sums);
+        }
+        _ => return false,
+    }
+    true
 }
