@@ -228,6 +228,7 @@ impl Kernels {
                     let ahead = std::mem::take(&mut ahead);
                     #[cfg(target_arch = "aarch64")]
                     if crate::aarch64::multiply_panel(self, &panel, layout, rows, block, &prepared.rows, of_part) {
+                        prefetch(ahead);
                         continue;
                     }
                     self.multiply_panel(&panel, layout, subs, rows, of_part, ahead);
