@@ -2,6 +2,7 @@
 
 #![allow(clippy::wildcard_imports, reason = "the names of intrinsics say where they come from")]
 #![allow(clippy::large_types_passed_by_value, reason = "vectors go from hand to hand in registers")]
+#![allow(clippy::cast_ptr_alignment, reason = "loads say themselves whether they need it, and panels have it")]
 #![allow(clippy::type_complexity, reason = "a table of functions says what they take")]
 
 mod avx2;
