@@ -32,6 +32,7 @@ pub(super) fn multiply(
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
 ) {
+    // How many rows go over a panel together was measured: with more, sums leave the sixteen registers.
     macro_rules! kernel {
         ($level:ident, $sub_block:ty, $together:literal, $subs:literal) => {
             if layout.has_min {
@@ -41,20 +42,26 @@ pub(super) fn multiply(
             }
         };
     }
-    // How many rows go over a panel together was measured: with more, sums leave the sixteen registers.
-    let kernel: Kernel = match (level, layout.sub_len, layout.largest) {
-        // As many sums of two products as fit into 16 bits: twice the largest quant times 127 each.
-        (Level::Avx2, 32, ..=15) => kernel!(avx2, Pairs<8>, 3, 8),
-        (Level::Avx2, 32, ..=31) => kernel!(avx2, Pairs<4>, 4, 8),
-        (Level::Avx2, 32, _) => avx2::<Signed, 4, 8, false>,
-        (Level::Avx2, _, ..=31) => kernel!(avx2, Pairs<4>, 3, 16),
-        (Level::Avx2, _, _) => kernel!(avx2, Pairs<2>, 3, 16),
-        (Level::AvxVnni, 32, _) => kernel!(avx_vnni, Direct<AvxVnni>, 4, 8),
-        (Level::AvxVnni, _, _) => kernel!(avx_vnni, Direct<AvxVnni>, 3, 16),
+    macro_rules! direct {
+        ($level:ident, $products:ty) => {
+            match layout.sub_len {
+                32 => kernel!($level, Direct<$products>, 4, 8),
+                _ => kernel!($level, Direct<$products>, 3, 16),
+            }
+        };
+    }
+    let kernel: Kernel = match level {
+        Level::Avx2 => match (layout.sub_len, layout.largest) {
+            // As many sums of two products as fit into 16 bits: twice the largest quant times 127 each.
+            (32, ..=15) => kernel!(avx2, Pairs<8>, 3, 8),
+            (32, ..=31) => kernel!(avx2, Pairs<4>, 4, 8),
+            (32, _) => avx2::<Signed, 4, 8, false>,
+            (_, ..=31) => kernel!(avx2, Pairs<4>, 3, 16),
+            (_, _) => kernel!(avx2, Pairs<2>, 3, 16),
+        },
+        Level::AvxVnni => direct!(avx_vnni, AvxVnni),
         #[cfg(test)]
-        (Level::Avx512Vl, 32, _) => kernel!(avx512_vl, Direct<Avx512Vl>, 4, 8),
-        #[cfg(test)]
-        (Level::Avx512Vl, _, _) => kernel!(avx512_vl, Direct<Avx512Vl>, 3, 16),
+        Level::Avx512Vl => direct!(avx512_vl, Avx512Vl),
     };
     let (count, subs) = (sums.len(), SUPER_BLOCK / layout.sub_len);
     assert!(
@@ -258,7 +265,8 @@ unsafe fn some_rows<S: SubBlock, const ROWS: usize, const SUBS: usize, const MIN
 ) {
     // SAFETY: all reads are of `ROWS` rows from the first, which the caller vouches for, and inside the panel's arrays.
     unsafe {
-        let w = panel.q.as_ptr().cast::<__m256i>();
+        // The quants are a panel's first field, so that they are aligned as it is.
+        let w = std::ptr::from_ref(panel).cast::<__m256i>();
         let q = rows.q.as_ptr().add(first * SUPER_BLOCK);
         let corrections = rows.corrections.as_ptr().add(first * SUBS);
         let lanes = |values: &[f32; PANEL_ROWS]| {
