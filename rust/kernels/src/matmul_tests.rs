@@ -181,6 +181,7 @@ fn lengths(tensor_type: TensorType) -> &'static [usize] {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn every_level_multiplies_every_type_at_every_tail() {
     for isa in Isa::available() {
         for tensor_type in TensorType::ALL {
@@ -201,6 +202,7 @@ fn every_level_multiplies_every_type_at_every_tail() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn extreme_blocks_are_exact_too() {
     for isa in Isa::available() {
         for tensor_type in TensorType::ALL {
@@ -214,6 +216,7 @@ fn extreme_blocks_are_exact_too() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_largest_quants_times_the_largest_activations_fit_into_what_they_are_added_up_in() {
     // Each is quantized to 127 or -127.
     let signs: [fn(&mut Random, usize) -> f32; 4] = [
@@ -237,6 +240,7 @@ fn the_largest_quants_times_the_largest_activations_fit_into_what_they_are_added
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_row_is_the_same_whichever_rows_it_is_computed_with() {
     let (rows, len) = (80, 512);
     for isa in Isa::available() {
@@ -297,6 +301,7 @@ fn panel_values(panel: &Panel, layout: Layout, group: usize) -> Vec<f32> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn every_level_fills_a_panel_with_the_same_values() {
     for isa in Isa::available() {
         let kernels = Kernels::new(isa).unwrap();
@@ -324,5 +329,14 @@ fn every_level_fills_a_panel_with_the_same_values() {
                 }
             }
         }
+    }
+}
+
+/// Small enough for an interpreter that looks at every access: see `tools/sanitize.sh`.
+#[test]
+fn a_small_product_of_every_type() {
+    for tensor_type in TensorType::ALL {
+        let len = if tensor_type.block_len() == SUPER_BLOCK { 256 } else { 32 };
+        check(Isa::Scalar, tensor_type, 17, &[1, 2], len, Blocks::Random);
     }
 }
