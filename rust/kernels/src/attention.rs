@@ -173,11 +173,17 @@ fn some_rows<V: Lanes, const COUNT: usize>(
     let (mut max, mut sum) = ([f32::NEG_INFINITY; COUNT], [0f32; COUNT]);
     for (index, page) in pages.iter().enumerate() {
         let first = index * PAGE_TOKENS;
-        let mut is_seen = false;
-        for (start, end) in visible {
-            is_seen |= start < first + PAGE_TOKENS && first < end;
+        // What of the page each row sees, and what any of them does: the rest may hold anything, left from before.
+        let mut seen = [(0, 0); COUNT];
+        let (mut from, mut to) = (PAGE_TOKENS, 0);
+        for row in 0..COUNT {
+            let (start, end) = visible[row];
+            seen[row] = (start.saturating_sub(first), end.saturating_sub(first).min(PAGE_TOKENS));
+            if seen[row].0 < seen[row].1 {
+                (from, to) = (from.min(seen[row].0), to.max(seen[row].1));
+            }
         }
-        if !is_seen {
+        if from >= to {
             continue;
         }
         let mut weights = [[[0f32; LANES]; PARTS]; COUNT];
@@ -190,21 +196,23 @@ fn some_rows<V: Lanes, const COUNT: usize>(
         }
         for row in 0..COUNT {
             let weights = &mut weights[row];
-            let (start, end) = visible[row];
-            if start > first || end < first + PAGE_TOKENS {
-                mask(weights.as_flattened_mut(), start.saturating_sub(first), end.saturating_sub(first));
+            let (start, end) = seen[row];
+            if start >= end {
+                *weights = [[0.0; LANES]; PARTS];
+                continue;
+            }
+            if start > 0 || end < PAGE_TOKENS {
+                mask(weights.as_flattened_mut(), start, end);
             }
             // What is not a number stays in the sum, wherever this leaves it.
             let mut largest = [0f32; LANES];
             V::load(&weights[0]).max(V::load(&weights[1])).store(&mut largest);
             let largest = largest_of(largest, max[row]);
-            if largest == f32::NEG_INFINITY {
-                *weights = [[0.0; LANES]; PARTS];
-                continue;
-            }
-            let factor = exp_of::<V>(max[row] - largest);
+            // Without a number among them, they are weighted as they are.
+            let reference = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+            let factor = exp_of::<V>(max[row] - reference);
             max[row] = largest;
-            sum[row] = sum[row] * factor + to_weights::<V>(weights, largest);
+            sum[row] = sum[row] * factor + to_weights::<V>(weights, reference);
             if factor != 1.0 {
                 for values in &mut values {
                     let scaled = V::load(&values[row]).mul(V::splat(factor));
@@ -218,7 +226,7 @@ fn some_rows<V: Lanes, const COUNT: usize>(
                 by_slot[slot][row] = weights[row][slot / LANES][slot % LANES];
             }
         }
-        add_values::<V, COUNT>(page, head, &by_slot, &mut values);
+        add_values::<V, COUNT>(page, head, &by_slot[from..to], from, &mut values);
     }
     for row in 0..rows {
         out.max[row] = max[row];
@@ -342,12 +350,13 @@ fn add_products<V: Lanes, const COUNT: usize, const AT_ONCE: usize>(
     sums
 }
 
-/// Adds the values of a page, weighted: `values` is `(head_dim / 16, rows, 16)`.
+/// Adds the values of a page from position `from` on, weighted: `values` is `(head_dim / 16, rows, 16)`.
 #[inline(always)]
 fn add_values<V: Lanes, const COUNT: usize>(
     page: &KvPage,
     head: usize,
-    weights: &[[f32; COUNT]; PAGE_TOKENS],
+    weights: &[[f32; COUNT]], // (positions, rows)
+    from: usize,
     values: &mut [[[f32; LANES]; COUNT]],
 ) {
     let chunks = values.len();
@@ -359,19 +368,23 @@ fn add_values<V: Lanes, const COUNT: usize>(
         }
         match stored {
             Stored::F16(v) => {
-                for (v, weights) in v.as_chunks::<LANES>().0.chunks_exact(chunks).zip(weights) {
+                let v = &v.as_chunks::<LANES>().0[from * chunks..];
+                for (v, weights) in v.chunks_exact(chunks).zip(weights) {
                     let Some(v) = v.get(chunk) else { break };
                     sums = add_weighted(sums, weights, V::widen(v));
                 }
             }
             Stored::F32(v) => {
-                for (v, weights) in v.as_chunks::<LANES>().0.chunks_exact(chunks).zip(weights) {
+                let v = &v.as_chunks::<LANES>().0[from * chunks..];
+                for (v, weights) in v.chunks_exact(chunks).zip(weights) {
                     let Some(v) = v.get(chunk) else { break };
                     sums = add_weighted(sums, weights, V::load(v));
                 }
             }
             Stored::Q8 { q, scales } => {
-                let rows = q.as_chunks::<LANES>().0.chunks_exact(chunks).zip(scales.chunks_exact(chunks / 2));
+                let q = &q.as_chunks::<LANES>().0[from * chunks..];
+                let scales = &scales[from * (chunks / 2)..];
+                let rows = q.chunks_exact(chunks).zip(scales.chunks_exact(chunks / 2));
                 for ((q, scales), weights) in rows.zip(weights) {
                     let (Some(q), Some(scale)) = (q.get(chunk), scales.get(chunk / 2)) else { break };
                     let scale = V::splat(half::f16::from_bits(*scale).to_f32());

@@ -14,6 +14,8 @@
 mod aarch64;
 mod activations;
 mod attention;
+#[cfg(test)]
+mod attention_tests;
 mod dequantize;
 mod elementwise;
 mod float;
