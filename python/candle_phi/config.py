@@ -246,8 +246,8 @@ class SessionConfig:
         kv_dtype: The number format of the key-value cache: "f16"; "f32", which takes twice the memory; or
             "q8_0", which takes a little more than half and rounds more (with the kernels on a CPU, for heads of a
             multiple of 32).
-        n_threads: How many threads compute. None: the cores that the process may use. Results do not depend on
-            it. With the "candle" executor the number is fixed for the process by the environment variable
+        n_threads: How many threads compute, up to 1024. None: the cores that the process may use. Results do not
+            depend on it. With the "candle" executor the number is fixed for the process by the variable
             RAYON_NUM_THREADS, and only that number is accepted.
         isa: The instruction set level that the kernels use, one that the machine has: "scalar", "avx2",
             "avx-vnni", "avx512-vnni", "neon", "neon-dotprod" or "neon-i8mm". None: what the environment variable

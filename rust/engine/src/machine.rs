@@ -35,8 +35,11 @@ impl Compute {
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
-        if n_threads == Some(0) {
-            return Err(Error::invalid_option("n_threads: expected 1 or more, or none to choose, found 0"));
+        if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
+            return Err(Error::invalid_option(format!(
+                "n_threads: expected 1 to {}, or none to choose, found {count}",
+                Threads::MOST
+            )));
         }
         let kernels = match isa {
             Some(name) => kernels_named("isa", name)?,

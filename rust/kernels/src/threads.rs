@@ -26,10 +26,13 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// `count` threads, the calling one included; at least that one.
+    /// More would spend their time on each other, and a process can have only so many.
+    pub const MOST: usize = 1024;
+
+    /// `count` threads, the calling one included; at least that one, and no more than [`MOST`](Self::MOST).
     #[must_use]
-    pub const fn new(count: usize) -> Self {
-        Self { count: if count == 0 { 1 } else { count } }
+    pub fn new(count: usize) -> Self {
+        Self { count: count.clamp(1, Self::MOST) }
     }
 
     /// As many as there are cores that this process may use: those of its affinity mask, and no more than its control
