@@ -36,7 +36,12 @@ impl Embedding {
     }
 
     /// The rows of `tokens`: `(seq, embedding)`
+    ///
+    /// # Errors
+    /// [`InvalidModel`](crate::ErrorKind::InvalidModel) if the file was cut short since it was opened: this is where a
+    /// forward pass begins to read it.
     pub(super) fn rows(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.gguf.check_length()?;
         let bytes = self.gguf.tensor_bytes(&self.weight);
         let row_bytes = self.tensor_type.row_bytes(self.embedding_length).unwrap_or_default();
         let mut rows = vec![0.0; tokens.len() * self.embedding_length];

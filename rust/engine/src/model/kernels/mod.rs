@@ -24,14 +24,13 @@ use crate::{CancelToken, KvDtype, Result};
 
 /// Computes with the kernels on weights in a file.
 pub(crate) struct KernelExecutor {
-    gguf: Arc<Gguf>,
     /// What the linear layers read.
     forms: ActivationForms,
 }
 
 impl KernelExecutor {
-    pub(super) fn new(gguf: &Arc<Gguf>) -> Self {
-        Self { gguf: Arc::clone(gguf), forms: forms_of(gguf) }
+    pub(super) fn new(gguf: &Gguf) -> Self {
+        Self { forms: forms_of(gguf) }
     }
 }
 
@@ -121,7 +120,6 @@ impl Executor for KernelExecutor {
     }
 
     fn begin<'a>(&'a self, start: Start<'a>) -> Result<KernelPass<'a>> {
-        self.gguf.check_length()?;
         let Start { config, cache, positions, rope, compute, cancel } = start;
         Ok(KernelPass {
             config,
