@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import platform
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ from candle_phi import (
 from test_split import split
 
 REPO, FILE, COMMIT = "someone/some-model-gguf", "some-model-q8.gguf", "c" * 40
+# A level of another architecture.
+ABSENT_ISA = "avx2" if platform.machine().lower() in {"aarch64", "arm64"} else "neon"
 
 
 class Hub(ThreadingHTTPServer):
@@ -182,12 +185,17 @@ def test_the_tokenizer_that_goes_with_a_named_model_is_used_unless_another_is_as
     [
         {"device": "abacus"},
         {"device": "cuda:99"},
-        {"executor": "kernels"},
+        {"executor": "kernel"},
         {"mmap": 3},
         {"tokenizer": "missing.json"},
         {"n_ctx": -1},
         {"kv_dtype": "f8"},
-        {"n_threads": 99},
+        {"n_threads": 9999},
+        {"isa": "mmx"},
+        {"isa": ABSENT_ISA},
+        {"executor": "candle", "n_threads": 99},
+        {"executor": "candle", "kv_dtype": "q8_0"},
+        {"executor": "candle", "isa": "scalar"},
     ],
 )
 def test_options_are_checked_before_the_download(hub, options):

@@ -20,13 +20,12 @@ __all__ = [
     "__version__",
     "cached_models",
     "check_device",
+    "check_session",
     "download",
     "generation_defaults",
     "inspect",
-    "instruction_set",
     "named_models",
     "remove_cached",
-    "thread_count",
 ]
 
 __version__: str
@@ -248,8 +247,14 @@ class CachedModel:
 def generation_defaults() -> dict[str, object]: ...
 def inspect(path: str) -> ModelInfo: ...
 def check_device(device: str) -> None: ...
-def thread_count() -> int: ...
-def instruction_set() -> str: ...
+def check_session(
+    device: str,
+    executor: str,
+    *,
+    kv_dtype: str,
+    n_threads: int | None,
+    isa: str | None,
+) -> None: ...
 def download(
     name_or_repo: str,
     *,

@@ -164,7 +164,14 @@ class Phi3Session:
         _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
         loading, own = _split(options)
         check_loading(loading)
-        _session_config(**own)
+        config = _session_config(**own)
+        _native.check_session(
+            loading.get("device", "auto"),
+            loading.get("executor", "auto"),
+            kv_dtype=config.kv_dtype,
+            n_threads=config.n_threads,
+            isa=config.isa,
+        )
         path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,

@@ -76,14 +76,20 @@ pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
     runtime::enter_briefly(py, || device.parse::<engine::DeviceSpec>()?.check())
 }
 
-/// How many threads compute.
+/// Fails if sessions of these options are not possible on the executor and the device, whatever the model.
 #[pyfunction]
-pub(crate) fn thread_count() -> usize {
-    engine::thread_count()
-}
-
-/// The processor's instructions that are used.
-#[pyfunction]
-pub(crate) fn instruction_set() -> &'static str {
-    engine::instruction_set()
+#[pyo3(signature = (device, executor, *, kv_dtype, n_threads, isa))]
+pub(crate) fn check_session(
+    py: Python<'_>,
+    device: &str,
+    executor: &str,
+    kv_dtype: &str,
+    n_threads: Option<usize>,
+    isa: Option<String>,
+) -> PyResult<()> {
+    runtime::enter_briefly(py, || {
+        let kv_dtype = kv_dtype.parse()?;
+        let options = engine::SessionOptions { kv_dtype, n_threads, isa, ..engine::SessionOptions::default() };
+        options.check(device.parse()?, executor.parse()?)
+    })
 }

@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use crate::hub::{CachedModel, NamedModel, Progress, cached_models, download, named_models, remove_cached};
     #[pymodule_export]
-    use crate::info::{ModelInfo, check_device, inspect, instruction_set, thread_count};
+    use crate::info::{ModelInfo, check_device, check_session, inspect};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
+use crate::device::DeviceSpec;
 use crate::generation::{Chunk, Generation, GenerationOptions};
 use crate::loader::Phi3Model;
 use crate::machine::Compute;
-use crate::model::{FactorSet, Logits};
+use crate::model::{ExecutorKind, FactorSet, Logits};
 use crate::sampling::log_softmax;
 use crate::stop::FinishReason;
 use crate::{CancelToken, Error, Result};
@@ -34,6 +35,22 @@ pub struct SessionOptions {
     pub prefill_chunk: Option<usize>,
     /// Which of LongRoPE's factors the positions are turned with.
     pub rope_factors: RopeFactors,
+}
+
+impl SessionOptions {
+    /// Fails where no model could have a session of these options, which can be known before there is a model.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption), or [`Device`](crate::ErrorKind::Device) if the device cannot be
+    /// opened.
+    pub fn check(&self, device: DeviceSpec, executor: ExecutorKind) -> Result<()> {
+        let executor = executor.resolve(&device.open()?)?;
+        Compute::new(executor, self.n_threads, self.isa.as_deref())?;
+        if executor == ExecutorKind::Candle {
+            self.kv_dtype.candle()?;
+        }
+        Ok(())
+    }
 }
 
 /// Which of LongRoPE's factors a session uses, on a model that has them.

@@ -45,12 +45,14 @@ impl KvDtype {
         }
     }
 
-    /// Candle's type, where it has one that attention can be computed with.
-    pub(crate) const fn candle(self) -> Option<DType> {
+    /// Candle's type; an error where it has none that attention can be computed with.
+    pub(crate) fn candle(self) -> Result<DType> {
         match self {
-            Self::F16 => Some(DType::F16),
-            Self::F32 => Some(DType::F32),
-            Self::Q8_0 => None,
+            Self::F16 => Ok(DType::F16),
+            Self::F32 => Ok(DType::F32),
+            Self::Q8_0 => Err(Error::invalid_option(format!(
+                "kv_dtype: expected \"f16\" or \"f32\" with the candle executor, found \"{self}\""
+            ))),
         }
     }
 

@@ -31,11 +31,7 @@ struct LayerCache {
 impl TensorCache {
     /// An empty cache for at most `max_len` positions.
     pub(crate) fn new(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> Result<Self> {
-        let dtype = dtype.candle().ok_or_else(|| {
-            Error::invalid_option(format!(
-                "kv_dtype: expected \"f16\" or \"f32\" with the candle executor, found \"{dtype}\""
-            ))
-        })?;
+        let dtype = dtype.candle()?;
         let layers = (0..config.block_count).map(|_| None).collect();
         Ok(Self { layers, dtype, max_len, has_window: config.sliding_window.is_some() })
     }
