@@ -1,4 +1,4 @@
-//! The engine on Candle's executor against `candle_transformers::models::quantized_phi3`.
+//! The engine against `candle_transformers::models::quantized_phi3`.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test stops where it is wrong")]
 #![allow(clippy::print_stdout, reason = "a test may show what it measured")]
 
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file;
 use candle_core::{Device, Tensor};
 use candle_phi_engine::{
-    CancelToken, GenerationOptions, KvDtype, LoadOptions, Phi3Model, SamplingOptions, Session, SessionOptions,
+    CancelToken, ExecutorKind, GenerationOptions, KvDtype, LoadOptions, Phi3Model, SamplingOptions, Session,
+    SessionOptions,
 };
 use candle_transformers::models::quantized_phi3::ModelWeights;
 
@@ -31,8 +32,11 @@ fn reference_logits(model: &mut ModelWeights, ids: &[u32], position: usize) -> V
     model.forward(&ids, position).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn session(path: &Path) -> Session {
-    let model = Phi3Model::load(path, &LoadOptions::default(), &CancelToken::new()).unwrap();
+const BOTH: [ExecutorKind; 2] = [ExecutorKind::Kernels, ExecutorKind::Candle];
+
+fn session(path: &Path, executor: ExecutorKind) -> Session {
+    let options = LoadOptions { executor, ..LoadOptions::default() };
+    let model = Phi3Model::load(path, &options, &CancelToken::new()).unwrap();
     let options = SessionOptions { kv_dtype: KvDtype::F32, ..SessionOptions::default() };
     Session::new(Arc::new(model), &options).unwrap()
 }
@@ -61,10 +65,10 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 /// The prompt at once, then 64 tokens one by one: every position's logits, then the greedy ids.
-fn agrees_with_candle(heads: Heads, mixture: Mixture) {
+fn agrees_with_candle(heads: Heads, mixture: Mixture, executor: ExecutorKind) {
     let directory = tempfile::tempdir().unwrap();
     let path = write_tiny(directory.path(), heads, mixture);
-    let (mut reference, mut session) = (reference(&path), session(&path));
+    let (mut reference, mut session) = (reference(&path), session(&path, executor));
     for (prompt_tokens, seed) in [(1, 1), (2, 2), (40, 3)] {
         let prompt = Random::new(seed).ids(prompt_tokens);
         let mut ids = prompt.clone();
@@ -75,8 +79,8 @@ fn agrees_with_candle(heads: Heads, mixture: Mixture) {
             ids.push(argmax(&expected));
             expected = reference_logits(&mut reference, &ids[ids.len() - 1..], ids.len() - 1);
         }
-        println!("{mixture:?}, {prompt_tokens} prompt tokens: largest difference {worst:e}");
-        assert!(worst < TOLERANCE, "{mixture:?}: logits differ by {worst}");
+        println!("{executor}, {mixture:?}, {prompt_tokens} prompt tokens: largest difference {worst:e}");
+        assert!(worst < TOLERANCE, "{executor}, {mixture:?}: logits differ by {worst}");
 
         session.reset();
         let mut generation = session.start(&prompt, &greedy(64)).unwrap();
@@ -91,19 +95,24 @@ fn agrees_with_candle(heads: Heads, mixture: Mixture) {
 
 #[test]
 fn f32_logits_and_greedy_ids_equal_candles() {
-    agrees_with_candle(Heads::MINI, Mixture::F32);
+    for executor in BOTH {
+        agrees_with_candle(Heads::MINI, Mixture::F32, executor);
+    }
 }
 
 #[test]
 fn f32_logits_and_greedy_ids_of_grouped_heads_equal_candles() {
-    agrees_with_candle(Heads::GROUPED, Mixture::F32);
+    for executor in BOTH {
+        agrees_with_candle(Heads::GROUPED, Mixture::F32, executor);
+    }
 }
 
 /// Activations are rounded to eight bits before each product, so that a difference in the last bit of one may grow to a
-/// hundredth of a logit. Agreement within the tolerance means the same operations in the same order.
+/// hundredth of a logit. Agreement within the tolerance means the same operations in the same order; the kernels have
+/// others, and `a_model_in_each_type_computes_what_its_values_say` holds them.
 #[test]
 fn q4_k_m_logits_and_greedy_ids_equal_candles() {
-    agrees_with_candle(Heads::MINI, Mixture::Q4KM);
+    agrees_with_candle(Heads::MINI, Mixture::Q4KM, ExecutorKind::Candle);
 }
 
 /// A prompt that the engine takes in several pieces, against Candle's taking it token by token.
@@ -111,23 +120,25 @@ fn q4_k_m_logits_and_greedy_ids_equal_candles() {
 fn a_long_prompt_in_chunks_equals_candle_token_by_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
-    let (mut reference, session) = (reference(&path), session(&path));
+    let mut reference = reference(&path);
     let ids = Random::new(4).ids(900);
     let mut expected = Vec::new();
     for (position, id) in ids.iter().enumerate() {
         expected = reference_logits(&mut reference, &[*id], position);
     }
-    let model = Arc::clone(session.model());
-    for prefill_chunk in [1, 7, 256, 900] {
-        let options = SessionOptions {
-            kv_dtype: KvDtype::F32,
-            prefill_chunk: Some(prefill_chunk),
-            ..SessionOptions::default()
-        };
-        let mut session = Session::new(Arc::clone(&model), &options).unwrap();
-        let worst = max_difference(&expected, &logits(&mut session, &ids));
-        println!("{} tokens by {prefill_chunk}: largest difference {worst:e}", ids.len());
-        assert!(worst < TOLERANCE, "{prefill_chunk} at a time: logits differ by {worst}");
+    for executor in BOTH {
+        let model = Arc::clone(session(&path, executor).model());
+        for prefill_chunk in [1, 7, 256, 900] {
+            let options = SessionOptions {
+                kv_dtype: KvDtype::F32,
+                prefill_chunk: Some(prefill_chunk),
+                ..SessionOptions::default()
+            };
+            let mut session = Session::new(Arc::clone(&model), &options).unwrap();
+            let worst = max_difference(&expected, &logits(&mut session, &ids));
+            println!("{executor}, {} tokens by {prefill_chunk}: largest difference {worst:e}", ids.len());
+            assert!(worst < TOLERANCE, "{executor}, {prefill_chunk} at a time: logits differ by {worst}");
+        }
     }
 }
 
@@ -136,16 +147,18 @@ fn a_long_prompt_in_chunks_equals_candle_token_by_token() {
 fn a_shared_prefix_equals_a_fresh_session() {
     let directory = tempfile::tempdir().unwrap();
     let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
-    let mut session = session(&path);
     let (first, second) = (Random::new(5).ids(60), Random::new(6).ids(60));
     let mut crossed = first.clone();
     crossed.splice(30.., second[30..].iter().copied());
-    logits(&mut session, &first);
-    let reused = logits(&mut session, &crossed);
-    let expected = reference_logits(&mut reference(&path), &crossed, 0);
-    let worst = max_difference(&expected, &reused);
-    assert!(worst < TOLERANCE, "logits differ by {worst}");
-    let again = logits(&mut session, &first[..20]);
-    let expected = reference_logits(&mut reference(&path), &first[..20], 0);
-    assert!(max_difference(&expected, &again) < TOLERANCE);
+    for executor in BOTH {
+        let mut session = session(&path, executor);
+        logits(&mut session, &first);
+        let reused = logits(&mut session, &crossed);
+        let expected = reference_logits(&mut reference(&path), &crossed, 0);
+        let worst = max_difference(&expected, &reused);
+        assert!(worst < TOLERANCE, "{executor}: logits differ by {worst}");
+        let again = logits(&mut session, &first[..20]);
+        let expected = reference_logits(&mut reference(&path), &first[..20], 0);
+        assert!(max_difference(&expected, &again) < TOLERANCE);
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
-use candle_phi_engine::{CancelToken, KvDtype, LoadOptions, Phi3Model, Session, SessionOptions};
+use candle_phi_engine::{CancelToken, ExecutorKind, KvDtype, LoadOptions, Phi3Model, Session, SessionOptions};
 
 use common::{Heads, Mixture, Random, write_tiny};
 
@@ -28,9 +28,10 @@ const TYPES: [GgmlDType; 13] = [
     GgmlDType::Q6K,
 ];
 
-fn logits(directory: &Path, mixture: Mixture, ids: &[u32]) -> Vec<f32> {
+fn logits(directory: &Path, mixture: Mixture, executor: ExecutorKind, ids: &[u32]) -> Vec<f32> {
     let path = write_tiny(directory, Heads::GROUPED, mixture);
-    let model = Phi3Model::load(&path, &LoadOptions::default(), &CancelToken::new()).unwrap();
+    let options = LoadOptions { executor, ..LoadOptions::default() };
+    let model = Phi3Model::load(&path, &options, &CancelToken::new()).unwrap();
     let options = SessionOptions { kv_dtype: KvDtype::F32, ..SessionOptions::default() };
     Session::new(Arc::new(model), &options).unwrap().logits(ids, &CancelToken::new()).unwrap()
 }
@@ -50,14 +51,16 @@ fn a_model_in_each_type_computes_what_its_values_say() {
     let directory = tempfile::tempdir().unwrap();
     let ids = Random::new(5).ids(24);
     for dtype in TYPES {
-        let found = logits(directory.path(), Mixture::Uniform(dtype), &ids);
-        let expected = logits(directory.path(), Mixture::Dequantized(dtype), &ids);
-        let error = relative_error(&found, &expected);
+        let expected = logits(directory.path(), Mixture::Dequantized(dtype), ExecutorKind::Candle, &ids);
         let tolerance = match dtype {
             GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => 1e-9,
             _ => 1e-2,
         };
-        println!("{dtype:?}: relative error {error:.1e}");
-        assert!(error < tolerance, "{dtype:?}: {error:e}");
+        for executor in [ExecutorKind::Kernels, ExecutorKind::Candle] {
+            let found = logits(directory.path(), Mixture::Uniform(dtype), executor, &ids);
+            let error = relative_error(&found, &expected);
+            println!("{dtype:?}, {executor}: relative error {error:.1e}");
+            assert!(error < tolerance, "{dtype:?}, {executor}: {error:e}");
+        }
     }
 }
