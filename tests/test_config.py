@@ -252,16 +252,40 @@ def test_keywords_go_over_the_configuration(session):
         ({"n_ctx": 0}, InvalidOptionError, "n_ctx must be an integer from 1"),
         ({"n_ctx": 1_000_000_000}, InvalidOptionError, "n_ctx"),
         ({"n_ctx": 1.5}, TypeError, "n_ctx"),
-        ({"kv_dtype": "f64"}, InvalidOptionError, "'f16', 'f32', got 'f64'"),
+        ({"kv_dtype": "f64"}, InvalidOptionError, "'f16', 'f32', 'q8_0', got 'f64'"),
         ({"kv_dtype": 16}, TypeError, "kv_dtype"),
         ({"n_threads": 0}, InvalidOptionError, "n_threads"),
-        ({"n_threads": 12345}, InvalidOptionError, "RAYON_NUM_THREADS"),
+        ({"n_threads": 1.5}, TypeError, "n_threads"),
+        ({"n_threads": 1025}, InvalidOptionError, "n_threads: expected 1 to 1024, .* found 1025"),
+        ({"isa": "mmx"}, InvalidOptionError, "'scalar', .*, got 'mmx'"),
+        ({"isa": 2}, TypeError, "isa"),
+        ({"prefill_chunk": 0}, InvalidOptionError, "prefill_chunk"),
         ({"config": {}}, TypeError, "SessionConfig"),
     ],
 )
 def test_a_bad_option_of_a_session(model, options, error, words):
     with pytest.raises(error, match=words):
         Phi3Session(model=model, **options)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 50])
+def test_any_number_of_threads_computes(model, n_threads):
+    with Phi3Session(model=model, n_threads=n_threads) as session:
+        assert session.n_threads == n_threads
+        assert session.generate("hello", max_tokens=1, ignore_eos=True).tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_threads": 12345}, 'RAYON_NUM_THREADS.*executor="kernels".*found 12345'),
+        ({"isa": "scalar"}, 'isa.*candle.*"scalar"'),
+        ({"kv_dtype": "q8_0"}, 'kv_dtype: expected "f16" or "f32" with the candle executor, found "q8_0"'),
+    ],
+)
+def test_what_only_the_kernels_can_do(options, words):
+    with pytest.raises(InvalidOptionError, match=words):
+        Phi3Session.demo(executor="candle", **options)
 
 
 def test_a_session_takes_its_options_one_by_one_or_as_a_configuration(model):

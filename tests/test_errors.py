@@ -134,7 +134,8 @@ def test_bad_loading_options():
     for options, error, words in [
         ({"device": 5}, TypeError, "device"),
         ({"executor": "fast"}, InvalidOptionError, "executor"),
-        ({"executor": "kernels"}, InvalidOptionError, "not in this version"),
+        ({"executor": "Kernels"}, InvalidOptionError, "'auto', 'kernels', 'candle', got 'Kernels'"),
+        ({"executor": None}, TypeError, "executor"),
         ({"mmap": 1}, TypeError, "mmap"),
         ({"tokenizer": 5}, TypeError, "tokenizer"),
         ({"tokenizer": "/no/such/tokenizer.json"}, Phi3Error, "tokenizer"),

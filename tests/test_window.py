@@ -1,6 +1,7 @@
 """The sliding window: what a position sees, what the cache keeps, and going back."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -81,12 +82,18 @@ def test_a_window_that_is_none(path: Path, window: int) -> None:
         Phi3Model(path, sliding_window="auto")  # type: ignore[arg-type] # what a user may write
 
 
-def test_going_back_to_what_would_see_dropped_positions(path: Path) -> None:
-    """What a session goes back to may be there itself, while a part of what it sees is not."""
-    ids, numpy_model, model = random_ids(700), NumpyPhi3(path), Phi3Model(path)
+@pytest.mark.parametrize(("executor", "lengths"), [("kernels", range(430, 446)), ("candle", range(450, 490, 2))])
+def test_going_back_to_what_would_see_dropped_positions(
+    path: Path, executor: Literal["kernels", "candle"], lengths: range
+) -> None:
+    """What a session goes back to may be there itself, while a part of what it sees is not.
+
+    Of 700 positions the kernels keep those from 416 on, whole pages with at least 256 that nobody sees.
+    """
+    ids, numpy_model, model = random_ids(700), NumpyPhi3(path), Phi3Model(path, executor=executor)
     config = GenerationConfig.greedy(max_tokens=1, logprobs=1, ignore_eos=True)
     recomputed = []
-    for length in range(450, 490, 2):
+    for length in lengths:
         back = [*ids[:length], 7]
         with Phi3Session(model=model, kv_dtype="f32", prefill_chunk=32) as session:
             session.logits(ids)
@@ -97,3 +104,6 @@ def test_going_back_to_what_would_see_dropped_positions(path: Path) -> None:
         assert abs(completion.logprobs[0].logprob - expected) < TOLERANCE
     assert recomputed == sorted(recomputed, reverse=True)
     assert set(recomputed) == {False, True}
+    if executor == "kernels":
+        # The first of those that see nothing that was dropped.
+        assert lengths[recomputed.index(False)] == 416 + WINDOW - 1
