@@ -1,5 +1,6 @@
 //! Attention at every level against a plain softmax in double precision.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a row sees one range")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::indexing_slicing, reason = "tests")]
 
