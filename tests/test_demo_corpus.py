@@ -33,6 +33,14 @@ def test_training_meets_nothing_that_is_held_out(corpus):
     assert not repeated & words
 
 
+def test_held_out_dialogues_are_the_held_out_prompts_with_right_answers(corpus):
+    prompts, dialogues = corpus.held_out_prompts(), corpus.held_out_dialogues()
+    for prompt, dialogue in zip(prompts, dialogues, strict=True):
+        user, assistant = dialogue.messages
+        assert (user.role, user.content, assistant.role) == ("user", prompt.text, "assistant")
+        assert corpus.check(prompt, assistant.content)
+
+
 @pytest.mark.parametrize(
     ("kind", "expect", "right", "wrong"),
     [

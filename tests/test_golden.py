@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,9 +24,17 @@ ONE_BY_ONE = [
 ]
 
 
+@pytest.fixture(scope="module", params=["kernels", "candle"])
+def executor(request: pytest.FixtureRequest) -> Literal["kernels", "candle"]:
+    found: Literal["kernels", "candle"] = request.param
+    return found
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def golden(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    executor: Literal["kernels", "candle"],
 ) -> tuple[Case, dict[str, Any], Phi3Model]:
     case = CASES[request.param]
     expected = json.loads((FOLDER / f"{request.param}.json").read_text(encoding="utf-8"))
@@ -35,7 +43,7 @@ def golden(
         "run tools/make_golden.py"
     )
     path = case.write(tmp_path_factory.mktemp("golden") / f"{request.param}.gguf")
-    return case, expected, Phi3Model(path)
+    return case, expected, Phi3Model(path, executor=executor)
 
 
 def open_session(model: Phi3Model, prefill_chunk: int | None = None) -> Phi3Session:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
@@ -57,12 +57,16 @@ CHAT_TEMPLATE = (
 )
 
 
+Tensor: TypeAlias = np.ndarray | tuple[gguf.GGMLQuantizationType, np.ndarray] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TinyPhi3:
     """What a tiny file contains; every field has the default of a small plain Phi-3.
 
     ``metadata`` overrides or adds keys (``None`` drops a key), ``tensors`` overrides tensors by
-    name (``None`` drops one): that is how files that contradict themselves are made.
+    name (``None`` drops one, a type with bytes is written as it is): that is how files that contradict
+    themselves are made.
     """
 
     block_count: int = 2
@@ -91,7 +95,7 @@ class TinyPhi3:
     output_gain: float = 2.0
     drop_keys: frozenset[str] = frozenset()
     metadata: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, np.ndarray | None] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     architecture: str = "phi3"
     seed: int = 0
 
@@ -268,10 +272,13 @@ def write(path: Path, options: TinyPhi3 | None = None, /, **changes: Any) -> Pat
     writer = gguf.GGUFWriter(path, options.architecture)
     for key, value in metadata(options).items():
         add_key(writer, key, value)
-    tensors: dict[str, np.ndarray | None] = dict(weights(options))
+    tensors: dict[str, Tensor] = dict(weights(options))
     tensors.update(options.tensors)
     for name, tensor in tensors.items():
         if tensor is None:
+            continue
+        if isinstance(tensor, tuple):
+            writer.add_tensor(name, tensor[1], raw_dtype=tensor[0])
             continue
         kind = options.tensor_type
         if options.output_type is not None and name in {"output.weight", "token_embd.weight"}:

@@ -361,19 +361,31 @@ def training_dialogues(seed: int, n: int, max_turns: int = 6) -> Iterator[Dialog
             yield _draw_dialogue(rng, max_turns)
 
 
-def held_out_prompts() -> tuple[Prompt, ...]:
-    """200 one-turn prompts, no two alike, none of which training has met."""
+def _held_out_turns() -> tuple[Turn, ...]:
     rng = random.Random(20_000)
-    prompts: dict[str, Prompt] = {}
+    turns: dict[str, Turn] = {}
     for kind, count in HELD_OUT_COUNTS.items():
-        wanted = len(prompts) + count
-        while len(prompts) < wanted:
+        wanted = len(turns) + count
+        while len(turns) < wanted:
             # half of the words to echo are ones that training never copies
-            new_word = kind == "echo" and len(prompts) % 2 == 0
+            new_word = kind == "echo" and len(turns) % 2 == 0
             turn = _echo_turn(rng, held_out=True) if new_word else _TURNS[kind](rng)
             if is_held_out(turn.key):
-                prompts.setdefault(turn.prompt.text, turn.prompt)
-    return tuple(prompts.values())
+                turns.setdefault(turn.prompt.text, turn)
+    return tuple(turns.values())
+
+
+def held_out_prompts() -> tuple[Prompt, ...]:
+    """200 one-turn prompts, no two alike, none of which training has met."""
+    return tuple(turn.prompt for turn in _held_out_turns())
+
+
+def held_out_dialogues() -> tuple[Dialogue, ...]:
+    """The held-out prompts, each with an answer as training has them: the text to measure perplexity on."""
+    return tuple(
+        Dialogue((Message("user", turn.prompt.text), Message("assistant", turn.answer)))
+        for turn in _held_out_turns()
+    )
 
 
 def held_out_exchanges() -> tuple[Exchange, ...]:
