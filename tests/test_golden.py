@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from candle_phi import GenerationConfig, Phi3Model, Phi3Session
+from candle_phi.config import Executor
 from golden_cases import CASES, FOLDER, Case
 
 TOLERANCE = 2e-4
@@ -25,8 +26,8 @@ ONE_BY_ONE = [
 
 
 @pytest.fixture(scope="module", params=["kernels", "candle"])
-def executor(request: pytest.FixtureRequest) -> Literal["kernels", "candle"]:
-    found: Literal["kernels", "candle"] = request.param
+def executor(request: pytest.FixtureRequest) -> Executor:
+    found: Executor = request.param
     return found
 
 
@@ -34,7 +35,7 @@ def executor(request: pytest.FixtureRequest) -> Literal["kernels", "candle"]:
 def golden(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    executor: Literal["kernels", "candle"],
+    executor: Executor,
 ) -> tuple[Case, dict[str, Any], Phi3Model]:
     case = CASES[request.param]
     expected = json.loads((FOLDER / f"{request.param}.json").read_text(encoding="utf-8"))

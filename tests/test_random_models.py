@@ -12,6 +12,7 @@ import pytest
 
 import random_models
 from candle_phi import GenerationConfig, Phi3Session
+from candle_phi.config import Executor
 from numpy_oracle import oracle
 from numpy_phi3 import NumpyPhi3
 from random_models import Draw
@@ -37,14 +38,15 @@ def check_generation(session: Phi3Session, numpy_model: NumpyPhi3, prompt: list[
     return ids
 
 
+@pytest.mark.parametrize("executor", ["kernels", "candle"])
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CANDLE_PHI_RANDOM_MODELS", "24"))))
-def test_a_session_always_answers_as_one_forward_pass(tmp_path: Path, seed: int) -> None:
+def test_a_session_always_answers_as_one_forward_pass(tmp_path: Path, seed: int, executor: Executor) -> None:
     draw = Draw(seed)
     path = random_models.write(tmp_path / "random.gguf", draw, ("phi3", "phi3", "phi2", "llama")[seed % 4])
     numpy_model = oracle(path)
     chunk = draw.one_of(None, 1, 3, 7, 32, 64, 200)
     ids = [1, *draw.tokens(draw.integer(1, 200))]
-    with Phi3Session(path, kv_dtype="f32", n_ctx=N_CTX, prefill_chunk=chunk) as session:
+    with Phi3Session(path, kv_dtype="f32", n_ctx=N_CTX, prefill_chunk=chunk, executor=executor) as session:
         for _ in range(STEPS):
             match draw.one_of("score", "shorten", "lengthen", "branch", "generate"):
                 case "score" if len(ids) > 1:

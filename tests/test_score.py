@@ -15,6 +15,8 @@ from tiny_gguf import OPTIONAL_KEYS, TinyPhi3, random_ids, write
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from candle_phi.config import Executor
+
 TOLERANCE = 1e-4
 """Largest difference between two log-probabilities or logits, which spread over several units."""
 
@@ -65,8 +67,14 @@ VARIANTS = {
 }
 
 
-def open_session(path: Path, kv_dtype: Literal["f16", "f32"] = "f32", *, mmap: bool = True) -> Phi3Session:
-    return Phi3Session(path, kv_dtype=kv_dtype, mmap=mmap)
+def open_session(
+    path: Path,
+    kv_dtype: Literal["f16", "f32"] = "f32",
+    *,
+    mmap: bool = True,
+    executor: Executor = "auto",
+) -> Phi3Session:
+    return Phi3Session(path, kv_dtype=kv_dtype, mmap=mmap, executor=executor)
 
 
 def difference(found: object, expected: object) -> float:
@@ -76,17 +84,25 @@ def difference(found: object, expected: object) -> float:
     return float(np.abs(found - expected).max(initial=0.0))
 
 
+@pytest.fixture(scope="module", params=["kernels", "candle"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    found: Executor = request.param
+    return found
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
-def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TinyPhi3]:
-    """A tiny file's path and its options."""
+def variant(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, executor: Executor
+) -> tuple[Path, TinyPhi3, Executor]:
+    """A tiny file's path, its options, and what computes it."""
     options = VARIANTS[request.param]
-    return write(tmp_path_factory.mktemp("score") / f"{request.param}.gguf", options), options
+    return write(tmp_path_factory.mktemp("score") / f"{request.param}.gguf", options), options, executor
 
 
-def test_score_equals_numpy(variant: tuple[Path, TinyPhi3]) -> None:
-    path, options = variant
+def test_score_equals_numpy(variant: tuple[Path, TinyPhi3, Executor]) -> None:
+    path, options, executor = variant
     oracle = NumpyPhi3(path)
-    with open_session(path) as session:
+    with open_session(path, executor=executor) as session:
         for count in (2, 3, 33, 200):
             ids = random_ids(count, options, seed=count)
             worst = difference(session.score(ids), oracle.log_probabilities(ids))
@@ -94,29 +110,29 @@ def test_score_equals_numpy(variant: tuple[Path, TinyPhi3]) -> None:
             assert worst < TOLERANCE
 
 
-def test_logits_of_a_prompt_equal_numpy(variant: tuple[Path, TinyPhi3]) -> None:
-    path, options = variant
+def test_logits_of_a_prompt_equal_numpy(variant: tuple[Path, TinyPhi3, Executor]) -> None:
+    path, options, executor = variant
     oracle = NumpyPhi3(path)
-    with open_session(path) as session:
+    with open_session(path, executor=executor) as session:
         for count in (1, 2, 40):
             ids = random_ids(count, options, seed=count)
             assert difference(session.logits(ids), oracle.logits(ids)[-1]) < TOLERANCE
 
 
-def test_token_by_token_equals_numpy(variant: tuple[Path, TinyPhi3]) -> None:
+def test_token_by_token_equals_numpy(variant: tuple[Path, TinyPhi3, Executor]) -> None:
     """Each call finds all but the last token in the cache: one decode step a token."""
-    path, options = variant
+    path, options, executor = variant
     ids = random_ids(60, options)
     expected = NumpyPhi3(path).logits(ids)
-    with open_session(path) as session:
+    with open_session(path, executor=executor) as session:
         found = [session.logits(ids[: count + 1]) for count in range(len(ids))]
     assert difference(found, expected) < TOLERANCE
 
 
-def test_greedy_generation_equals_numpy(variant: tuple[Path, TinyPhi3]) -> None:
-    path, options = variant
+def test_greedy_generation_equals_numpy(variant: tuple[Path, TinyPhi3, Executor]) -> None:
+    path, options, executor = variant
     prompt = random_ids(20, options)
-    with open_session(path) as session:
+    with open_session(path, executor=executor) as session:
         completion = session.generate(prompt, max_tokens=40, temperature=0, logprobs=3, ignore_eos=True)
     assert completion.logprobs is not None
     assert len(completion.tokens) == 40
@@ -147,8 +163,8 @@ def test_a_long_prompt_is_the_same_in_one_call_in_pieces_and_token_by_token(tmp_
     assert max(worst) < TOLERANCE
 
 
-def test_a_cached_prefix_equals_a_fresh_session(variant: tuple[Path, TinyPhi3]) -> None:
-    path, options = variant
+def test_a_cached_prefix_equals_a_fresh_session(variant: tuple[Path, TinyPhi3, Executor]) -> None:
+    path, options, executor = variant
     oracle = NumpyPhi3(path)
     first, second = random_ids(50, options, seed=1), random_ids(50, options, seed=2)
     prompts = [
@@ -159,7 +175,7 @@ def test_a_cached_prefix_equals_a_fresh_session(variant: tuple[Path, TinyPhi3]) 
         first,  # nothing is new
         second,  # only BOS is shared
     ]
-    with open_session(path) as session:
+    with open_session(path, executor=executor) as session:
         for prompt in prompts:
             assert difference(session.logits(prompt), oracle.logits(prompt)[-1]) < TOLERANCE
 

@@ -1,12 +1,12 @@
 """The sliding window: what a position sees, what the cache keeps, and going back."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
+from candle_phi.config import Executor
 from numpy_phi3 import NumpyPhi3, log_softmax_rows
 from tiny_gguf import TinyPhi3, random_ids, write
 
@@ -83,9 +83,7 @@ def test_a_window_that_is_none(path: Path, window: int) -> None:
 
 
 @pytest.mark.parametrize(("executor", "lengths"), [("kernels", range(430, 446)), ("candle", range(450, 490, 2))])
-def test_going_back_to_what_would_see_dropped_positions(
-    path: Path, executor: Literal["kernels", "candle"], lengths: range
-) -> None:
+def test_going_back_to_what_would_see_dropped_positions(path: Path, executor: Executor, lengths: range) -> None:
     """What a session goes back to may be there itself, while a part of what it sees is not.
 
     Of 700 positions the kernels keep those from 416 on, whole pages with at least 256 that nobody sees.
