@@ -12,7 +12,7 @@ use half::f16;
 use crate::matmul_tests::Random;
 use crate::{Attended, Isa, Kernels, KvFormat, KvPage, PAGE_TOKENS, Queries};
 
-const FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8];
+pub(crate) const FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8];
 const HEADS: usize = 2;
 /// The head that is asked for; the other has values that would be noticed.
 const HEAD: usize = 1;
@@ -43,14 +43,14 @@ fn as_stored(format: KvFormat, row: &[f32]) -> Vec<f32> {
 }
 
 /// Keys and values of positions, in pages and as they are.
-struct Cached {
+pub(crate) struct Cached {
     pages: Vec<Arc<KvPage>>,
     keys: Vec<Vec<f32>>,   // (positions, head_dim)
     values: Vec<Vec<f32>>, // (positions, head_dim)
 }
 
 impl Cached {
-    fn new(format: KvFormat, head_dim: usize, positions: usize, random: &mut Random) -> Self {
+    pub(crate) fn new(format: KvFormat, head_dim: usize, positions: usize, random: &mut Random) -> Self {
         let rows = |random: &mut Random| (0..positions).map(|_| row(random, head_dim)).collect::<Vec<_>>();
         let (keys, values) = (rows(random), rows(random));
         let pages = pages_of(format, &keys, &values, 0..positions);
@@ -121,7 +121,7 @@ fn attend_in_runs(
 }
 
 /// Scores spread over about ±8, so that weights do over many powers of ten.
-fn queries(rows: usize, head_dim: usize, random: &mut Random) -> Vec<f32> {
+pub(crate) fn queries(rows: usize, head_dim: usize, random: &mut Random) -> Vec<f32> {
     let scale = 4.0 / (head_dim as f32).sqrt();
     (0..rows * head_dim).map(|_| random.float() * scale).collect()
 }
@@ -142,26 +142,40 @@ fn patterns(rows: usize, positions: usize) -> Vec<(&'static str, Vec<Range<usize
     ]
 }
 
+/// Checks what rows find in the pages, in runs of `run`.
+pub(crate) fn check_rows(
+    kernels: Kernels,
+    cached: &Cached,
+    queries: &[f32],
+    visible: &[Range<usize>],
+    run: usize,
+    what: &str,
+) {
+    let head_dim = queries.len() / visible.len();
+    let found = attend_in_runs(kernels, queries, visible, &cached.pages, run);
+    assert_eq!(found.len(), queries.len());
+    for (row, seen) in visible.iter().enumerate() {
+        let at = row * head_dim..(row + 1) * head_dim;
+        let expected = exact(&queries[at.clone()], cached, seen);
+        for (found, (expected, tolerance)) in found[at].iter().zip(expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() <= tolerance,
+                "{} {what}, heads of {head_dim}, runs of {run} pages, row {row} of {visible:?}: expected {expected}, found \
+                 {found}, tolerance {tolerance}",
+                kernels.isa()
+            );
+        }
+    }
+}
+
 fn check(kernels: Kernels, format: KvFormat, head_dim: usize, rows: usize, positions: usize) {
     let mut random = Random::new((head_dim * 1000 + rows * 10 + positions) as u64);
     let cached = Cached::new(format, head_dim, positions, &mut random);
     let queries = queries(rows, head_dim, &mut random);
     for (pattern, visible) in patterns(rows, positions) {
         for run in [cached.pages.len(), 1, 2] {
-            let found = attend_in_runs(kernels, &queries, &visible, &cached.pages, run);
-            assert_eq!(found.len(), queries.len());
-            for (row, visible) in visible.iter().enumerate() {
-                let at = row * head_dim..(row + 1) * head_dim;
-                let expected = exact(&queries[at.clone()], &cached, visible);
-                for (found, (expected, tolerance)) in found[at].iter().zip(expected) {
-                    assert!(
-                        (f64::from(*found) - expected).abs() <= tolerance,
-                        "{} {format:?}, heads of {head_dim}, {positions} positions, {pattern} in runs of {run} pages, \
-                         row {row} of {rows}: expected {expected}, found {found}, tolerance {tolerance}",
-                        kernels.isa()
-                    );
-                }
-            }
+            let what = format!("{format:?}, {pattern} of {positions}");
+            check_rows(kernels, &cached, &queries, &visible, run, &what);
         }
     }
 }

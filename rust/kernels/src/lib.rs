@@ -29,6 +29,8 @@ mod matmul_tests;
 mod multiversion;
 mod panel;
 mod peak;
+#[cfg(test)]
+mod properties;
 mod tensor_type;
 mod threads;
 mod unpack;

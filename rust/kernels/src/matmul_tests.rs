@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::activations::SUMS;
@@ -125,49 +127,70 @@ fn check_with(
     kind: Blocks,
     value: fn(&mut Random, usize) -> f32,
 ) {
-    let kernels = Kernels::new(isa).unwrap();
-    let mut random = Random::new((rows * 1000 + len) as u64 + x_rows.len() as u64);
-    let bytes = weight_bytes(tensor_type, rows, len, kind, &mut random);
-    let weight = Weight::new(tensor_type, &bytes, rows, len).unwrap();
-    let forms = ActivationForms::read_by(tensor_type);
-    let parts: Vec<_> = x_rows
-        .iter()
-        .map(|x_rows| {
-            let mut part = Activations::new(*x_rows, len, forms);
-            for row in 0..*x_rows {
-                let values: Vec<f32> = (0..len).map(|column| value(&mut random, column)).collect();
-                part.set_row(kernels, row, &values);
-            }
-            let prepared = Prepared::new(kernels, tensor_type, &part);
-            (part, prepared)
-        })
-        .collect();
-    let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
-    let all_rows: usize = x_rows.iter().sum();
+    let seed = (rows * 1000 + len) as u64 + x_rows.len() as u64;
     // Not from the first row, where there are several.
-    let range = rows / 3..rows;
-    let mut out = vec![f32::NAN; all_rows * range.len()];
-    kernels.multiply(&weight, range.clone(), &x, &mut out);
+    Product { isa, tensor_type, rows, range: rows / 3..rows, len, x_rows, kind, seed }.check(value);
+}
 
-    let activations: Vec<_> =
-        x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| activation_values(part, row))).collect();
-    let row_bytes = tensor_type.row_bytes(len).unwrap();
-    let mut values = vec![0.0; len];
-    for (column, row) in range.clone().enumerate() {
-        dequantize_row(tensor_type, &bytes[row * row_bytes..][..row_bytes], &mut values).unwrap();
-        let largest = values.iter().fold(0f32, |a, b| a.max(b.abs()));
-        for (m, x) in activations.iter().enumerate() {
-            let (expected, magnitude) = exact(&values, x);
-            let found = f64::from(out[m * range.len() + column]);
-            // Offsets and minimums are subtracted at the end, so that what rounds is larger than the products.
-            let cancelling = f64::from(largest) * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
-            let tolerance = 4e-6 * (magnitude + cancelling) + 1e-30;
-            assert!(
-                (found - expected).abs() <= tolerance,
-                "{isa} {} {kind:?} {rows}x{len} by {x_rows:?}: row {row}, column {m}: expected {expected}, found {found}, \
-                 tolerance {tolerance}",
-                tensor_type.name()
-            );
+/// Some rows of a random weight, to be multiplied with parts of so many rows of activations.
+#[derive(Debug)]
+pub(crate) struct Product<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) tensor_type: TensorType,
+    /// Of the weight.
+    pub(crate) rows: usize,
+    /// Of these, the ones that are multiplied.
+    pub(crate) range: Range<usize>,
+    pub(crate) len: usize,
+    pub(crate) x_rows: &'a [usize],
+    pub(crate) kind: Blocks,
+    pub(crate) seed: u64,
+}
+
+impl Product<'_> {
+    /// Checks the products with activations of `value(random, column)`.
+    pub(crate) fn check(&self, value: impl Fn(&mut Random, usize) -> f32) {
+        let Self { isa, tensor_type, rows, ref range, len, x_rows, kind, seed } = *self;
+        let kernels = Kernels::new(isa).unwrap();
+        let mut random = Random::new(seed);
+        let bytes = weight_bytes(tensor_type, rows, len, kind, &mut random);
+        let weight = Weight::new(tensor_type, &bytes, rows, len).unwrap();
+        let forms = ActivationForms::read_by(tensor_type);
+        let parts: Vec<_> = x_rows
+            .iter()
+            .map(|x_rows| {
+                let mut part = Activations::new(*x_rows, len, forms);
+                for row in 0..*x_rows {
+                    let values: Vec<f32> = (0..len).map(|column| value(&mut random, column)).collect();
+                    part.set_row(kernels, row, &values);
+                }
+                let prepared = Prepared::new(kernels, tensor_type, &part);
+                (part, prepared)
+            })
+            .collect();
+        let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
+        let all_rows: usize = x_rows.iter().sum();
+        let mut out = vec![f32::NAN; all_rows * range.len()];
+        kernels.multiply(&weight, range.clone(), &x, &mut out);
+
+        let activations: Vec<_> =
+            x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| activation_values(part, row))).collect();
+        let row_bytes = tensor_type.row_bytes(len).unwrap();
+        let mut values = vec![0.0; len];
+        for (column, row) in range.clone().enumerate() {
+            dequantize_row(tensor_type, &bytes[row * row_bytes..][..row_bytes], &mut values).unwrap();
+            let largest = values.iter().fold(0f32, |a, b| a.max(b.abs()));
+            for (m, x) in activations.iter().enumerate() {
+                let (expected, magnitude) = exact(&values, x);
+                let found = f64::from(out[m * range.len() + column]);
+                // Offsets and minimums are subtracted at the end, so that what rounds is larger than the products.
+                let cancelling = f64::from(largest) * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+                let tolerance = 4e-6 * (magnitude + cancelling) + 1e-30;
+                assert!(
+                    (found - expected).abs() <= tolerance,
+                    "{self:?}: row {row}, column {m}: expected {expected}, found {found}, tolerance {tolerance}"
+                );
+            }
         }
     }
 }
