@@ -375,7 +375,7 @@ class TestInfo:
         assert described["architecture"] == "phi3"
         assert described["parameter_count"] == info.parameter_count
         memory = described["memory"]
-        assert memory["weights_bytes"] == 2 * info.weights_bytes
+        assert memory["weights_bytes"] == info.weights_bytes
         assert memory["kv_cache_bytes"] == info.kv_cache_bytes(256, "f32")
         assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_cache_bytes"]
 

@@ -13,8 +13,6 @@ from candle_phi.cli import console, options
 from candle_phi.types import KvDtype
 
 _DEFAULT_CONTEXT = 4096
-# Candle keeps the weights as the file has them and once more as its kernels want them: docs/performance.md.
-_COPIES_OF_WEIGHTS = 2
 
 
 def info(
@@ -44,7 +42,7 @@ def describe(model: ModelInfo, n_ctx: int | None, kv_dtype: KvDtype) -> dict[str
     """Everything that is known of the file, as JSON can hold it."""
     context = n_ctx if n_ctx is not None else min(model.context_length, _DEFAULT_CONTEXT)
     cache = model.kv_cache_bytes(context, kv_dtype)
-    weights = _COPIES_OF_WEIGHTS * model.weights_bytes
+    weights = model.weights_bytes
     return {
         **asdict(model),
         "memory": {
@@ -76,7 +74,7 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
         ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
         ("file size", console.human_bytes(described["file_size_bytes"])),
-        ("memory", f"about {total}: {weights} for two copies of the weights, and {cache} for {context}"),
+        ("memory", f"about {total}: {weights} for the weights, which are the file, and {cache} for {context}"),
     ]
 
 
