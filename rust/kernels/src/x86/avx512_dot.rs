@@ -12,8 +12,8 @@ use crate::TensorType;
 use crate::activations::{Activations, SUMS};
 use crate::tensor_type::SUPER_BLOCK;
 
-/// `(a & b) | c`
-const AND_OR: i32 = 0xea;
+/// `(a & b) | c`, as a truth table for `ternarylogic`.
+pub(super) const AND_OR: i32 = 0xea;
 
 /// A row of activations in the order in which a type's quants come out of their bits.
 #[derive(Clone, Debug)]

@@ -5,12 +5,10 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512_dot::AND_OR;
 use super::transpose::transpose_16x16;
 use crate::TensorType;
 use crate::panel::{PANEL_ROWS, Panel, Tile};
-
-/// `(a & b) | c`
-const AND_OR: i32 = 0xea;
 
 /// Fills a panel with the columns from `256 · block` on, or returns false for a type, a tile of fewer rows or a block at
 /// a row's end that there is no kernel for. The machine must have `Isa::Avx512Vnni`.
