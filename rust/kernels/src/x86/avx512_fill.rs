@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_dot::AND_OR;
+use super::avx512_blocks::AND_OR;
 use super::transpose::transpose_16x16;
 use crate::TensorType;
 use crate::panel::{PANEL_ROWS, Panel, Tile};
