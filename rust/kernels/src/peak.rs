@@ -5,10 +5,10 @@
 use crate::{Isa, Kernels};
 
 impl Kernels {
-    /// Reads all of `memory` once, and returns a sum that keeps the compiler from leaving it out: how fast it returns is
+    /// Reads `memory` once, but for less than 256 bytes at its end, and returns a sum that keeps the compiler from leaving it out: how fast it returns is
     /// how fast a thread reads.
     #[must_use]
-    pub fn read_memory(self, memory: &[u64]) -> u64 {
+    pub fn read_memory(self, memory: &[u8]) -> u64 {
         #[cfg(target_arch = "x86_64")]
         match self.isa() {
             // SAFETY: kernels only have levels that the machine has.
@@ -17,7 +17,7 @@ impl Kernels {
             Isa::Avx2 | Isa::AvxVnni => return unsafe { x86::read_avx2(memory) },
             _ => {}
         }
-        memory.iter().fold(0, |a, b| a ^ b)
+        memory.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
     }
 
     /// Multiplies and adds eight-bit integers in registers, back to back, and returns how many it has; `None` where the
@@ -52,11 +52,11 @@ mod x86 {
     const CHAINS: usize = 12;
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn read_avx512(memory: &[u64]) -> u64 {
+    pub(super) fn read_avx512(memory: &[u8]) -> u64 {
         let mut sums = [_mm512_setzero_si512(); 4];
-        for chunk in memory.as_chunks::<32>().0 {
-            for (sum, lanes) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
-                // SAFETY: eight values of 64 bits.
+        for chunk in memory.as_chunks::<256>().0 {
+            for (sum, lanes) in sums.iter_mut().zip(chunk.as_chunks::<64>().0) {
+                // SAFETY: 64 bytes.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
             }
         }
@@ -66,11 +66,11 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn read_avx2(memory: &[u64]) -> u64 {
+    pub(super) fn read_avx2(memory: &[u8]) -> u64 {
         let mut sums = [_mm256_setzero_si256(); 4];
-        for chunk in memory.as_chunks::<16>().0 {
-            for (sum, lanes) in sums.iter_mut().zip(chunk.as_chunks::<4>().0) {
-                // SAFETY: four values of 64 bits.
+        for chunk in memory.as_chunks::<128>().0 {
+            for (sum, lanes) in sums.iter_mut().zip(chunk.as_chunks::<32>().0) {
+                // SAFETY: 32 bytes.
                 *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) });
             }
         }
