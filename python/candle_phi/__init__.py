@@ -10,6 +10,7 @@ for chunk in session.chat_stream("Write a haiku about ice hockey"):
 import logging
 
 from candle_phi._native import __version__
+from candle_phi.aio import AsyncTokenStream
 from candle_phi.config import GenerationConfig, SessionConfig
 from candle_phi.exceptions import (
     ContextLengthError,
@@ -46,6 +47,7 @@ from candle_phi.types import (
 logging.getLogger("candle_phi").addHandler(logging.NullHandler())
 
 __all__ = [
+    "AsyncTokenStream",
     "CachedModel",
     "Chunk",
     "Completion",

@@ -9,9 +9,11 @@ from candle_phi.types import (
     Chunk,
     Completion,
     FinishReason,
+    Message,
     ModelInfo,
     NamedModel,
     Progress,
+    Role,
     Timings,
     TokenLogprob,
     Usage,
@@ -53,6 +55,11 @@ def completion(native: _native.Completion) -> Completion:
         ),
         logprobs=[_logprob(logprob) for logprob in native.logprobs],
     )
+
+
+def messages(native: list[tuple[str, str]]) -> list[Message]:
+    """Messages of a conversation."""
+    return [Message(cast("Role", role), content) for role, content in native]
 
 
 def model_info(native: _native.ModelInfo) -> ModelInfo:

@@ -64,6 +64,8 @@ class GenerationOptions(TypedDict, total=False):
     """The keywords of everything that generates; `GenerationConfig` says what they mean."""
 
     max_tokens: int | None
+    min_tokens: int
+    timeout: float | None
     temperature: float
     top_k: int | None
     top_p: float | None
@@ -82,6 +84,8 @@ class GenerationOptions(TypedDict, total=False):
 
 _RANGES: dict[str, Range] = {
     "max_tokens": Range(int, 1, COUNT_MAX, optional=True),
+    "min_tokens": Range(int, 0, COUNT_MAX),
+    "timeout": Range(float, 0, optional=True, above_low=True, note=" (seconds)"),
     "temperature": Range(float, 0, note=" (0 takes the likeliest token)"),
     "top_k": Range(int, 1, COUNT_MAX, optional=True),
     "top_p": Range(float, 0, 1, optional=True, above_low=True),
@@ -105,6 +109,9 @@ class GenerationConfig:
 
     Attributes:
         max_tokens: The most tokens to generate. None: until the model ends by itself or the context is full.
+        min_tokens: The model does not end by itself before this many tokens; stop texts still end it.
+        timeout: The seconds that it may compute, the prompt included; then it ends with what there is, and its
+            `finish_reason` is "timeout". None: as long as it takes.
         temperature: How freely to choose. 0 takes the likeliest token each time (greedy); 1 draws from the
             model's own distribution.
         top_k: Draw from this many of the likeliest tokens only. None: from all.
@@ -131,6 +138,8 @@ class GenerationConfig:
     """
 
     max_tokens: int | None = None
+    min_tokens: int = 0
+    timeout: float | None = None
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None

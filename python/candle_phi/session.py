@@ -1,12 +1,13 @@
 """A conversation with a model: the class that most programs use."""
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from candle_phi import _checks, _convert, _native, hub
+from candle_phi._opening import OPTIONS, model_of, session_config, split_options
+from candle_phi.aio import AsyncMethods
 from candle_phi.config import (
     Executor,
     GenerationConfig,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Phi3Session"]
 
 
-class Phi3Session:
+class Phi3Session(AsyncMethods):
     """One conversation with a Phi model: its context, and what was said.
 
     A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
@@ -91,7 +92,7 @@ class Phi3Session:
         chat_format: ChatFormat | None = None,
         sliding_window: int | None = None,
     ) -> None:
-        self._config = _session_config(
+        self._config = session_config(
             config,
             n_ctx=n_ctx,
             kv_dtype=kv_dtype,
@@ -111,7 +112,7 @@ class Phi3Session:
             chat_format=chat_format,
             sliding_window=sliding_window,
         )
-        self._model = _model(path, model, loading)
+        self._model = model_of(path, model, loading)
         self._engine = _native.Session(
             self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             n_ctx=self._config.n_ctx,
@@ -161,10 +162,10 @@ class Phi3Session:
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("from_pretrained", options, (*_OPTIONS, *hub.OPTIONS))
-        loading, own = _split(options)
+        _checks.check_keywords("from_pretrained", options, (*OPTIONS, *hub.OPTIONS))
+        loading, own = split_options(options)
         check_loading(loading)
-        config = _session_config(**own)
+        config = session_config(**own)
         _native.check_session(
             loading.get("device", "auto"),
             loading.get("executor", "auto"),
@@ -202,8 +203,8 @@ class Phi3Session:
             InvalidOptionError: An option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("demo", options, _OPTIONS)
-        loading, own = _split(options)
+        _checks.check_keywords("demo", options, OPTIONS)
+        loading, own = split_options(options)
         return cls(model=Phi3Model.demo(**loading), **own)
 
     @property
@@ -271,7 +272,7 @@ class Phi3Session:
             DeviceError: The device failed.
         """
         config = generation_config("generate", config, options)
-        return _convert.completion(self._engine.start(self._prompt(prompt), config).run())
+        return _convert.completion(self._begin(prompt, config).run())
 
     def stream(
         self,
@@ -297,7 +298,7 @@ class Phi3Session:
             SessionClosedError: The session was closed.
         """
         config = generation_config("stream", config, options)
-        return TokenStream(self._engine.start(self._prompt(prompt), config))
+        return TokenStream(self._begin(prompt, config))
 
     def chat(
         self,
@@ -358,6 +359,76 @@ class Phi3Session:
             SessionClosedError: The session was closed.
         """
         return TokenStream(self._start_chat("chat_stream", messages, config, options))
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation so far: what was said and answered.
+
+        Raises:
+            SessionBusyError: Another thread computes in this session.
+            SessionClosedError: The session was closed.
+        """
+        return _convert.messages(self._engine.conversation()[0])
+
+    @property
+    def tokens(self) -> list[int]:
+        """The conversation so far as token ids, the chat format's included; they are never tokenized again.
+
+        Raises:
+            SessionBusyError: Another thread computes in this session.
+            SessionClosedError: The session was closed.
+        """
+        return self._engine.conversation()[1]
+
+    def rewind(self, turns: int = 1) -> list[Message]:
+        """Takes the last turns of the conversation back, to say something else or to have another answer.
+
+            said = session.rewind()[0].content
+            session.chat(said, temperature=1.2)
+
+        What is left of the conversation is not computed again.
+
+        Args:
+            turns: How many. A turn is what one call said, and its answer; a call with the messages of a whole
+                conversation is one.
+
+        Returns:
+            The messages that were taken back, the oldest first.
+
+        Raises:
+            InvalidOptionError: The conversation has fewer turns.
+            TypeError: It is no number.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+        """
+        turns = cast("int", _checks.Range(int, 0, _checks.COUNT_MAX).check("turns", turns))
+        return _convert.messages(self._engine.rewind(turns))
+
+    def fork(self) -> Self:
+        """A second session with the same conversation, which goes its own way from here.
+
+        With the kernels the two share the memory of what was computed so far; with Candle's executor it is copied.
+
+        Returns:
+            The new session, on the same model and with the same options.
+
+        Raises:
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+        """
+        fork = object.__new__(type(self))
+        fork._config = self._config
+        fork._model = self._model
+        fork._engine = self._engine.fork()
+        return fork
+
+    def cancel(self) -> None:
+        """Ends what the session is computing, from any thread.
+
+        It gives a completion with what there is, whose `finish_reason` is "cancelled"; a chat turn is taken back.
+        Where nothing is under way, this does nothing.
+        """
+        self._engine.cancel()
 
     def score(self, tokens: Sequence[int]) -> list[float]:
         """How likely the model finds a text, token by token.
@@ -498,49 +569,14 @@ class Phi3Session:
         config: GenerationConfig | None,
         options: GenerationOptions,
     ) -> _native.Generation:
-        config = generation_config(function, config, options)
+        return self._begin_chat(messages, generation_config(function, config, options))
+
+    def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
+        return self._engine.start(self._prompt(prompt), config)
+
+    def _begin_chat(self, messages: object, config: GenerationConfig) -> _native.Generation:
         if isinstance(messages, str):
             turn = [Message.user(_checks.as_text(messages, "messages"))]
             return self._engine.start_chat(turn, replace=False, config=config)
         conversation = _checks.each(messages, "messages", Message.of)
         return self._engine.start_chat(conversation, replace=True, config=config)
-
-
-_OPTIONS = tuple(SessionOptions.__annotations__)
-
-
-def _split(options: SessionOptions) -> tuple[LoadOptions, SessionOptions]:
-    """The options for loading a model, and those for a session on it."""
-    loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
-    own = {name: value for name, value in options.items() if name not in loading}
-    return cast("LoadOptions", loading), cast("SessionOptions", own)
-
-
-def _session_config(config: SessionConfig | None = None, **options: object) -> SessionConfig:
-    given = {name: value for name, value in options.items() if value is not None}
-    if config is None:
-        config = SessionConfig()
-    elif not isinstance(config, SessionConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"config must be a SessionConfig, got {type(config).__name__}")
-    return config.replace(**given)
-
-
-def _model(path: str | os.PathLike[str] | None, model: Phi3Model | None, loading: LoadOptions) -> Phi3Model:
-    if model is None:
-        if path is None:
-            raise TypeError(
-                "Phi3Session() needs the path of a GGUF file or a model; Phi3Session.from_pretrained() takes one "
-                "from the hub, Phi3Session.demo() the embedded one",
-            )
-        return Phi3Model(path, **loading)
-    if path is not None:
-        raise TypeError("Phi3Session() takes a path or a model, not both")
-    if not isinstance(model, Phi3Model):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"model must be a Phi3Model, got {type(model).__name__}")
-    parameters = inspect.signature(Phi3Model).parameters
-    set_here = sorted(name for name, value in loading.items() if value != parameters[name].default)
-    if set_here:
-        raise TypeError(
-            f"{', '.join(set_here)} is for loading a model, and this one is loaded: give it to Phi3Model()"
-        )
-    return model

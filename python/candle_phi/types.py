@@ -34,7 +34,7 @@ __all__ = [
 Role: TypeAlias = Literal["system", "user", "assistant"]
 """Who says a message."""
 
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "timeout"]
 """Why a generation ended: an end token or stop string, `max_tokens` or a full context, or somebody stopped it."""
 
 Isa: TypeAlias = Literal["scalar", "avx2", "avx-vnni", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm"]
@@ -254,7 +254,7 @@ class Completion:
         text: The generated text, without the end token and without the stop string.
         tokens: The ids of the generated tokens, without the end token; those of a stop string are among them.
         finish_reason: "stop" (an end token or a stop string), "length" (`max_tokens`, or the context is full),
-            "cancelled"; None while a stream runs.
+            "cancelled", "timeout"; None while a stream runs.
         stop_reason: The id of the end token or the stop string that ended it, or None.
         seed: The seed that was used: with it, the same call gives the same tokens.
         logprobs: One for each token, where `GenerationConfig.logprobs` asks for them; none otherwise.

@@ -34,6 +34,10 @@ def generate(
         bool, typer.Option("--raw", help="Take the prompt as it is: no chat template, control tokens count.")
     ] = False,
     max_tokens: Annotated[int | None, typer.Option(help="Stop after this many tokens.")] = None,
+    min_tokens: Annotated[
+        int | None, typer.Option(help="The model doesn't end by itself before this many tokens.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 always takes the most likely token.  [default: 1.0]")
     ] = None,
@@ -97,6 +101,8 @@ def generate(
     config = _config(
         tutorial=tutorial,
         max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        timeout=timeout,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,

@@ -89,11 +89,11 @@ impl Generation {
 }
 
 impl Generation {
-    pub(crate) fn new(session: Arc<SharedSession>, generation: engine::Generation) -> Self {
+    pub(crate) fn new(session: Arc<SharedSession>, generation: engine::Generation, cancel: CancelToken) -> Self {
         Self {
             session,
             state: Mutex::new(State::Running(Box::new(generation))),
-            cancel: CancelToken::new(),
+            cancel,
             last_step_us: AtomicU64::new(u64::MAX),
         }
     }
@@ -141,11 +141,8 @@ impl State {
         let Self::Running(generation) = self else {
             return None;
         };
-        let shown = generation.completion().text.len();
-        generation.cancel();
-        let completion = generation.completion().clone();
-        let text = completion.text.get(shown..).unwrap_or_default().to_owned();
-        *self = Self::Ended(Box::new(completion), None);
-        (!text.is_empty()).then_some(engine::Chunk { text, token_id: None, logprob: None })
+        let held_back = generation.cancel();
+        *self = Self::Ended(Box::new(generation.completion().clone()), None);
+        held_back
     }
 }

@@ -1,6 +1,7 @@
 //! From the attributes of Python's dataclasses to the engine's options.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use candle_phi_engine as engine;
 use pyo3::prelude::*;
@@ -10,6 +11,8 @@ use pyo3::types::PyDict;
 #[derive(FromPyObject)]
 pub(crate) struct GenerationConfig {
     max_tokens: Option<usize>,
+    min_tokens: usize,
+    timeout: Option<f64>,
     temperature: f64,
     top_k: Option<usize>,
     top_p: Option<f64>,
@@ -30,6 +33,9 @@ impl From<GenerationConfig> for engine::GenerationOptions {
     fn from(config: GenerationConfig) -> Self {
         Self {
             max_tokens: config.max_tokens,
+            min_tokens: config.min_tokens,
+            // What no clock can count to is no limit.
+            timeout: config.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             sampling: engine::SamplingOptions {
                 temperature: config.temperature,
                 top_k: config.top_k,
@@ -53,10 +59,20 @@ impl From<GenerationConfig> for engine::GenerationOptions {
 /// The options of a generation as the engine has them by default.
 #[pyfunction]
 pub(crate) fn generation_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let engine::GenerationOptions { max_tokens, sampling, stop, stop_token_ids, logprobs, ignore_eos } =
-        engine::GenerationOptions::default();
+    let engine::GenerationOptions {
+        max_tokens,
+        min_tokens,
+        timeout,
+        sampling,
+        stop,
+        stop_token_ids,
+        logprobs,
+        ignore_eos,
+    } = engine::GenerationOptions::default();
     let defaults = PyDict::new(py);
     defaults.set_item("max_tokens", max_tokens)?;
+    defaults.set_item("min_tokens", min_tokens)?;
+    defaults.set_item("timeout", timeout.map(|timeout| timeout.as_secs_f64()))?;
     defaults.set_item("temperature", sampling.temperature)?;
     defaults.set_item("top_k", sampling.top_k)?;
     defaults.set_item("top_p", sampling.top_p)?;
@@ -79,6 +95,14 @@ pub(crate) fn generation_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>>
 pub(crate) struct Message {
     role: String,
     content: String,
+}
+
+/// A message's role and content, which become a `candle_phi.Message`.
+pub(crate) type Pair = (&'static str, String);
+
+/// The engine's messages for Python.
+pub(crate) fn pairs(messages: &[engine::Message]) -> Vec<Pair> {
+    messages.iter().map(|message| (message.role.as_str(), message.content.clone())).collect()
 }
 
 /// Python's messages as the engine's.

@@ -126,10 +126,40 @@ impl Session {
         })
     }
 
+    /// A session that goes its own way from here.
+    fn fork(&self, py: Python<'_>) -> PyResult<Self> {
+        runtime::enter_briefly(py, || {
+            let session = self.shared.lend_briefly(|session| session.fork())?;
+            let (model, options) = (Arc::clone(&self.shared.model), self.shared.options.clone());
+            Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), ..*self })
+        })
+    }
+
+    /// Takes turns of the conversation back, and returns their messages as pairs of role and content.
+    fn rewind(&self, py: Python<'_>, turns: usize) -> PyResult<Vec<options::Pair>> {
+        runtime::enter_briefly(py, || {
+            self.shared.lend_briefly(|session| Ok(options::pairs(&session.rewind(turns)?)))
+        })
+    }
+
+    /// The conversation's messages, as pairs of role and content, and its token ids.
+    fn conversation(&self, py: Python<'_>) -> PyResult<(Vec<options::Pair>, Vec<u32>)> {
+        runtime::enter_briefly(py, || {
+            self.shared.lend_briefly(|session| {
+                Ok((options::pairs(session.history()), session.conversation_tokens().to_vec()))
+            })
+        })
+    }
+
+    /// Asks what is under way to end, from any thread.
+    fn cancel(&self) {
+        self.shared.cancel();
+    }
+
     /// Forgets the conversation.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         runtime::enter_briefly(py, || {
-            self.shared.lend(&CancelToken::new(), |session| {
+            self.shared.lend_briefly(|session| {
                 session.reset();
                 Ok(())
             })
@@ -151,8 +181,9 @@ impl Session {
         py: Python<'_>,
         start: impl FnOnce(&mut engine::Session) -> Result<engine::Generation> + Send,
     ) -> PyResult<Generation> {
-        let generation = runtime::enter_briefly(py, || self.shared.lend(&CancelToken::new(), start))?;
-        Ok(Generation::new(Arc::clone(&self.shared), generation))
+        let cancel = CancelToken::new();
+        let generation = runtime::enter_briefly(py, || self.shared.lend(&cancel, start))?;
+        Ok(Generation::new(Arc::clone(&self.shared), generation, cancel))
     }
 }
 
@@ -184,13 +215,21 @@ impl SharedSession {
 
     /// Lends the session to a call, unless another thread has it.
     fn lend<T>(&self, cancel: &CancelToken, work: impl FnOnce(&mut engine::Session) -> Result<T>) -> Result<T> {
-        match self.try_lock() {
-            Some(session) => self.run(session, cancel, work),
-            None => Err(Error::session_busy(
+        self.run(self.lock_unless_used()?, cancel, work)
+    }
+
+    /// Lends the session to a call that computes nothing: what [`cancel`](Self::cancel) stops stays as it was.
+    fn lend_briefly<T>(&self, work: impl FnOnce(&mut engine::Session) -> Result<T>) -> Result<T> {
+        self.work_on(self.lock_unless_used()?, work)
+    }
+
+    fn lock_unless_used(&self) -> Result<MutexGuard<'_, Option<engine::Session>>> {
+        self.try_lock().ok_or_else(|| {
+            Error::session_busy(
                 "another thread is using the session; wait for it, or give each thread a session of its own: \
                  sessions share one model",
-            )),
-        }
+            )
+        })
     }
 
     /// Lends the session to the generation that it is busy with. Whoever else has it will be sent away at once.
@@ -208,10 +247,15 @@ impl SharedSession {
         }
     }
 
+    /// Asks the call that has the session, or the generation that it was begun for last, to end.
+    fn cancel(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+    }
+
     /// Stops the call that has the session, waits for its end and frees the session.
     fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        self.cancel();
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -225,11 +269,19 @@ impl SharedSession {
 
     fn run<T>(
         &self,
-        mut guard: MutexGuard<'_, Option<engine::Session>>,
+        guard: MutexGuard<'_, Option<engine::Session>>,
         cancel: &CancelToken,
         work: impl FnOnce(&mut engine::Session) -> Result<T>,
     ) -> Result<T> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cancel);
+        self.work_on(guard, work)
+    }
+
+    fn work_on<T>(
+        &self,
+        mut guard: MutexGuard<'_, Option<engine::Session>>,
+        work: impl FnOnce(&mut engine::Session) -> Result<T>,
+    ) -> Result<T> {
         // `close` sets its mark first and cancels then, so it is seen here or it cancels.
         let Some(session) = guard.as_mut().filter(|_| !self.is_closed()) else {
             return Err(closed());

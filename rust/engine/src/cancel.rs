@@ -1,16 +1,20 @@
-//! The flag that stops work between layers, tokens and downloaded pieces.
+//! What stops work between layers, tokens and downloaded pieces: a flag, and a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::{Error, Result};
 
-/// A flag shared between the thread that computes and the one that wants it to stop.
+/// A flag shared between the thread that computes and the one that wants it to stop, with a deadline if there is one.
 ///
 /// Clones share the flag. Work checks it between layers and returns
 /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); the session it ran in stays usable.
 #[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    flag: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+}
 
 impl CancelToken {
     /// A token that is not cancelled.
@@ -19,20 +23,32 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token with the same flag that counts as cancelled from `deadline` on too.
+    #[must_use]
+    pub fn until(&self, deadline: Option<Instant>) -> Self {
+        Self { flag: Arc::clone(&self.flag), deadline }
+    }
+
     /// Asks the work to stop at its next check.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
     }
 
     /// Makes the token usable again.
     pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.flag.store(false, Ordering::Relaxed);
     }
 
-    /// Whether [`cancel`](Self::cancel) was called.
+    /// Whether the work should stop: [`cancel`](Self::cancel) was called, or the deadline has come.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.flag.load(Ordering::Relaxed) || self.is_late()
+    }
+
+    /// Whether the deadline has come.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) once cancelled.

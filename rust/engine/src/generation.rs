@@ -15,6 +15,10 @@ use crate::{Error, Result};
 pub struct GenerationOptions {
     /// Most tokens to generate; `None` goes on until an end token or until the context is full.
     pub max_tokens: Option<usize>,
+    /// End tokens are not drawn before this many tokens.
+    pub min_tokens: usize,
+    /// How long it may compute, from its first step on; then it ends as it is. `None` sets no limit.
+    pub timeout: Option<Duration>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
     /// Texts that end the generation; they are not part of its text.
@@ -36,6 +40,12 @@ impl GenerationOptions {
         self.sampling.validate()?;
         if self.max_tokens == Some(0) {
             return Err(Error::invalid_option("max_tokens: expected 1 or more, or none for no limit, found 0"));
+        }
+        if let Some(max_tokens) = self.max_tokens.filter(|max_tokens| *max_tokens < self.min_tokens) {
+            return Err(Error::invalid_option(format!(
+                "min_tokens: expected at most max_tokens, which is {max_tokens}, found {}",
+                self.min_tokens
+            )));
         }
         let biased = self.sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", id));
         let stopping = self.stop_token_ids.iter().map(|id| ("stop_token_ids", id));
@@ -143,6 +153,8 @@ pub struct Generation {
     /// Whether the prompt and the answer become the session's conversation when the generation ends.
     pub(crate) is_chat: bool,
     max_tokens: usize,
+    min_tokens: usize,
+    timeout: Option<Duration>,
     end_ids: Vec<u32>,
     logprobs_top: Option<usize>,
     sampler: Sampler,
@@ -187,6 +199,8 @@ impl Generation {
             sequence: prompt,
             is_chat,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
+            min_tokens: options.min_tokens,
+            timeout: options.timeout,
             end_ids,
             logprobs_top: options.logprobs,
             sampler,
@@ -209,16 +223,25 @@ impl Generation {
         self.completion.finish_reason.is_some()
     }
 
-    /// Ends the generation here, with the text that there is.
-    pub fn cancel(&mut self) {
-        if !self.is_finished() {
-            self.completion.text.push_str(&{
-                let rest = self.decoder.finish();
-                let outcome = self.stop_strings.push(&rest);
-                outcome.text + &self.stop_strings.finish()
-            });
-            self.completion.finish_reason = Some(FinishReason::Cancelled);
+    /// Ends the generation here, with the text that there is; returns what of it was held back.
+    pub fn cancel(&mut self) -> Option<Chunk> {
+        self.stop_here(FinishReason::Cancelled)
+    }
+
+    /// Ends the generation because its time is over.
+    pub(crate) fn time_is_over(&mut self) -> Option<Chunk> {
+        self.stop_here(FinishReason::Timeout)
+    }
+
+    fn stop_here(&mut self, reason: FinishReason) -> Option<Chunk> {
+        if self.is_finished() {
+            return None;
         }
+        let rest = self.decoder.finish();
+        let text = self.stop_strings.push(&rest).text + &self.stop_strings.finish();
+        self.completion.text.push_str(&text);
+        self.completion.finish_reason = Some(reason);
+        (!text.is_empty()).then_some(Chunk { text, token_id: None, logprob: None })
     }
 
     /// A handle by which the session knows whether this generation still lives.
@@ -235,8 +258,10 @@ impl Generation {
         !self.completion.tokens.is_empty()
     }
 
-    pub(crate) fn mark_started(&mut self) {
-        self.started.get_or_insert_with(Instant::now);
+    /// Notes when the first step began, and returns when the last one must end.
+    pub(crate) fn mark_started(&mut self) -> Option<Instant> {
+        let started = *self.started.get_or_insert_with(Instant::now);
+        self.timeout.and_then(|timeout| started.checked_add(timeout))
     }
 
     pub(crate) fn add_prefill_time(&mut self, tokens: usize, time: Duration) {
@@ -255,7 +280,9 @@ impl Generation {
 
     /// Draws the next token from `logits` and takes it in.
     pub(crate) fn accept(&mut self, logits: &[f32]) -> Result<Option<Chunk>> {
-        let token = self.sampler.sample(logits, &self.completion.tokens)?;
+        let too_early = self.completion.tokens.len() < self.min_tokens;
+        let forbidden = if too_early { self.end_ids.as_slice() } else { &[] };
+        let token = self.sampler.sample(logits, &self.completion.tokens, forbidden)?;
         if let (Some(started), true) = (self.started, self.completion.timings.time_to_first_token.is_zero()) {
             self.completion.timings.time_to_first_token = started.elapsed();
         }

@@ -131,8 +131,8 @@ impl Sampler {
         self.seed
     }
 
-    /// Draws the next token from `logits`, one for each token of the vocabulary.
-    pub(crate) fn sample(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
+    /// Draws the next token from `logits`, one for each token of the vocabulary; none of `forbidden`.
+    pub(crate) fn sample(&mut self, logits: &[f32], generated: &[u32], forbidden: &[u32]) -> Result<u32> {
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
                 "the model computed NaN logits; the file is damaged, or a value overflowed on this device",
@@ -142,6 +142,7 @@ impl Sampler {
             generated.get(generated.len().saturating_sub(self.options.repeat_last_n)..).unwrap_or_default();
         let mut logits = self.repetition_penalty(logits, recent)?;
         set_all(&mut logits, &self.masked_ids, f32::NEG_INFINITY);
+        set_all(&mut logits, forbidden, f32::NEG_INFINITY);
         self.presence_and_frequency_penalties(&mut logits, recent);
         for (token, bias) in &self.options.logit_bias {
             if let Some(logit) = logits.get_mut(*token as usize) {
@@ -274,7 +275,7 @@ mod tests {
         let mut seen: Vec<u32> = (0..400)
             .map(|seed| {
                 let options = SamplingOptions { seed: Some(seed), ..options.clone() };
-                Sampler::new(&options, masked.to_vec()).unwrap().sample(&LOGITS, generated).unwrap()
+                Sampler::new(&options, masked.to_vec()).unwrap().sample(&LOGITS, generated, &[]).unwrap()
             })
             .collect();
         seen.sort_unstable();
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(drawn(biased(vec![(3, 5.0)]), &[], &[]), [3]);
         assert_eq!(drawn(biased(vec![(1, f32::NEG_INFINITY)]), &[], &[]), [2]);
         let all = biased((0..5).map(|id| (id, f32::NEG_INFINITY)).collect());
-        let error = Sampler::new(&all, Vec::new()).unwrap().sample(&LOGITS, &[]).unwrap_err();
+        let error = Sampler::new(&all, Vec::new()).unwrap().sample(&LOGITS, &[], &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidOption);
     }
 
@@ -329,7 +330,7 @@ mod tests {
         let draw = |seed| {
             let options = SamplingOptions { seed: Some(seed), ..SamplingOptions::default() };
             let mut sampler = Sampler::new(&options, Vec::new()).unwrap();
-            (0..50).map(|_| sampler.sample(&LOGITS, &[]).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&LOGITS, &[], &[]).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn nan_logits_are_an_error() {
         let mut sampler = Sampler::new(&SamplingOptions::greedy(), Vec::new()).unwrap();
-        assert_eq!(sampler.sample(&[0.0, f32::NAN], &[]).unwrap_err().kind(), ErrorKind::Inference);
+        assert_eq!(sampler.sample(&[0.0, f32::NAN], &[], &[]).unwrap_err().kind(), ErrorKind::Inference);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::machine::Compute;
 use crate::model::{ExecutorKind, FactorSet, Logits};
 use crate::sampling::log_softmax;
 use crate::stop::FinishReason;
-use crate::{CancelToken, Error, Result};
+use crate::{CancelToken, Error, ErrorKind, Result};
 
 /// The largest context that a session has without being asked for one.
 const DEFAULT_MAX_N_CTX: usize = 4096;
@@ -104,8 +104,10 @@ pub struct Session {
     conversation: Vec<u32>,
     /// The conversation as messages.
     history: Vec<Message>,
+    /// How many tokens and messages there were before each turn of the conversation.
+    turns: Vec<Before>,
     /// What becomes the history, together with the answer, when the chat that was begun last has ended.
-    asked: Vec<Message>,
+    asked: Asked,
     n_ctx: usize,
     kv_dtype: KvDtype,
     compute: Compute,
@@ -113,6 +115,22 @@ pub struct Session {
     rope_factors: RopeFactors,
     /// The generation that was started last; dead once it was dropped.
     active: Weak<()>,
+}
+
+/// A conversation's length.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    tokens: usize,
+    messages: usize,
+}
+
+/// The messages that a chat was begun with.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// The whole conversation with them.
+    history: Vec<Message>,
+    /// Whether it takes the place of the conversation that was there.
+    replaces: bool,
 }
 
 /// What of a cache a sequence begins with.
@@ -158,7 +176,8 @@ impl Session {
             cached: Vec::new(),
             conversation: Vec::new(),
             history: Vec::new(),
-            asked: Vec::new(),
+            turns: Vec::new(),
+            asked: Asked::default(),
             n_ctx,
             kv_dtype: options.kv_dtype,
             compute,
@@ -217,7 +236,8 @@ impl Session {
             cached: self.cached.clone(),
             conversation: self.conversation.clone(),
             history: self.history.clone(),
-            asked: Vec::new(),
+            turns: self.turns.clone(),
+            asked: Asked::default(),
             active: Weak::new(),
             ..*self
         })
@@ -233,6 +253,32 @@ impl Session {
     #[must_use]
     pub fn conversation_tokens(&self) -> &[u32] {
         &self.conversation
+    }
+
+    /// The conversation so far as messages.
+    #[must_use]
+    pub fn history(&self) -> &[Message] {
+        &self.history
+    }
+
+    /// Takes the last `turns` turns of the conversation back, each what one call said and its answer, and returns their
+    /// messages. What is left need not be computed again.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) if the conversation has fewer turns,
+    /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress.
+    pub fn rewind(&mut self, turns: usize) -> Result<Vec<Message>> {
+        self.refuse_while_busy()?;
+        let Some(left) = self.turns.len().checked_sub(turns) else {
+            return Err(Error::invalid_option(format!(
+                "turns: expected at most {}, the turns of this conversation, found {turns}",
+                self.turns.len()
+            )));
+        };
+        let Some(before) = self.turns.get(left).copied() else { return Ok(Vec::new()) };
+        self.turns.truncate(left);
+        self.conversation.truncate(before.tokens);
+        Ok(self.history.split_off(before.messages.min(self.history.len())))
     }
 
     /// Begins a completion of `prompt`. Nothing is computed before the first [`step`](Self::step).
@@ -253,7 +299,7 @@ impl Session {
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
         let generation = self.begin(prompt, true, options)?;
-        self.asked = messages.to_vec();
+        self.asked = Asked { history: messages.to_vec(), replaces: true };
         Ok(generation)
     }
 
@@ -263,7 +309,7 @@ impl Session {
         let mut prompt = self.conversation.clone();
         prompt.extend(turn);
         let generation = self.begin(prompt, true, options)?;
-        self.asked = [&self.history, messages].concat();
+        self.asked = Asked { history: [&self.history, messages].concat(), replaces: false };
         Ok(generation)
     }
 
@@ -293,12 +339,17 @@ impl Session {
                 "this generation belongs to another session, or the session was reset or has begun another one since",
             ));
         }
-        generation.mark_started();
+        let cancel = &cancel.until(generation.mark_started());
         let chunk = if generation.has_tokens() && generation.sequence.len() > self.n_ctx {
             generation.context_is_full()
         } else {
-            let logits = self.extend(generation, cancel)?;
-            generation.accept(&logits)?
+            match self.extend(generation, cancel) {
+                Ok(logits) => generation.accept(&logits)?,
+                Err(error) if error.kind() == ErrorKind::Cancelled && cancel.is_late() => {
+                    generation.time_is_over()
+                }
+                Err(error) => return Err(error),
+            }
         };
         self.commit_when_finished(generation);
         Ok(chunk)
@@ -347,7 +398,8 @@ impl Session {
         self.cached.clear();
         self.conversation.clear();
         self.history.clear();
-        self.asked.clear();
+        self.turns.clear();
+        self.asked = Asked::default();
         self.active = Weak::new();
     }
 
@@ -465,8 +517,14 @@ impl Session {
         match completion.finish_reason {
             None => return,
             Some(FinishReason::Stop | FinishReason::Length) if generation.is_chat => {
+                let Asked { history, replaces } = std::mem::take(&mut self.asked);
+                if replaces {
+                    self.turns = vec![Before::default()];
+                } else {
+                    self.turns.push(Before { tokens: self.conversation.len(), messages: self.history.len() });
+                }
                 self.conversation.clone_from(&generation.sequence);
-                self.history = std::mem::take(&mut self.asked);
+                self.history = history;
                 self.history.push(Message::assistant(completion.text.clone()));
             }
             Some(_) => {}

@@ -14,16 +14,19 @@ pub enum FinishReason {
     Length,
     /// The caller cancelled.
     Cancelled,
+    /// The time that the caller gave it was over.
+    Timeout,
 }
 
 impl FinishReason {
-    /// `"stop"`, `"length"` or `"cancelled"`.
+    /// `"stop"`, `"length"`, `"cancelled"` or `"timeout"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::Cancelled => "cancelled",
+            Self::Timeout => "timeout",
         }
     }
 }

@@ -1,0 +1,276 @@
+"""Generations under asyncio: the computing is done on threads, and the event loop goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+from candle_phi import _convert, _native
+from candle_phi.config import GenerationConfig, GenerationOptions, generation_config
+from candle_phi.exceptions import SessionBusyError
+from candle_phi.types import Chunk, Completion, MessageLike
+
+__all__ = ["AsyncTokenStream"]
+
+T = TypeVar("T")
+
+
+async def _on_a_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
+    """The outcome of work on a thread.
+
+    Once this is cancelled, ``stop`` is called, and the work waited for: it has left the session when the
+    `asyncio.CancelledError` goes on.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+            stop()
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        # What it raised is nobody's any more, and asked for here so that asyncio does not complain.
+        task.exception()
+    raise cancelled
+
+
+class _Work:
+    """A generation that is begun on a thread, and may be stopped before it is there."""
+
+    __slots__ = ("_begin", "_generation", "_is_stopped")
+
+    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+        self._begin = begin
+        self._generation: _native.Generation | None = None
+        self._is_stopped = False
+
+    @property
+    def begun(self) -> _native.Generation | None:
+        """The generation, if it was begun."""
+        return self._generation
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._is_stopped
+
+    def generation(self) -> _native.Generation:
+        """The generation; begins it. May take a moment: a prompt is made token ids."""
+        if self._generation is None:
+            self._generation = self._begin()
+            if self._is_stopped:
+                self._generation.cancel()
+        return self._generation
+
+    def stop(self) -> None:
+        """Asks it to end, from any thread."""
+        self._is_stopped = True
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def close(self) -> None:
+        """Ends it and frees the session."""
+        self.stop()
+        if self._generation is not None:
+            self._generation.close()
+
+
+async def whole(begin: Callable[[], _native.Generation]) -> Completion:
+    """The completion of a generation that is begun and run on a thread."""
+    work = _Work(begin)
+    return _convert.completion(await _on_a_thread(lambda: work.generation().run(), work.stop))
+
+
+class AsyncTokenStream(AsyncIterator[Chunk]):
+    """The chunks of a generation, as they come, for ``async for``.
+
+        async with session.astream(prompt) as stream:
+            async for chunk in stream:
+                print(chunk, end="", flush=True)
+        print(stream.result.usage)
+
+    Nothing is computed but while a chunk is waited for: who reads slowly is not run ahead of. While it computes,
+    the event loop goes on. Cancelling the task that reads, as `asyncio.timeout` does, ends the stream and frees
+    the session before the `asyncio.CancelledError` goes on. A stream that is neither at its end nor closed keeps
+    its session busy; ``async with``, or `aclose`, frees it for certain.
+
+    Otherwise it is as `TokenStream`: the chunks' texts, joined, are the completion's text, and a chat turn counts
+    as said when its stream came to its end.
+    """
+
+    __slots__ = ("__weakref__", "_is_reading", "_work")
+
+    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+        self._work = _Work(begin)
+        self._is_reading = False
+
+    async def __anext__(self) -> Chunk:
+        work = self._work
+        if work.begun is None and work.is_stopped:
+            raise StopAsyncIteration
+        if self._is_reading:
+            raise SessionBusyError("another task is reading this stream")
+        self._is_reading = True
+        try:
+            chunk = await _on_a_thread(lambda: work.generation().step(), work.stop)
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        finally:
+            self._is_reading = False
+        if chunk is None:
+            raise StopAsyncIteration
+        return _convert.chunk(chunk)
+
+    def cancel(self) -> None:
+        """Ends the stream, from any thread: its next chunk is the last, and its `finish_reason` "cancelled"."""
+        self._work.stop()
+
+    async def aclose(self) -> None:
+        """Ends the stream and frees the session for other calls; a second time does nothing."""
+        self._work.stop()
+        if self._work.begun is not None:
+            await asyncio.to_thread(self._work.close)
+
+    @property
+    def result(self) -> Completion:
+        """The completion: what there is of it while the stream is read, all of it at the end.
+
+        While a chunk is waited for, this waits too.
+
+        Raises:
+            asyncio.InvalidStateError: Nothing was read yet.
+        """
+        if self._work.begun is None:
+            raise asyncio.InvalidStateError("the stream has no result yet: nothing was read of it")
+        return _convert.completion(self._work.begun.completion())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # The thread that computed last may still refer to the generation when the loop has gone on.
+        self._work.close()
+
+    def __repr__(self) -> str:
+        begun = self._work.begun
+        state = "not begun" if begun is None else "at its end" if begun.finished else "open"
+        return f"<AsyncTokenStream {state}>"
+
+
+class AsyncMethods:
+    """What a session has for asyncio."""
+
+    __slots__ = ()
+
+    def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
+        raise NotImplementedError
+
+    def _begin_chat(self, messages: object, config: GenerationConfig) -> _native.Generation:
+        raise NotImplementedError
+
+    async def agenerate(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Completion:
+        """`generate` for asyncio: it computes on a thread, and the event loop goes on.
+
+        Cancelling the task, as `asyncio.timeout` does too, stops the computation; the session is free when the
+        `asyncio.CancelledError` arrives.
+
+        Args:
+            prompt: The text, or token ids, as in `generate`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The completion.
+
+        Raises:
+            Phi3Error: What `generate` raises.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        config = generation_config("agenerate", config, options)
+        return await whole(lambda: self._begin(prompt, config))
+
+    def astream(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncTokenStream:
+        """`stream` for asyncio, to be read with ``async for``.
+
+        Args:
+            prompt: The text, or token ids, as in `generate`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The stream of chunks. It begins when it is first read, and errors other than in the options come then.
+
+        Raises:
+            InvalidOptionError: An option is out of its range.
+            TypeError: An option is of the wrong type, or does not exist.
+        """
+        config = generation_config("astream", config, options)
+        return AsyncTokenStream(lambda: self._begin(prompt, config))
+
+    async def achat(
+        self,
+        messages: str | Sequence[MessageLike],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Completion:
+        """`chat` for asyncio; see `agenerate`. A turn that is cancelled is taken back.
+
+        Args:
+            messages: What to say, as in `chat`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The answer.
+
+        Raises:
+            Phi3Error: What `chat` raises.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        config = generation_config("achat", config, options)
+        return await whole(lambda: self._begin_chat(messages, config))
+
+    def achat_stream(
+        self,
+        messages: str | Sequence[MessageLike],
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncTokenStream:
+        """`chat_stream` for asyncio; see `astream`.
+
+        Args:
+            messages: What to say, as in `chat`.
+            config: How to generate.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The stream of chunks. A turn counts as said when its stream came to its end.
+
+        Raises:
+            InvalidOptionError: An option is out of its range.
+            TypeError: An option is of the wrong type, or does not exist.
+        """
+        config = generation_config("achat_stream", config, options)
+        return AsyncTokenStream(lambda: self._begin_chat(messages, config))

@@ -1,0 +1,113 @@
+"""What ends a generation from outside: a time, another thread; and what keeps it from ending early."""
+
+import threading
+import time
+
+import pytest
+
+from candle_phi import GenerationConfig, InvalidOptionError, Phi3Session
+
+GREEDY = GenerationConfig.greedy(max_tokens=24)
+HAIKU = "Write a haiku about ice hockey"
+
+
+def answers_as_a_fresh_one(session, model):
+    with Phi3Session(model=model) as fresh:
+        return session.generate("hello", GREEDY).tokens == fresh.generate("hello", GREEDY).tokens
+
+
+@pytest.fixture
+def slow(slow_path):
+    """A session that needs seconds for a long prompt."""
+    with Phi3Session(slow_path, n_ctx=8192) as session:
+        yield session
+
+
+def test_a_prompt_that_takes_too_long_is_left(slow):
+    started = time.monotonic()
+    completion = slow.generate([1] * 8000, timeout=0.1, max_tokens=5)
+    elapsed_s = time.monotonic() - started
+    assert completion.finish_reason == "timeout"
+    assert completion.tokens == []
+    print(f"left after {elapsed_s:.2f} s")
+    # It would take seconds.
+    assert elapsed_s < 2
+    assert slow.generate([1, 2, 3], max_tokens=1).finish_reason == "length"
+
+
+def test_an_answer_that_takes_too_long_ends_as_it_is(slow):
+    stream = slow.stream([1, 2, 3], timeout=0.3, temperature=0, ignore_eos=True)
+    chunks = list(stream)
+    result = stream.result
+    assert result.finish_reason == "timeout"
+    assert result.tokens
+    assert "".join(map(str, chunks)) == result.text
+    again = slow.generate([1, 2, 3], max_tokens=len(result.tokens), temperature=0, ignore_eos=True)
+    assert again.tokens == result.tokens
+
+
+def test_a_turn_that_took_too_long_is_taken_back(session, model):
+    session.chat(HAIKU, GREEDY)
+    before = session.messages
+    assert session.chat(HAIKU, GREEDY, ignore_eos=True, timeout=1e-9).finish_reason == "timeout"
+    assert session.messages == before
+    assert answers_as_a_fresh_one(session, model)
+
+
+def test_time_enough_changes_nothing(session):
+    expected = session.generate("hello", GREEDY)
+    assert session.generate("hello", GREEDY, timeout=3600).tokens == expected.tokens
+    assert session.generate("hello", GREEDY, timeout=1e300).finish_reason == expected.finish_reason
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_a_time(session, timeout):
+    with pytest.raises(InvalidOptionError, match="timeout must be a number above 0"):
+        session.generate("hello", timeout=timeout)
+
+
+def test_the_model_does_not_end_before_min_tokens(session):
+    short = session.chat(HAIKU, temperature=0)
+    assert short.finish_reason == "stop"
+    session.rewind()
+    least = len(short.tokens) + 5
+    longer = session.chat(HAIKU, temperature=0, min_tokens=least, max_tokens=least + 40)
+    assert len(longer.tokens) >= least
+    assert longer.tokens[: len(short.tokens)] == short.tokens
+    session.rewind()
+    stopped = session.chat(HAIKU, temperature=0, min_tokens=least, stop=short.text[3:5])
+    assert len(stopped.tokens) < least
+
+
+def test_min_tokens_is_not_above_max_tokens(session):
+    with pytest.raises(InvalidOptionError, match="at most max_tokens, which is 3"):
+        session.generate("hello", min_tokens=4, max_tokens=3)
+
+
+def test_another_thread_cancels_what_is_under_way(slow):
+    timer = threading.Timer(0.2, slow.cancel)
+    timer.start()
+    completion = slow.generate([1, 2, 3], temperature=0, ignore_eos=True)
+    timer.join()
+    assert completion.finish_reason == "cancelled"
+    assert completion.tokens
+    same = slow.generate([1, 2, 3], temperature=0, ignore_eos=True, max_tokens=len(completion.tokens))
+    assert same.tokens == completion.tokens
+
+
+def test_cancelling_ends_a_stream_that_nobody_reads_at_the_moment(session, model):
+    stream = session.stream("hello", temperature=0, ignore_eos=True)
+    first = next(stream)
+    assert session.messages == []  # a look at the session is not what is under way
+    session.cancel()
+    rest = list(stream)
+    assert stream.result.finish_reason == "cancelled"
+    assert "".join(map(str, [first, *rest])) == stream.result.text
+    assert answers_as_a_fresh_one(session, model)
+
+
+def test_cancelling_where_nothing_is_under_way_does_nothing(session, model):
+    session.cancel()
+    assert answers_as_a_fresh_one(session, model)
+    session.cancel()
+    assert answers_as_a_fresh_one(session, model)
