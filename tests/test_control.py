@@ -111,3 +111,33 @@ def test_cancelling_where_nothing_is_under_way_does_nothing(session, model):
     assert answers_as_a_fresh_one(session, model)
     session.cancel()
     assert answers_as_a_fresh_one(session, model)
+
+
+def test_many_completions_of_one_prompt(session, model):
+    prompt = session.tokenize("Write a haiku", add_bos=True)
+    many = session.generate_many(prompt, 4, seed=2**64 - 2, temperature=1.5, max_tokens=20)
+    assert [completion.seed for completion in many] == [2**64 - 2, 2**64 - 1, 0, 1]
+    # The prompt was computed for the first; the others compute its last token.
+    assert [completion.usage.cached_tokens for completion in many] == [0, *[len(prompt) - 1] * 3]
+    with Phi3Session(model=model) as fresh:
+        for completion in many:
+            again = fresh.generate(prompt, seed=completion.seed, temperature=1.5, max_tokens=20)
+            assert again.tokens == completion.tokens
+    assert len({tuple(completion.tokens) for completion in many}) > 1
+    assert session.generate_many("hello", 1, GREEDY)[0].tokens == session.generate("hello", GREEDY).tokens
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", None])
+def test_how_many_is_a_number(session, n):
+    with pytest.raises((InvalidOptionError, TypeError), match="n must be an integer"):
+        session.generate_many("hello", n)
+
+
+def test_cancelling_ends_all_of_many(slow):
+    timer = threading.Timer(0.3, slow.cancel)
+    timer.start()
+    completions = slow.generate_many([1, 2, 3], 1000, temperature=0, ignore_eos=True, max_tokens=50)
+    timer.join()
+    assert 1 <= len(completions) < 1000
+    assert completions[-1].finish_reason == "cancelled"
+    assert all(completion.finish_reason == "length" for completion in completions[:-1])

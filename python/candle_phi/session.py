@@ -274,6 +274,38 @@ class Phi3Session(AsyncMethods):
         config = generation_config("generate", config, options)
         return _convert.completion(self._begin(prompt, config).run())
 
+    def generate_many(
+        self,
+        prompt: str | Sequence[int],
+        n: int,
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Completion]:
+        """Continues a raw prompt several times; the prompt is computed once.
+
+        Args:
+            prompt: The text, or token ids, as in `generate`.
+            n: How many completions.
+            config: How to generate. The first completion has its seed, or a random one, and each that follows has
+                the next number: what `generate` gives with the `Completion.seed` of one is that one.
+            **options: The fields of `GenerationConfig`, on top of ``config``.
+
+        Returns:
+            The completions, in the order of their seeds; fewer, where `cancel` ended the last of them.
+
+        Raises:
+            Phi3Error: What `generate` raises.
+            TypeError: An argument is of the wrong type, or the option does not exist.
+        """
+        config = generation_config("generate_many", config, options)
+        count = cast("int", _checks.Range(int, 1, _checks.COUNT_MAX).check("n", n))
+        tokens = self._prompt(prompt)
+        completions = [_convert.completion(self._begin(tokens, config).run())]
+        while len(completions) < count and completions[-1].finish_reason != "cancelled":
+            config = config.replace(seed=(completions[-1].seed + 1) % 2**64)
+            completions.append(_convert.completion(self._begin(tokens, config).run()))
+        return completions
+
     def stream(
         self,
         prompt: str | Sequence[int],
