@@ -130,3 +130,28 @@ def test_a_closed_session_has_no_conversation(session):
         with pytest.raises(SessionClosedError):
             call()
     session.cancel()
+
+
+def test_the_last_message_is_gone_on_with(session, model):
+    answer = session.chat(HAIKU, GREEDY)
+    cut = answer.text[: len(answer.text) // 2].rstrip()
+    said = [Message.user(HAIKU), Message.assistant(cut)]
+    rest = session.chat(said, GREEDY, continue_final_message=True)
+    expected = session.model.render_chat_tokens(said, add_generation_prompt=False, continue_final_message=True)
+    with Phi3Session(model=model) as fresh:
+        assert fresh.generate(expected, GREEDY).tokens == rest.tokens
+    assert session.messages == [Message.user(HAIKU), Message.assistant(cut + rest.text)]
+    assert session.chat(WHO, GREEDY).tokens
+    assert len(session.messages) == 4
+    streamed = list(session.chat_stream(said, GREEDY, continue_final_message=True))
+    assert "".join(map(str, streamed)) == rest.text
+
+
+def test_only_an_answer_is_gone_on_with(session):
+    with pytest.raises(TypeError, match="continue_final_message needs messages"):
+        session.chat(HAIKU, GREEDY, continue_final_message=True)
+    with pytest.raises(InvalidOptionError):
+        session.chat([Message.user(HAIKU)], GREEDY, continue_final_message=True)
+    with pytest.raises(TypeError, match="continue_final_message"):
+        session.chat([Message.user(HAIKU)], GREEDY, continue_final_message="yes")
+    assert session.messages == []

@@ -177,7 +177,9 @@ class AsyncMethods:
     def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
         raise NotImplementedError
 
-    def _begin_chat(self, messages: object, config: GenerationConfig) -> _native.Generation:
+    def _begin_chat(
+        self, messages: object, config: GenerationConfig, continue_final_message: object
+    ) -> _native.Generation:
         raise NotImplementedError
 
     async def agenerate(
@@ -233,6 +235,8 @@ class AsyncMethods:
         self,
         messages: str | Sequence[MessageLike],
         config: GenerationConfig | None = None,
+        *,
+        continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
         """`chat` for asyncio; see `agenerate`. A turn that is cancelled is taken back.
@@ -240,6 +244,7 @@ class AsyncMethods:
         Args:
             messages: What to say, as in `chat`.
             config: How to generate.
+            continue_final_message: As in `chat`.
             **options: The fields of `GenerationConfig`, on top of ``config``.
 
         Returns:
@@ -250,12 +255,14 @@ class AsyncMethods:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         config = generation_config("achat", config, options)
-        return await whole(lambda: self._begin_chat(messages, config))
+        return await whole(lambda: self._begin_chat(messages, config, continue_final_message))
 
     def achat_stream(
         self,
         messages: str | Sequence[MessageLike],
         config: GenerationConfig | None = None,
+        *,
+        continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> AsyncTokenStream:
         """`chat_stream` for asyncio; see `astream`.
@@ -263,6 +270,7 @@ class AsyncMethods:
         Args:
             messages: What to say, as in `chat`.
             config: How to generate.
+            continue_final_message: As in `chat`.
             **options: The fields of `GenerationConfig`, on top of ``config``.
 
         Returns:
@@ -273,4 +281,4 @@ class AsyncMethods:
             TypeError: An option is of the wrong type, or does not exist.
         """
         config = generation_config("achat_stream", config, options)
-        return AsyncTokenStream(lambda: self._begin_chat(messages, config))
+        return AsyncTokenStream(lambda: self._begin_chat(messages, config, continue_final_message))

@@ -336,6 +336,8 @@ class Phi3Session(AsyncMethods):
         self,
         messages: str | Sequence[MessageLike],
         config: GenerationConfig | None = None,
+        *,
+        continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
         """Says something to the model, and returns its whole answer.
@@ -348,6 +350,8 @@ class Phi3Session(AsyncMethods):
                 conversation, in place of this one: `Message` objects, or mappings with "role" and "content". What
                 the two have in common is not computed again.
             config: How to generate.
+            continue_final_message: Go on with the last of the messages, which is the assistant's, in place of
+                answering it. The completion is what comes behind it; in the conversation they are one message.
             **options: The fields of `GenerationConfig`, on top of ``config``.
 
         Returns:
@@ -363,12 +367,16 @@ class Phi3Session(AsyncMethods):
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """
-        return _convert.completion(self._start_chat("chat", messages, config, options).run())
+        return _convert.completion(
+            self._begin_chat(messages, generation_config("chat", config, options), continue_final_message).run()
+        )
 
     def chat_stream(
         self,
         messages: str | Sequence[MessageLike],
         config: GenerationConfig | None = None,
+        *,
+        continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> TokenStream:
         """Says something to the model, and returns its answer chunk by chunk.
@@ -376,6 +384,7 @@ class Phi3Session(AsyncMethods):
         Args:
             messages: What to say, as in `chat`.
             config: How to generate.
+            continue_final_message: As in `chat`.
             **options: The fields of `GenerationConfig`, on top of ``config``.
 
         Returns:
@@ -390,7 +399,9 @@ class Phi3Session(AsyncMethods):
             SessionBusyError: The session is at work.
             SessionClosedError: The session was closed.
         """
-        return TokenStream(self._start_chat("chat_stream", messages, config, options))
+        return TokenStream(
+            self._begin_chat(messages, generation_config("chat_stream", config, options), continue_final_message)
+        )
 
     @property
     def messages(self) -> list[Message]:
@@ -594,21 +605,24 @@ class Phi3Session(AsyncMethods):
     def _token_ids(self, tokens: object, name: str) -> list[int]:
         return _checks.token_ids(tokens, name, self._model.info.vocabulary_size)
 
-    def _start_chat(
-        self,
-        function: str,
-        messages: object,
-        config: GenerationConfig | None,
-        options: GenerationOptions,
-    ) -> _native.Generation:
-        return self._begin_chat(messages, generation_config(function, config, options))
-
     def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
         return self._engine.start(self._prompt(prompt), config)
 
-    def _begin_chat(self, messages: object, config: GenerationConfig) -> _native.Generation:
+    def _begin_chat(
+        self, messages: object, config: GenerationConfig, continue_final_message: object
+    ) -> _native.Generation:
+        goes_on = _checks.as_bool(continue_final_message, "continue_final_message")
         if isinstance(messages, str):
-            turn = [Message.user(_checks.as_text(messages, "messages"))]
-            return self._engine.start_chat(turn, replace=False, config=config)
-        conversation = _checks.each(messages, "messages", Message.of)
-        return self._engine.start_chat(conversation, replace=True, config=config)
+            if goes_on:
+                raise TypeError(
+                    "continue_final_message needs messages, the last of them the assistant's; got a text"
+                )
+            said = [Message.user(_checks.as_text(messages, "messages"))]
+        else:
+            said = _checks.each(messages, "messages", Message.of)
+        return self._engine.start_chat(
+            said,
+            replace=not isinstance(messages, str),
+            continue_final_message=goes_on,
+            config=config,
+        )

@@ -94,12 +94,15 @@ impl Session {
         py: Python<'_>,
         messages: Vec<Message>,
         replace: bool,
+        continue_final_message: bool,
         config: GenerationConfig,
     ) -> PyResult<Generation> {
         let options = GenerationOptions::from(config);
         self.begin(py, |session| {
             let messages = options::messages(messages)?;
-            if replace {
+            if continue_final_message {
+                session.complete_chat(&messages, &options)
+            } else if replace {
                 session.start_chat(&messages, &options)
             } else {
                 session.continue_chat(&messages, &options)

@@ -129,6 +129,8 @@ struct Before {
 struct Asked {
     /// The whole conversation with them.
     history: Vec<Message>,
+    /// What the answer begins with; it is not generated.
+    beginning: String,
     /// Whether it takes the place of the conversation that was there.
     replaces: bool,
 }
@@ -299,7 +301,23 @@ impl Session {
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
         let generation = self.begin(prompt, true, options)?;
-        self.asked = Asked { history: messages.to_vec(), replaces: true };
+        self.asked = Asked { history: messages.to_vec(), replaces: true, ..Asked::default() };
+        Ok(generation)
+    }
+
+    /// Begins the rest of the last of `messages`, which is the assistant's; they are the whole of a new conversation.
+    ///
+    /// # Errors
+    /// As for [`start_chat`](Self::start_chat), and [`InvalidOption`](crate::ErrorKind::InvalidOption) if the last
+    /// message is not the assistant's.
+    pub fn complete_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
+        let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, false, true)?;
+        let generation = self.begin(prompt, true, options)?;
+        let (history, beginning) = match messages.split_last() {
+            Some((last, before)) => (before.to_vec(), last.content.clone()),
+            None => Default::default(),
+        };
+        self.asked = Asked { history, beginning, replaces: true };
         Ok(generation)
     }
 
@@ -309,7 +327,7 @@ impl Session {
         let mut prompt = self.conversation.clone();
         prompt.extend(turn);
         let generation = self.begin(prompt, true, options)?;
-        self.asked = Asked { history: [&self.history, messages].concat(), replaces: false };
+        self.asked = Asked { history: [&self.history, messages].concat(), ..Asked::default() };
         Ok(generation)
     }
 
@@ -517,7 +535,7 @@ impl Session {
         match completion.finish_reason {
             None => return,
             Some(FinishReason::Stop | FinishReason::Length) if generation.is_chat => {
-                let Asked { history, replaces } = std::mem::take(&mut self.asked);
+                let Asked { history, beginning, replaces } = std::mem::take(&mut self.asked);
                 if replaces {
                     self.turns = vec![Before::default()];
                 } else {
@@ -525,7 +543,7 @@ impl Session {
                 }
                 self.conversation.clone_from(&generation.sequence);
                 self.history = history;
-                self.history.push(Message::assistant(completion.text.clone()));
+                self.history.push(Message::assistant(beginning + &completion.text));
             }
             Some(_) => {}
         }
