@@ -75,7 +75,7 @@ def test_every_command_is_one_that_the_command_line_has(arguments):
 
 
 def test_there_are_commands_of_every_kind():
-    assert {arguments[0] for arguments in commands()} == {"generate", "info", "download", "models"}
+    assert {arguments[0] for arguments in commands()} == {"generate", "info", "download", "models", "doctor"}
 
 
 def test_every_make_verb_is_in_the_makefile():

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from candle_phi import Phi3Error, __version__
 from candle_phi.cli import console
 from candle_phi.cli.bench import bench
+from candle_phi.cli.doctor import doctor
 from candle_phi.cli.download import download
 from candle_phi.cli.generate import generate
 from candle_phi.cli.info import info
@@ -127,4 +128,5 @@ app.command("generate")(generate)
 app.command("info")(info)
 app.command("download")(download)
 app.command("bench")(bench)
+app.command("doctor")(doctor)
 app.add_typer(models_app, name="models")

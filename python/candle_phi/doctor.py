@@ -1,0 +1,154 @@
+"""What this machine has for the package, and whether the package works on it."""
+
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from candle_phi import _native, hub
+from candle_phi._native import __version__
+from candle_phi.config import GenerationConfig
+from candle_phi.exceptions import DeviceError, Phi3Error
+from candle_phi.model import Phi3Model
+from candle_phi.session import Phi3Session
+
+__all__ = ["Device", "Diagnosis", "diagnose"]
+
+_DEVICES = ("cpu", "cuda", "metal")
+_PROMPT = "Write a haiku about ice hockey"
+_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that the package knows.
+
+    Attributes:
+        name: The name that ``device=`` takes.
+        available: Whether it is compiled in and there.
+        reason: Why it is not, or None.
+    """
+
+    name: str
+    available: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        version: The package's version.
+        python: The interpreter's version.
+        system: The operating system and the processor's kind.
+        isa: The instruction set level that the kernels use.
+        n_threads: How many threads a session uses by default.
+        devices: What can be computed on.
+        environment: The variables that change what the package does, where they are set.
+        cached_models: How many model files are in the cache.
+        cached_bytes: How much they take.
+        agrees: Whether the kernels and Candle's operations, the reference, chose the same tokens on the embedded
+            model, greedily.
+        tokens_per_second: How fast the embedded model, a toy, generated with the kernels, in about a second.
+        problems: What does not work, in sentences; none if all is well.
+    """
+
+    version: str
+    python: str
+    system: str
+    isa: str
+    n_threads: int
+    devices: tuple[Device, ...]
+    environment: dict[str, str]
+    cached_models: int
+    cached_bytes: int
+    agrees: bool
+    tokens_per_second: float
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON takes it."""
+        return asdict(self)
+
+
+def diagnose(seconds: float = 1.0) -> Diagnosis:
+    """Looks at the machine and tests the package with the embedded model. Nothing is downloaded.
+
+    Args:
+        seconds: How long to generate for the speed.
+
+    Returns:
+        What was found. What does not work is told, not raised.
+    """
+    problems: list[str] = []
+    with Phi3Session.demo() as session:
+        reference = _reference(problems)
+        answer = session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
+        if reference is not None and answer != reference:
+            problems.append(
+                f"the kernels ({session.isa}) and Candle's operations chose different tokens on the embedded "
+                'model: results may be wrong; use executor="candle" or a lower isa, and report it',
+            )
+        speed = _speed(session, seconds)
+        isa, n_threads = session.isa, session.n_threads
+    cached = _cached(problems)
+    return Diagnosis(
+        version=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} on {platform.machine()}",
+        isa=isa,
+        n_threads=n_threads,
+        devices=tuple(map(_device, _DEVICES)),
+        environment={name: value for name, value in sorted(os.environ.items()) if _counts(name)},
+        cached_models=len(cached),
+        cached_bytes=sum(cached),
+        agrees=reference is not None and answer == reference,
+        tokens_per_second=speed,
+        problems=tuple(problems),
+    )
+
+
+def _reference(problems: list[str]) -> list[int] | None:
+    """What Candle's operations say, or None where they cannot be asked."""
+    try:
+        with Phi3Session(model=Phi3Model.demo(device="cpu", executor="candle")) as session:
+            return session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
+    except Phi3Error as error:
+        problems.append(f"Candle's operations do not compute here: {error}")
+        return None
+
+
+def _speed(session: Phi3Session, seconds: float) -> float:
+    """Tokens per second, of as many generations as fit into the time."""
+    config = GenerationConfig.greedy(max_tokens=64, ignore_eos=True)
+    tokens, computed_s = 0, 0.0
+    end = time.monotonic() + seconds
+    while True:
+        timings = session.generate("hello", config).timings
+        tokens, computed_s = tokens + timings.decode_tokens, computed_s + timings.decode_s
+        if time.monotonic() >= end:
+            return tokens / computed_s if computed_s else 0.0
+
+
+def _device(name: str) -> Device:
+    try:
+        _native.check_device(name)
+    except DeviceError as error:
+        return Device(name, available=False, reason=str(error))
+    return Device(name, available=True, reason=None)
+
+
+def _cached(problems: list[str]) -> list[int]:
+    """The sizes of what is in the cache."""
+    try:
+        return [model.size_bytes for model in hub.cached_models()]
+    except (Phi3Error, OSError) as error:
+        problems.append(f"the cache cannot be read: {error}")
+        return []
+
+
+def _counts(name: str) -> bool:
+    """Whether a variable of the environment changes what the package does, and may be shown: tokens may not."""
+    return name.startswith(("CANDLE_PHI_", "RAYON_", "HF_", "CUDA_")) and "TOKEN" not in name
