@@ -101,7 +101,7 @@ print-python:
 
 .PHONY: check-cargo
 check-cargo:
-	@command -v cargo >/dev/null || { echo "error: cargo is not on the PATH; install Rust 1.89 or later from https://rustup.rs" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "error: cargo is not on the PATH; install Rust 1.94 or later from https://rustup.rs" >&2; exit 1; }
 	@case "$$(uname -m):$${RUSTFLAGS+set}" in \
 	  aarch64:set|arm64:set) echo "warning: RUSTFLAGS is set, so cargo ignores .cargo/config.toml: no fp16" >&2 ;; \
 	esac

@@ -258,7 +258,7 @@ fn hostile_template_ends_soon_and_in_an_error() {
         let shown: String = source.chars().take(60).collect();
         let error = error_of(&source);
         assert!(matches!(error.kind(), ErrorKind::InvalidModel | ErrorKind::InvalidOption), "{shown}: {error}");
-        assert!(started.elapsed() < Duration::from_secs(60), "{shown} took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_mins(1), "{shown} took {:?}", started.elapsed());
     }
 }
 
