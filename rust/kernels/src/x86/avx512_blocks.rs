@@ -142,34 +142,40 @@ fn scales_of_nibbles(scales: __m512i, half: usize) -> __m512i {
     _mm512_shuffle_epi8(scales, control)
 }
 
-pub(super) struct Q4K;
+/// Types whose blocks begin with a header of scales and minimums.
+trait Headed {
+    const BYTES: usize;
 
-impl Q4K {
-    /// SAFETY: as for [`Block::add`], of one row.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn row<const ROW: i32>(
-        w: *const u8,
-        headers: Headers,
-        x: &PreparedRow,
-        block: usize,
-        sum: __m512,
-    ) -> __m512 {
-        let scales = headers.scales::<ROW>();
-        let mut dots = _mm512_setzero_si512();
-        for half in 0..2 {
-            // SAFETY: as the caller vouches for: 144 bytes, and a block of activations.
-            unsafe {
-                let q = nibbles(_mm512_loadu_si512(w.add(16 + half * 64).cast()));
-                dots = add_two_quarters(dots, q, scales_of_nibbles(scales, half), x, block, 2 * half);
-            }
-        }
-        headers.add::<ROW>(dots, sum)
-    }
+    /// The quants of a block, in quarters.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and `w` be readable for a block.
+    unsafe fn unpack(w: *const u8) -> [[__m512i; 2]; 2];
 }
 
-impl Block for Q4K {
-    const BYTES: usize = 144;
+/// SAFETY: as for [`Block::add`], of row `ROW`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn add_row<T: Headed, const ROW: i32>(
+    w: *const u8,
+    headers: Headers,
+    x: &PreparedRow,
+    block: usize,
+    sum: __m512,
+) -> __m512 {
+    let scales = headers.scales::<ROW>();
+    let mut dots = _mm512_setzero_si512();
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        let q = T::unpack(w);
+        for half in 0..2 {
+            dots = add_two_quarters(dots, q[half], scales_of_nibbles(scales, half), x, block, 2 * half);
+        }
+    }
+    headers.add::<ROW>(dots, sum)
+}
+
+impl<T: Headed> Block for T {
+    const BYTES: usize = T::BYTES;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
@@ -178,68 +184,61 @@ impl Block for Q4K {
         unsafe {
             let (headers, mins) = Headers::read(w, x, block, sums.mins);
             let [a, b, c, d] = sums.rows;
-            let a = Self::row::<0>(w[0], headers, x, block, a);
-            let b = Self::row::<1>(w[1], headers, x, block, b);
-            let c = Self::row::<2>(w[2], headers, x, block, c);
-            let d = Self::row::<3>(w[3], headers, x, block, d);
+            let a = add_row::<T, 0>(w[0], headers, x, block, a);
+            let b = add_row::<T, 1>(w[1], headers, x, block, b);
+            let c = add_row::<T, 2>(w[2], headers, x, block, c);
+            let d = add_row::<T, 3>(w[3], headers, x, block, d);
             Sums { rows: [a, b, c, d], mins }
         }
+    }
+}
+
+/// The nibbles of 128 bytes, in quarters.
+///
+/// SAFETY: 128 bytes must be readable at `w`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn nibbles_of_block(w: *const u8) -> [[__m512i; 2]; 2] {
+    // SAFETY: as the caller vouches for.
+    unsafe { [nibbles(_mm512_loadu_si512(w.cast())), nibbles(_mm512_loadu_si512(w.add(64).cast()))] }
+}
+
+pub(super) struct Q4K;
+
+impl Headed for Q4K {
+    const BYTES: usize = 144;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unpack(w: *const u8) -> [[__m512i; 2]; 2] {
+        // SAFETY: as the caller vouches for: 144 bytes.
+        unsafe { nibbles_of_block(w.add(16)) }
     }
 }
 
 pub(super) struct Q5K;
 
-impl Q5K {
-    /// SAFETY: as for [`Block::add`], of one row.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn row<const ROW: i32>(
-        w: *const u8,
-        headers: Headers,
-        x: &PreparedRow,
-        block: usize,
-        sum: __m512,
-    ) -> __m512 {
-        let scales = headers.scales::<ROW>();
-        let five = _mm512_set1_epi8(0x10);
-        let mut dots = _mm512_setzero_si512();
-        // SAFETY: as the caller vouches for: 176 bytes, and a block of activations.
-        unsafe {
-            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(w.add(16).cast()));
-            // Bit s of a byte is the fifth of sub-block s: moved to bit 4, with neighbours masked off.
-            let fifth = [
-                [_mm512_sllv_epi16(high, shifts(4, 2)), _mm512_sllv_epi16(high, shifts(3, 1))],
-                [_mm512_srlv_epi16(high, shifts(0, 2)), _mm512_srlv_epi16(high, shifts(1, 3))],
-            ];
-            for half in 0..2 {
-                let [lower, upper] = nibbles(_mm512_loadu_si512(w.add(48 + half * 64).cast()));
-                let q = [
-                    _mm512_ternarylogic_epi32::<AND_OR>(fifth[half][0], five, lower),
-                    _mm512_ternarylogic_epi32::<AND_OR>(fifth[half][1], five, upper),
-                ];
-                dots = add_two_quarters(dots, q, scales_of_nibbles(scales, half), x, block, 2 * half);
-            }
-        }
-        headers.add::<ROW>(dots, sum)
-    }
-}
-
-impl Block for Q5K {
+impl Headed for Q5K {
     const BYTES: usize = 176;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
-    unsafe fn add(w: [*const u8; ROWS], x: &PreparedRow, block: usize, sums: Sums) -> Sums {
-        // SAFETY: as the caller vouches for.
-        unsafe {
-            let (headers, mins) = Headers::read(w, x, block, sums.mins);
-            let [a, b, c, d] = sums.rows;
-            let a = Self::row::<0>(w[0], headers, x, block, a);
-            let b = Self::row::<1>(w[1], headers, x, block, b);
-            let c = Self::row::<2>(w[2], headers, x, block, c);
-            let d = Self::row::<3>(w[3], headers, x, block, d);
-            Sums { rows: [a, b, c, d], mins }
-        }
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unpack(w: *const u8) -> [[__m512i; 2]; 2] {
+        // SAFETY: as the caller vouches for: 176 bytes.
+        let (high, [a, b]) = unsafe { (_mm256_loadu_si256(w.add(16).cast()), nibbles_of_block(w.add(48))) };
+        let high = _mm512_broadcast_i64x4(high);
+        let five = _mm512_set1_epi8(0x10);
+        // Bit s of a byte is the fifth of sub-block s: moved to bit 4, with neighbours masked off.
+        [
+            [
+                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_sllv_epi16(high, shifts(4, 2)), five, a[0]),
+                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_sllv_epi16(high, shifts(3, 1)), five, a[1]),
+            ],
+            [
+                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srlv_epi16(high, shifts(0, 2)), five, b[0]),
+                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srlv_epi16(high, shifts(1, 3)), five, b[1]),
+            ],
+        ]
     }
 }
 
