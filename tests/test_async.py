@@ -1,7 +1,9 @@
 """Under asyncio the event loop goes on, and cancelling a task stops the computation."""
 
 import asyncio
+import contextlib
 import contextvars
+import threading
 import time
 
 import pytest
@@ -218,6 +220,87 @@ def test_sessions_work_side_by_side_in_one_loop(model):
 
     together, alone = asyncio.run(main())
     assert together == alone
+
+
+@pytest.mark.parametrize("call", ["achat", "achat_stream"])
+def test_an_answer_that_nobody_heard_was_not_said(session, call):
+    async def work():
+        if call == "achat":
+            await session.achat("hello", GREEDY)
+        else:
+            async for _ in session.achat_stream("hello", GREEDY, max_tokens=1):
+                pass
+
+    async def main():
+        task = asyncio.create_task(work())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 # the thread is done before the loop looks again
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert session.messages == []
+        return await session.achat("hello", GREEDY)
+
+    heard = asyncio.run(main())
+    assert len(session.messages) == 2
+    session.reset()
+    assert session.chat("hello", GREEDY).tokens == heard.tokens
+
+
+def test_no_other_work_of_the_program_stands_before_it(session):
+    async def main():
+        loop = asyncio.get_running_loop()
+        hold = threading.Event()
+        stream = session.astream("hello", GREEDY, ignore_eos=True)
+        await anext(stream)
+        # More than the loop's own pool has threads.
+        others = [loop.run_in_executor(None, hold.wait) for _ in range(80)]
+        try:
+            async with asyncio.timeout(20):
+                await stream.aclose()
+                assert (await session.agenerate("hello", GREEDY)).tokens
+        finally:
+            hold.set()
+            await asyncio.gather(*others)
+
+    asyncio.run(main())
+
+
+def test_the_session_is_free_when_the_loop_ends_under_it(slow):
+    found, running = [], []
+
+    async def work():
+        try:
+            await slow.agenerate([1] * 8000)
+        except asyncio.CancelledError:
+            found.append(slow.generate([1, 2, 3], max_tokens=1).finish_reason)
+            raise
+
+    async def main():
+        running.append(asyncio.create_task(work()))
+        await asyncio.sleep(0.2)
+
+    asyncio.run(main())
+    assert found == ["length"]
+
+
+def test_a_loop_that_is_closed_stops_the_computation(slow):
+    loop = asyncio.new_event_loop()
+    work = slow.agenerate([1] * 8000)
+    task = loop.create_task(work)
+    loop.run_until_complete(asyncio.sleep(0.2))
+    loop.close()
+    started = time.monotonic()
+    with contextlib.suppress(RuntimeError):
+        task.get_coro().close()
+    while True:
+        try:
+            slow.generate([1, 2, 3], max_tokens=1)
+            break
+        except SessionBusyError:
+            time.sleep(0.001)
+    assert time.monotonic() - started < 2
 
 
 def test_stream_type(session):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from candle_phi import GenerationConfig, InvalidOptionError, Phi3Session
+from candle_phi import GenerationConfig, InvalidOptionError, Phi3Session, SessionBusyError
 
 GREEDY = GenerationConfig.greedy(max_tokens=24)
 HAIKU = "Write a haiku about ice hockey"
@@ -141,3 +141,20 @@ def test_cancelling_ends_all_of_many(slow):
     assert 1 <= len(completions) < 1000
     assert completions[-1].finish_reason == "cancelled"
     assert all(completion.finish_reason == "length" for completion in completions[:-1])
+
+
+def test_a_call_that_is_refused_does_not_shield_what_is_under_way(session):
+    stream = session.stream("hello", temperature=0, ignore_eos=True, max_tokens=50)
+    next(stream)
+    for refused in (lambda: session.generate("x"), lambda: session.score([1, 2]), lambda: session.logits([1])):
+        with pytest.raises(SessionBusyError):
+            refused()
+    session.cancel()
+    list(stream)
+    assert stream.result.finish_reason == "cancelled"
+
+
+def test_nothing_left_to_choose_is_told(session):
+    every = range(session.model.info.vocabulary_size)
+    with pytest.raises(InvalidOptionError, match="no token is left to choose"):
+        session.generate("hello", min_tokens=5, max_tokens=9, stop_token_ids=every)

@@ -1,7 +1,9 @@
 """Generations under asyncio: the computing is done on threads, and the event loop goes on."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -15,37 +17,20 @@ __all__ = ["AsyncTokenStream"]
 T = TypeVar("T")
 
 
-async def _on_a_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
-    """The outcome of work on a thread.
-
-    Once this is cancelled, ``stop`` is called, and the work waited for: it has left the session when the
-    `asyncio.CancelledError` goes on.
-    """
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-            stop()
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        # What it raised is nobody's any more, and asked for here so that asyncio does not complain.
-        task.exception()
-    raise cancelled
-
-
 class _Work:
-    """A generation that is begun on a thread, and may be stopped before it is there."""
+    """A generation on a thread of its own, so that no other work of the program stands before it.
 
-    __slots__ = ("_begin", "_generation", "_is_stopped")
+    What it says of a chat counts when it arrived: a task that is cancelled when the thread has just finished has
+    not heard the answer, and its turn is not said.
+    """
+
+    __slots__ = ("_begin", "_generation", "_is_stopped", "_thread")
 
     def __init__(self, begin: Callable[[], _native.Generation]) -> None:
         self._begin = begin
         self._generation: _native.Generation | None = None
         self._is_stopped = False
+        self._thread: ThreadPoolExecutor | None = None
 
     @property
     def begun(self) -> _native.Generation | None:
@@ -60,10 +45,56 @@ class _Work:
     def generation(self) -> _native.Generation:
         """The generation; begins it. May take a moment: a prompt is made token ids."""
         if self._generation is None:
-            self._generation = self._begin()
+            generation = self._begin()
+            generation.commit_later()
+            self._generation = generation
             if self._is_stopped:
-                self._generation.cancel()
+                generation.cancel()
         return self._generation
+
+    async def on_its_thread(self, work: Callable[[], T]) -> T:
+        """The outcome of work on the thread.
+
+        Once this is cancelled the generation is stopped, and the work waited for: it has left the session when the
+        `asyncio.CancelledError` goes on.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="candle-phi-async")
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+
+        def on_the_thread() -> T:
+            try:
+                return context.run(work)
+            finally:
+                if loop.is_closed():
+                    self.close()
+
+        # A future and no task: whoever cancels all tasks of the loop does not cancel it.
+        future = loop.run_in_executor(self._thread, on_the_thread)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.wait({future})
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.stop()
+            except BaseException:
+                # The coroutine was closed under it.
+                self.stop()
+                raise
+        if cancelled is None:
+            return future.result()
+        if not future.cancelled():
+            # What it raised is nobody's any more, and asked for here so that asyncio does not complain.
+            future.exception()
+        self.close()
+        raise cancelled
+
+    def commit(self) -> None:
+        """Counts it as said, if it has ended."""
+        if self._generation is not None and self._generation.finished:
+            self._generation.commit()
+            self._leave_thread()
 
     def stop(self) -> None:
         """Asks it to end, from any thread."""
@@ -76,12 +107,29 @@ class _Work:
         self.stop()
         if self._generation is not None:
             self._generation.close()
+        self._leave_thread()
+
+    def _leave_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
 
 
 async def whole(begin: Callable[[], _native.Generation]) -> Completion:
     """The completion of a generation that is begun and run on a thread."""
     work = _Work(begin)
-    return _convert.completion(await _on_a_thread(lambda: work.generation().run(), work.stop))
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        generation = work.generation()
+        # Nobody would hear the rest if the loop was closed.
+        while generation.step() is not None and not loop.is_closed():
+            pass
+
+    await work.on_its_thread(run)
+    generation = work.generation()
+    work.commit()
+    return _convert.completion(generation.completion())
 
 
 class AsyncTokenStream(AsyncIterator[Chunk]):
@@ -115,12 +163,10 @@ class AsyncTokenStream(AsyncIterator[Chunk]):
             raise SessionBusyError("another task is reading this stream")
         self._is_reading = True
         try:
-            chunk = await _on_a_thread(lambda: work.generation().step(), work.stop)
-        except asyncio.CancelledError:
-            work.close()
-            raise
+            chunk = await work.on_its_thread(lambda: work.generation().step())
         finally:
             self._is_reading = False
+        work.commit()
         if chunk is None:
             raise StopAsyncIteration
         return _convert.chunk(chunk)
@@ -132,8 +178,10 @@ class AsyncTokenStream(AsyncIterator[Chunk]):
     async def aclose(self) -> None:
         """Ends the stream and frees the session for other calls; a second time does nothing."""
         self._work.stop()
-        if self._work.begun is not None:
-            await asyncio.to_thread(self._work.close)
+        if self._is_reading:
+            # On the thread it comes after the step that another task waits for.
+            await self._work.on_its_thread(lambda: None)
+        self._work.close()
 
     @property
     def result(self) -> Completion:

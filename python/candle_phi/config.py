@@ -110,8 +110,8 @@ class GenerationConfig:
     Attributes:
         max_tokens: The most tokens to generate. None: until the model ends by itself or the context is full.
         min_tokens: The model does not end by itself before this many tokens; stop texts still end it.
-        timeout: The seconds that it may compute, the prompt included; then it ends with what there is, and its
-            `finish_reason` is "timeout". None: as long as it takes.
+        timeout: The seconds after which it ends with what there is, its `finish_reason` "timeout". They count from
+            when it begins to compute, the prompt and the time of a stream's reader included. None: no limit.
         temperature: How freely to choose. 0 takes the likeliest token each time (greedy); 1 draws from the
             model's own distribution.
         top_k: Draw from this many of the likeliest tokens only. None: from all.

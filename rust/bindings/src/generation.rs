@@ -34,7 +34,35 @@ impl Generation {
     /// Whether it is at its end.
     #[getter]
     fn finished(&self) -> bool {
-        matches!(self.state.try_lock().as_deref(), Ok(State::Ended(..)))
+        match self.state.try_lock().as_deref() {
+            Ok(State::Ended(..)) => true,
+            Ok(State::Running(generation)) => generation.is_finished(),
+            Err(_) => false,
+        }
+    }
+
+    /// Leaves it to `commit` when a chat's turn is said; until then the session is busy.
+    fn commit_later(&self) {
+        if let State::Running(generation) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            generation.commit_later();
+        }
+    }
+
+    /// Counts what has ended as said, and frees the session.
+    fn commit(&self, py: Python<'_>) -> PyResult<()> {
+        runtime::enter_briefly(py, || {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let State::Running(generation) = &mut *state
+                && generation.is_finished()
+            {
+                self.session.lend_to_generation(&CancelToken::new(), |session| {
+                    session.commit(generation);
+                    Ok(())
+                })?;
+                state.end();
+            }
+            Ok(())
+        })
     }
 
     /// The next chunk, or None at the end.
@@ -115,7 +143,7 @@ impl Generation {
             self.session.lend_to_generation(&self.cancel, |session| session.step(generation, &self.cancel));
         match outcome {
             Ok(chunk) => {
-                if generation.is_finished() {
+                if generation.is_finished() && !generation.commits_later() {
                     state.end();
                 }
                 Ok(chunk)

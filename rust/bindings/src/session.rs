@@ -276,8 +276,17 @@ impl SharedSession {
         cancel: &CancelToken,
         work: impl FnOnce(&mut engine::Session) -> Result<T>,
     ) -> Result<T> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cancel);
-        self.work_on(guard, work)
+        let running = || self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *running(), cancel.clone());
+        let outcome = self.work_on(guard, work);
+        if matches!(&outcome, Err(error) if error.kind() == ErrorKind::SessionBusy) {
+            // The call was refused, and the generation that the session is busy with can still be cancelled.
+            if cancel.is_cancelled() {
+                before.cancel();
+            }
+            *running() = before;
+        }
+        outcome
     }
 
     fn work_on<T>(

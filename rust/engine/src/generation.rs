@@ -17,7 +17,7 @@ pub struct GenerationOptions {
     pub max_tokens: Option<usize>,
     /// End tokens are not drawn before this many tokens.
     pub min_tokens: usize,
-    /// How long it may compute, from its first step on; then it ends as it is. `None` sets no limit.
+    /// How long after its first step began it ends as it is, whatever the caller does meanwhile. `None` sets no limit.
     pub timeout: Option<Duration>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
@@ -152,6 +152,8 @@ pub struct Generation {
     pub(crate) sequence: Vec<u32>,
     /// Whether the prompt and the answer become the session's conversation when the generation ends.
     pub(crate) is_chat: bool,
+    /// Whether they do so only with [`Session::commit`](crate::Session::commit).
+    commits_later: bool,
     max_tokens: usize,
     min_tokens: usize,
     timeout: Option<Duration>,
@@ -198,6 +200,7 @@ impl Generation {
             ticket: Arc::new(()),
             sequence: prompt,
             is_chat,
+            commits_later: false,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             min_tokens: options.min_tokens,
             timeout: options.timeout,
@@ -215,6 +218,18 @@ impl Generation {
     #[must_use]
     pub fn completion(&self) -> &Completion {
         &self.completion
+    }
+
+    /// Leaves it to the caller when a chat's turn is said: the session is busy with the generation, ended or not, until
+    /// [`Session::commit`](crate::Session::commit), or until it is dropped, and then nothing was said.
+    pub fn commit_later(&mut self) {
+        self.commits_later = true;
+    }
+
+    /// Whether [`commit_later`](Self::commit_later) was called.
+    #[must_use]
+    pub fn commits_later(&self) -> bool {
+        self.commits_later
     }
 
     /// Whether the generation has ended.

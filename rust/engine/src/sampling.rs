@@ -159,7 +159,9 @@ impl Sampler {
             self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
         }
         if !logits.iter().any(|logit| logit.is_finite()) {
-            return Err(Error::invalid_option("logit_bias bans every token; leave at least one"));
+            return Err(Error::invalid_option(
+                "no token is left to choose: logit_bias bans all of them, or min_tokens forbids the only ones that could end it; leave at least one",
+            ));
         }
         let len = logits.len();
         Ok(self.processor.sample(&Tensor::from_vec(logits, len, &Device::Cpu)?)?)

@@ -357,19 +357,21 @@ impl Session {
                 "this generation belongs to another session, or the session was reset or has begun another one since",
             ));
         }
-        let cancel = &cancel.until(generation.mark_started());
+        let limited = cancel.until(generation.mark_started());
         let chunk = if generation.has_tokens() && generation.sequence.len() > self.n_ctx {
             generation.context_is_full()
         } else {
-            match self.extend(generation, cancel) {
+            match self.extend(generation, &limited) {
                 Ok(logits) => generation.accept(&logits)?,
-                Err(error) if error.kind() == ErrorKind::Cancelled && cancel.is_late() => {
+                Err(error) if error.kind() == ErrorKind::Cancelled && !cancel.is_cancelled() => {
                     generation.time_is_over()
                 }
                 Err(error) => return Err(error),
             }
         };
-        self.commit_when_finished(generation);
+        if !generation.commits_later() {
+            self.commit(generation);
+        }
         Ok(chunk)
     }
 
@@ -529,8 +531,13 @@ impl Session {
         Ok(logits)
     }
 
-    /// A chat's turn becomes part of the conversation when its answer ended by itself.
-    fn commit_when_finished(&mut self, generation: &Generation) {
+    /// Lets go of a generation that has ended; one that has not is left as it is. A chat's turn becomes part of the
+    /// conversation if its answer ended by itself. [`step`](Self::step) does this, unless the generation
+    /// [commits later](Generation::commit_later).
+    pub fn commit(&mut self, generation: &Generation) {
+        if !generation.has_ticket(&self.active) {
+            return;
+        }
         let completion = generation.completion();
         match completion.finish_reason {
             None => return,
