@@ -250,7 +250,7 @@ impl SharedSession {
         }
     }
 
-    /// Asks the call that has the session, or the generation that it was begun for last, to end.
+    /// Asks the call that has the session, or else the generation that was begun last, to end.
     fn cancel(&self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }

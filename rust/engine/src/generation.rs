@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::conversation::Turn;
 use crate::loader::Phi3Model;
 use crate::sampling::{Sampler, SamplingOptions, log_softmax, most_likely};
 use crate::session::Reuse;
@@ -150,9 +151,9 @@ pub struct Generation {
     ticket: Arc<()>,
     /// The prompt and what was generated behind it.
     pub(crate) sequence: Vec<u32>,
-    /// Whether the prompt and the answer become the session's conversation when the generation ends.
-    pub(crate) is_chat: bool,
-    /// Whether they do so only with [`Session::commit`](crate::Session::commit).
+    /// What of a chat becomes the session's conversation, together with the answer.
+    turn: Option<Turn>,
+    /// Whether it does so only with [`Session::commit`](crate::Session::commit).
     commits_later: bool,
     max_tokens: usize,
     min_tokens: usize,
@@ -170,7 +171,7 @@ impl Generation {
     pub(crate) fn new(
         model: &Phi3Model,
         prompt: Vec<u32>,
-        is_chat: bool,
+        turn: Option<Turn>,
         reuse: Reuse,
         options: &GenerationOptions,
     ) -> Result<Self> {
@@ -199,7 +200,7 @@ impl Generation {
         Ok(Self {
             ticket: Arc::new(()),
             sequence: prompt,
-            is_chat,
+            turn,
             commits_later: false,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             min_tokens: options.min_tokens,
@@ -257,6 +258,12 @@ impl Generation {
         self.completion.text.push_str(&text);
         self.completion.finish_reason = Some(reason);
         (!text.is_empty()).then_some(Chunk { text, token_id: None, logprob: None })
+    }
+
+    /// The turn, if the generation is a chat's and its answer ended by itself or at its length.
+    pub(crate) fn said(&mut self) -> Option<Turn> {
+        let ended = matches!(self.completion.finish_reason, Some(FinishReason::Stop | FinishReason::Length));
+        self.turn.take_if(|_| ended)
     }
 
     /// A handle by which the session knows whether this generation still lives.

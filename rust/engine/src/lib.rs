@@ -34,6 +34,7 @@ mod cache;
 mod cancel;
 mod chat;
 mod config;
+mod conversation;
 mod device;
 mod error;
 mod file;

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
+use crate::conversation::{Conversation, Turn};
 use crate::device::DeviceSpec;
 use crate::generation::{Chunk, Generation, GenerationOptions};
 use crate::loader::Phi3Model;
 use crate::machine::Compute;
 use crate::model::{ExecutorKind, FactorSet, Logits};
 use crate::sampling::log_softmax;
-use crate::stop::FinishReason;
 use crate::{CancelToken, Error, ErrorKind, Result};
 
 /// The largest context that a session has without being asked for one.
@@ -100,14 +100,7 @@ pub struct Session {
     cache: KvCache,
     /// The tokens whose keys and values are in the cache.
     cached: Vec<u32>,
-    /// The conversation as token ids, up to its last answer; it is never tokenized again.
-    conversation: Vec<u32>,
-    /// The conversation as messages.
-    history: Vec<Message>,
-    /// How many tokens and messages there were before each turn of the conversation.
-    turns: Vec<Before>,
-    /// What becomes the history, together with the answer, when the chat that was begun last has ended.
-    asked: Asked,
+    conversation: Conversation,
     n_ctx: usize,
     kv_dtype: KvDtype,
     compute: Compute,
@@ -115,24 +108,6 @@ pub struct Session {
     rope_factors: RopeFactors,
     /// The generation that was started last; dead once it was dropped.
     active: Weak<()>,
-}
-
-/// A conversation's length.
-#[derive(Clone, Copy, Debug, Default)]
-struct Before {
-    tokens: usize,
-    messages: usize,
-}
-
-/// The messages that a chat was begun with.
-#[derive(Clone, Debug, Default)]
-struct Asked {
-    /// The whole conversation with them.
-    history: Vec<Message>,
-    /// What the answer begins with; it is not generated.
-    beginning: String,
-    /// Whether it takes the place of the conversation that was there.
-    replaces: bool,
 }
 
 /// What of a cache a sequence begins with.
@@ -176,10 +151,7 @@ impl Session {
             model,
             cache,
             cached: Vec::new(),
-            conversation: Vec::new(),
-            history: Vec::new(),
-            turns: Vec::new(),
-            asked: Asked::default(),
+            conversation: Conversation::default(),
             n_ctx,
             kv_dtype: options.kv_dtype,
             compute,
@@ -237,9 +209,6 @@ impl Session {
             cache: self.cache.fork()?,
             cached: self.cached.clone(),
             conversation: self.conversation.clone(),
-            history: self.history.clone(),
-            turns: self.turns.clone(),
-            asked: Asked::default(),
             active: Weak::new(),
             ..*self
         })
@@ -254,13 +223,13 @@ impl Session {
     /// The conversation so far as token ids.
     #[must_use]
     pub fn conversation_tokens(&self) -> &[u32] {
-        &self.conversation
+        self.conversation.tokens()
     }
 
     /// The conversation so far as messages.
     #[must_use]
     pub fn history(&self) -> &[Message] {
-        &self.history
+        self.conversation.messages()
     }
 
     /// Takes the last `turns` turns of the conversation back, each what one call said and its answer, and returns their
@@ -271,16 +240,7 @@ impl Session {
     /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress.
     pub fn rewind(&mut self, turns: usize) -> Result<Vec<Message>> {
         self.refuse_while_busy()?;
-        let Some(left) = self.turns.len().checked_sub(turns) else {
-            return Err(Error::invalid_option(format!(
-                "turns: expected at most {}, the turns of this conversation, found {turns}",
-                self.turns.len()
-            )));
-        };
-        let Some(before) = self.turns.get(left).copied() else { return Ok(Vec::new()) };
-        self.turns.truncate(left);
-        self.conversation.truncate(before.tokens);
-        Ok(self.history.split_off(before.messages.min(self.history.len())))
+        self.conversation.rewind(turns)
     }
 
     /// Begins a completion of `prompt`. Nothing is computed before the first [`step`](Self::step).
@@ -292,7 +252,7 @@ impl Session {
     /// [`ContextLength`](crate::ErrorKind::ContextLength) for a prompt longer than the context,
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for options out of range or tokens out of the vocabulary.
     pub fn start(&mut self, prompt: &[u32], options: &GenerationOptions) -> Result<Generation> {
-        self.begin(prompt.to_vec(), false, options)
+        self.begin(prompt.to_vec(), None, options)
     }
 
     /// Begins the answer to `messages`, the whole of a new conversation.
@@ -300,9 +260,7 @@ impl Session {
     /// When the generation ends by itself, messages and answer become the session's conversation.
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
-        let generation = self.begin(prompt, true, options)?;
-        self.asked = Asked { history: messages.to_vec(), replaces: true, ..Asked::default() };
-        Ok(generation)
+        self.begin(prompt, Some(Turn::whole(messages)), options)
     }
 
     /// Begins the rest of the last of `messages`, which is the assistant's; they are the whole of a new conversation.
@@ -312,31 +270,22 @@ impl Session {
     /// message is not the assistant's.
     pub fn complete_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, false, true)?;
-        let generation = self.begin(prompt, true, options)?;
-        let (history, beginning) = match messages.split_last() {
-            Some((last, before)) => (before.to_vec(), last.content.clone()),
-            None => Default::default(),
-        };
-        self.asked = Asked { history, beginning, replaces: true };
-        Ok(generation)
+        self.begin(prompt, Some(Turn::rest_of(messages)), options)
     }
 
     /// Begins the answer to `messages`, which continue the session's conversation.
     pub fn continue_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), &self.history, messages)?;
-        let mut prompt = self.conversation.clone();
-        prompt.extend(turn);
-        let generation = self.begin(prompt, true, options)?;
-        self.asked = Asked { history: [&self.history, messages].concat(), ..Asked::default() };
-        Ok(generation)
+        let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), self.history(), messages)?;
+        let prompt = [self.conversation.tokens(), &turn].concat();
+        self.begin(prompt, Some(Turn::next(messages)), options)
     }
 
-    fn begin(&mut self, prompt: Vec<u32>, is_chat: bool, options: &GenerationOptions) -> Result<Generation> {
+    fn begin(&mut self, prompt: Vec<u32>, turn: Option<Turn>, options: &GenerationOptions) -> Result<Generation> {
         self.refuse_while_busy()?;
         options.validate(self.model.config().vocabulary_size)?;
         self.check_tokens(&prompt)?;
         let reuse = self.reuse(&prompt);
-        let generation = Generation::new(&self.model, prompt, is_chat, reuse, options)?;
+        let generation = Generation::new(&self.model, prompt, turn, reuse, options)?;
         self.active = generation.ticket();
         Ok(generation)
     }
@@ -416,10 +365,7 @@ impl Session {
     pub fn reset(&mut self) {
         self.cache.clear();
         self.cached.clear();
-        self.conversation.clear();
-        self.history.clear();
-        self.turns.clear();
-        self.asked = Asked::default();
+        self.conversation = Conversation::default();
         self.active = Weak::new();
     }
 
@@ -534,25 +480,12 @@ impl Session {
     /// Lets go of a generation that has ended; one that has not is left as it is. A chat's turn becomes part of the
     /// conversation if its answer ended by itself. [`step`](Self::step) does this, unless the generation
     /// [commits later](Generation::commit_later).
-    pub fn commit(&mut self, generation: &Generation) {
-        if !generation.has_ticket(&self.active) {
+    pub fn commit(&mut self, generation: &mut Generation) {
+        if !generation.has_ticket(&self.active) || !generation.is_finished() {
             return;
         }
-        let completion = generation.completion();
-        match completion.finish_reason {
-            None => return,
-            Some(FinishReason::Stop | FinishReason::Length) if generation.is_chat => {
-                let Asked { history, beginning, replaces } = std::mem::take(&mut self.asked);
-                if replaces {
-                    self.turns = vec![Before::default()];
-                } else {
-                    self.turns.push(Before { tokens: self.conversation.len(), messages: self.history.len() });
-                }
-                self.conversation.clone_from(&generation.sequence);
-                self.history = history;
-                self.history.push(Message::assistant(beginning + &completion.text));
-            }
-            Some(_) => {}
+        if let Some(turn) = generation.said() {
+            self.conversation.add(turn, &generation.completion().text, &generation.sequence);
         }
         self.active = Weak::new();
     }

@@ -1,4 +1,6 @@
 //! Speed of the products, in GB/s of weights and GMAC/s, on all cores: `kernel_speed [ISA] [ROWS_OF_X...]`.
+//!
+//! `HOT=1` takes weights that are in the cache, and goes over them for long enough that starting threads does not count.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a measuring tool")]
 
@@ -38,9 +40,9 @@ fn main() {
                 x.set_row(kernels, row, &values);
             }
             let prepared = Prepared::new(kernels, tensor_type, &x);
-            let used = if *x_rows >= 64 { rows * 8 / x_rows / 128 * 128 } else { rows };
+            let used = if *x_rows >= 64 { rows * 8 / x_rows / 128 * 128 } else { rows } * if hot { 16 } else { 1 };
             let (mut best, mut best_cpu) = (f64::INFINITY, f64::INFINITY);
-            for _ in 0..3 {
+            for _ in 0..5 {
                 let next = std::sync::atomic::AtomicUsize::new(0);
                 let cpu = std::sync::Mutex::new(0.0);
                 let started = Instant::now();

@@ -5,8 +5,8 @@
 use crate::{Isa, Kernels};
 
 impl Kernels {
-    /// Reads `memory` once, but for less than 256 bytes at its end, and returns a sum that keeps the compiler from leaving it out: how fast it returns is
-    /// how fast a thread reads.
+    /// Reads `memory` once, without what is less than 256 bytes at its end, and returns a sum that keeps the compiler
+    /// from leaving it out: how fast it returns is how fast a thread reads.
     #[must_use]
     pub fn read_memory(self, memory: &[u8]) -> u64 {
         #[cfg(target_arch = "x86_64")]

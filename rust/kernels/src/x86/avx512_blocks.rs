@@ -338,7 +338,7 @@ impl Block for Q80 {
                     let q = _mm512_castsi256_si512(_mm256_loadu_si256(w.add(2).cast()));
                     let q = _mm512_inserti64x4::<1>(q, _mm256_loadu_si256(w.add(36).cast()));
                     let q = _mm512_xor_si512(q, sign);
-                    let dots = _mm512_dpbusd_epi32(x.begin(block, pair), q, x.quants(block, pair));
+                    let dots = _mm512_dpbusd_epi32(x.begin::<4>(block, pair), q, x.quants(block, pair));
                     let lanes = four_each(first, first, first + 1, first + 1);
                     sums.rows[row] = _mm512_fmadd_ps(
                         _mm512_cvtepi32_ps(dots),
@@ -387,7 +387,7 @@ impl Block for Q40 {
                     let packed = _mm512_inserti32x4::<2>(packed, _mm_loadu_si128(w.add(36).cast()));
                     let packed = _mm512_inserti32x4::<3>(packed, _mm_loadu_si128(w.add(54).cast()));
                     let [lower, upper] = nibbles(packed);
-                    let dots = _mm512_dpbusd_epi32(x.begin(block, 2 * half), lower, x.quants(block, 2 * half));
+                    let dots = _mm512_dpbusd_epi32(x.begin::<2>(block, half), lower, x.quants(block, 2 * half));
                     let dots = _mm512_dpbusd_epi32(dots, upper, x.quants(block, 2 * half + 1));
                     let first = 4 * half as i32;
                     let scales = _mm512_permutexvar_ps(four_each(first, first + 1, first + 2, first + 3), scales);

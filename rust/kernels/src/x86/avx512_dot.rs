@@ -20,7 +20,7 @@ pub(super) struct PreparedRow {
     /// Sums that minimums or the offset are multiplied with: of 32 for Q4_K and Q5_K, the negative ones of 16 for Q6_K.
     sums: Vec<i16>, // (block, subs)
     /// What the dot products begin with: the negative offset times the activations of each lane. Only for Q8_0 and Q4_0.
-    begin: Vec<i32>, // (block, 64)
+    begin: Vec<i32>, // (block, 64), or (block, 32) for Q4_0, whose two nibbles share a sum
 }
 
 /// Whether there is a kernel for a type.
@@ -63,8 +63,7 @@ impl PreparedRow {
                         let (lower, upper) = pair.split_at(64);
                         let lanes = lower.as_chunks::<4>().0.iter().zip(upper.as_chunks::<4>().0);
                         let sums = lanes.map(|(a, b)| a.iter().chain(b).copied().map(i32::from).sum::<i32>());
-                        // A dot product for both, so that every other 16 of `begin` are not read.
-                        prepared.begin.extend(sums.map(|sum| -8 * sum).chain([0; 16]));
+                        prepared.begin.extend(sums.map(|sum| -8 * sum));
                     }
                 }
                 _ => {
@@ -176,14 +175,14 @@ impl PreparedRow {
         unsafe { _mm512_loadu_si512(self.q.as_ptr().add(block * SUPER_BLOCK + quarter * 64).cast()) }
     }
 
-    /// What the dot product with those quants begins with.
+    /// What dot product `i` of the `COUNT` of a block begins with.
     ///
-    /// SAFETY: as for [`quants`](Self::quants), for a type with an offset.
+    /// SAFETY: there must be a block `block`, prepared for a type that begins `COUNT`, and `i` be less than that.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn begin(&self, block: usize, quarter: usize) -> __m512i {
-        // SAFETY: inside the block, which has 64 lanes.
-        unsafe { _mm512_loadu_si512(self.begin.as_ptr().add(block * 64 + quarter * 16).cast()) }
+    pub(super) unsafe fn begin<const COUNT: usize>(&self, block: usize, i: usize) -> __m512i {
+        // SAFETY: inside the block.
+        unsafe { _mm512_loadu_si512(self.begin.as_ptr().add((block * COUNT + i) * 16).cast()) }
     }
 
     /// Eight of the sums of a block, in all 128-bit lanes.
