@@ -54,6 +54,23 @@ impl<'a> Weight<'a> {
         self.rows
     }
 
+    /// Values of a row.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether rows have no values; they always have some.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Some of the rows.
+    pub(crate) fn tile(&self, rows: Range<usize>) -> Tile<'a> {
+        Tile { tensor_type: self.tensor_type, bytes: self.row_range(&rows), row_bytes: self.row_bytes }
+    }
+
     /// Bytes of some of the rows.
     fn row_range(&self, rows: &Range<usize>) -> &'a [u8] {
         &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]
@@ -64,10 +81,10 @@ impl<'a> Weight<'a> {
 #[derive(Clone, Debug)]
 pub struct Prepared {
     tensor_type: TensorType,
-    /// `(block, row, subs)`: for types with minimums the sums of each sub-block, as the bits of an f32; for the others
-    /// the sum times the negative offset, with which a dot product begins.
+    /// `(block, row, per_row)`: for types with minimums the sums of each sub-block, as the bits of an f32; for the others
+    /// the sum times the negative offset, with which a dot product begins. A level may have a form of its own.
     corrections: Vec<i32>,
-    subs: usize,
+    per_row: usize,
     #[cfg(target_arch = "x86_64")]
     rows: crate::x86::PreparedRows,
     #[cfg(target_arch = "aarch64")]
@@ -82,26 +99,25 @@ impl Prepared {
             return Self {
                 tensor_type,
                 corrections: Vec::new(),
-                subs: 0,
+                per_row: 0,
                 #[cfg(target_arch = "x86_64")]
                 rows: crate::x86::PreparedRows::default(),
                 #[cfg(target_arch = "aarch64")]
                 rows: crate::aarch64::PreparedRows::default(),
             };
         };
-        let subs = SUPER_BLOCK / layout.sub_len;
-        let per_sub = layout.sub_len * SUMS / SUPER_BLOCK;
-        let correction = |sums: &[i16]| {
-            let sum: i32 = sums.iter().copied().map(i32::from).sum();
-            if layout.has_min { (sum as f32).to_bits().cast_signed() } else { -layout.offset * sum }
-        };
-        let corrections: Vec<_> = activations.sums().chunks_exact(per_sub).map(correction).collect();
+        #[cfg(target_arch = "x86_64")]
+        let own = crate::x86::corrections(kernels, tensor_type, layout, activations);
+        #[cfg(not(target_arch = "x86_64"))]
+        let own = None;
+        let corrections = own.unwrap_or_else(|| corrections(layout, activations));
+        let per_row = corrections.len() / (activations.blocks() * activations.rows()).max(1);
         Self {
             tensor_type,
             #[cfg(target_arch = "aarch64")]
-            rows: crate::aarch64::PreparedRows::new(kernels, activations, &corrections, subs),
+            rows: crate::aarch64::PreparedRows::new(kernels, activations, &corrections, per_row),
             corrections,
-            subs,
+            per_row,
             #[cfg(target_arch = "x86_64")]
             rows: if activations.rows() <= ROW_BY_ROW {
                 crate::x86::PreparedRows::new(kernels, tensor_type, activations)
@@ -111,10 +127,27 @@ impl Prepared {
         }
     }
 
-    fn corrections(&self, activations: &Activations, block: usize, first: usize) -> &[i32] {
+    /// Of a block from row `first` on.
+    pub(crate) fn corrections(&self, activations: &Activations, block: usize, first: usize) -> &[i32] {
         let rows = activations.rows();
-        &self.corrections[(block * rows + first) * self.subs..(block + 1) * rows * self.subs]
+        &self.corrections[(block * rows + first) * self.per_row..(block + 1) * rows * self.per_row]
     }
+
+    /// How many there are of a row's block.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn corrections_of_row(&self) -> usize {
+        self.per_row
+    }
+}
+
+/// Corrections of each sub-block.
+fn corrections(layout: Layout, activations: &Activations) -> Vec<i32> {
+    let per_sub = layout.sub_len * SUMS / SUPER_BLOCK;
+    let correction = |sums: &[i16]| {
+        let sum: i32 = sums.iter().copied().map(i32::from).sum();
+        if layout.has_min { (sum as f32).to_bits().cast_signed() } else { -layout.offset * sum }
+    };
+    activations.sums().chunks_exact(per_sub).map(correction).collect()
 }
 
 impl Kernels {
@@ -197,6 +230,10 @@ impl Kernels {
         x: &[(&Activations, &Prepared)],
         out: &mut [f32],
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if crate::x86::multiply(self, weight, layout, rows, x, out) {
+            return;
+        }
         let subs = SUPER_BLOCK / layout.sub_len;
         let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
         let mut panel = Panel::ZERO;
@@ -204,13 +241,12 @@ impl Kernels {
         let mut sums = vec![[0f32; PANEL_ROWS]; x_rows]; // (x rows, panel rows)
         for first in rows.clone().step_by(PANEL_ROWS) {
             let tile_rows = PANEL_ROWS.min(rows.end - first);
-            let bytes = weight.row_range(&(first..first + tile_rows));
-            let tile = Tile { tensor_type: weight.tensor_type, bytes, row_bytes: weight.row_bytes };
+            let tile = weight.tile(first..first + tile_rows);
             sums.fill([0.0; PANEL_ROWS]);
             let blocks = weight.len.div_ceil(SUPER_BLOCK);
             // The next tile comes into the cache while this one is multiplied.
             let next = weight.bytes.get((first + PANEL_ROWS) * weight.row_bytes..).unwrap_or_default();
-            let next = &next[..next.len().min(bytes.len())];
+            let next = &next[..next.len().min(tile.bytes.len())];
             let share = next.len().div_ceil(blocks).max(1);
             let mut next = next.chunks(share);
             for block in 0..blocks {
@@ -231,7 +267,8 @@ impl Kernels {
                         prefetch(ahead);
                         continue;
                     }
-                    self.multiply_panel(&panel, layout, subs, rows, of_part, ahead);
+                    prefetch(ahead);
+                    self.multiply_panel(&panel, layout, subs, rows, of_part);
                 }
             }
             let column = first - rows.start;
@@ -260,13 +297,11 @@ impl Kernels {
         subs: usize,
         rows: Rows<'_>,
         sums: &mut [[f32; PANEL_ROWS]],
-        ahead: &[u8],
     ) {
         #[cfg(target_arch = "x86_64")]
-        if crate::x86::multiply_panel(self, panel, layout, rows, sums, ahead) {
+        if crate::x86::multiply_panel(self, panel, layout, rows, sums) {
             return;
         }
-        prefetch(ahead);
         if layout.has_min {
             panel::multiply_with_min(self, panel, subs, rows, sums);
         } else {

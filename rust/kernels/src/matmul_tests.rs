@@ -326,7 +326,8 @@ fn panel_values(panel: &Panel, layout: Layout, group: usize) -> Vec<f32> {
 #[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn every_level_fills_a_panel_with_the_same_values() {
-    for isa in Isa::available() {
+    // The 512-bit level has panels of another form: see its own tests.
+    for isa in Isa::available().filter(|isa| *isa != Isa::Avx512Vnni) {
         let kernels = Kernels::new(isa).unwrap();
         let group = if isa == Isa::NeonI8mm { 2 * GROUP } else { GROUP };
         for tensor_type in TensorType::ALL {

@@ -16,9 +16,6 @@ pub(crate) const PANEL_ROWS: usize = 16;
 pub(crate) const GROUP: usize = 4;
 /// Groups of a row in a panel.
 pub(crate) const GROUPS: usize = SUPER_BLOCK / GROUP;
-/// Rows of activations that go over a panel together, at most.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const ROW_BLOCK: usize = 8;
 
 /// 256 columns of sixteen weight rows: small enough to stay in the first-level cache while all rows of activations go
 /// over it. Values are `scale · (q - offset) - min`, see [`Unpacked`].

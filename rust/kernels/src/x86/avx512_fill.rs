@@ -1,4 +1,7 @@
-//! Panels out of sixteen weight rows: the packed bits are transposed first and unpacked then, which shuffles least.
+//! Panels out of sixteen weight rows, in steps between which products of another panel are computed: moving bits and
+//! multiplying use different parts of a processor, and side by side they take little more than the longer of the two.
+//!
+//! Everything here is inlined into functions compiled for the level, as steps stand in the middle of loops there.
 
 #![allow(unsafe_code, reason = "vector code; every block says why it is sound")]
 #![allow(clippy::indexing_slicing, reason = "arrays indexed by constants")]
@@ -6,254 +9,406 @@
 use std::arch::x86_64::*;
 
 use super::avx512_blocks::AND_OR;
-use super::transpose::transpose_16x16;
-use crate::TensorType;
 use crate::panel::{PANEL_ROWS, Panel, Tile};
 
-/// Fills a panel with the columns from `256 · block` on, or returns false for a type, a tile of fewer rows or a block at
-/// a row's end that there is no kernel for. The machine must have `Isa::Avx512Vnni`.
-pub(super) fn fill(tile: Tile<'_>, block: usize, panel: &mut Panel) -> bool {
-    let (block_bytes, fill): (usize, unsafe fn(*const u8, usize, &mut Panel)) = match tile.tensor_type {
-        TensorType::Q4_K => (144, fill_q4_k),
-        TensorType::Q5_K => (176, fill_q5_k),
-        TensorType::Q6_K => (210, fill_q6_k),
-        TensorType::Q8_0 => (8 * 34, fill_q8_0),
-        TensorType::Q4_0 => (8 * 18, fill_q4_0),
-        _ => return false,
+/// A panel, and beside it what only 512-bit products read.
+#[repr(C, align(64))]
+pub(super) struct WidePanel {
+    /// Quants and scales; minimums of types whose minimums are floats.
+    pub(super) panel: Panel,
+    /// Integer minimums, see [`Mins::Pairs`].
+    pub(super) min_pairs: [[[i16; 2]; PANEL_ROWS]; PAIRS.len()],
+    /// What integer minimums are multiplied with.
+    pub(super) min_scale: [f32; PANEL_ROWS],
+    /// Bits that several steps need.
+    bits: [[u8; 64]; 4],
+}
+
+/// Which sub-blocks' minimums, and sums of activations, stand together in a lane.
+pub(super) const PAIRS: [[usize; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
+
+/// How minimums are subtracted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mins {
+    /// There are none.
+    None,
+    /// A float of each sub-block, times the sum of its activations.
+    Floats,
+    /// Integers of two sub-blocks in a lane, times two 16-bit sums of activations, in one instruction.
+    Pairs,
+}
+
+impl WidePanel {
+    pub(super) const ZERO: Self = Self {
+        panel: Panel::ZERO,
+        min_pairs: [[[0; 2]; PANEL_ROWS]; PAIRS.len()],
+        min_scale: [0.0; PANEL_ROWS],
+        bits: [[0; 64]; 4],
     };
-    if tile.bytes.len() != PANEL_ROWS * tile.row_bytes || (block + 1) * block_bytes > tile.row_bytes {
-        return false;
+
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the group.
+    #[inline(always)]
+    unsafe fn store_group(&mut self, group: usize, q: __m512i) {
+        // SAFETY: a group has 64 bytes, and the panel is aligned to 64.
+        unsafe { _mm512_store_si512(self.panel.q.as_mut_ptr().add(group).cast(), q) };
     }
-    // SAFETY: the caller has found the level on this machine; there are sixteen rows `row_bytes` apart, and the block
-    // lies inside each.
-    unsafe { fill(tile.bytes.as_ptr().add(block * block_bytes), tile.row_bytes, panel) };
-    true
-}
 
-/// The same 64 bytes of sixteen rows, transposed: vector `i` has the bytes from `4 i` on of each row.
-///
-/// SAFETY: 64 bytes must be readable at `first` and at 15 strides from there.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn transposed(first: *const u8, stride: usize) -> [__m512i; 16] {
-    // SAFETY: as the caller vouches for.
-    transpose_16x16(std::array::from_fn(|row| unsafe { _mm512_loadu_si512(first.add(row * stride).cast()) }))
-}
-
-/// The same 16 bytes of sixteen rows, transposed: vector `i` has the bytes from `4 i` on of each row.
-///
-/// SAFETY: 16 bytes must be readable at `first` and at 15 strides from there.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn transposed_16(first: *const u8, stride: usize) -> [__m512i; 4] {
-    // SAFETY: as the caller vouches for.
-    let row = |row: usize| unsafe { _mm_loadu_si128(first.add(row * stride).cast()) };
-    // Row 4 l + j in the 128-bit part l of vector j.
-    let z: [__m512i; 4] = std::array::from_fn(|j| {
-        let z = _mm512_castsi128_si512(row(j));
-        let z = _mm512_inserti32x4::<1>(z, row(4 + j));
-        let z = _mm512_inserti32x4::<2>(z, row(8 + j));
-        _mm512_inserti32x4::<3>(z, row(12 + j))
-    });
-    let low = [_mm512_unpacklo_epi32(z[0], z[1]), _mm512_unpacklo_epi32(z[2], z[3])];
-    let high = [_mm512_unpackhi_epi32(z[0], z[1]), _mm512_unpackhi_epi32(z[2], z[3])];
-    [
-        _mm512_unpacklo_epi64(low[0], low[1]),
-        _mm512_unpackhi_epi64(low[0], low[1]),
-        _mm512_unpacklo_epi64(high[0], high[1]),
-        _mm512_unpackhi_epi64(high[0], high[1]),
-    ]
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_group(panel: &mut Panel, group: usize, q: __m512i) {
-    // SAFETY: a group of the panel has 64 bytes, and the panel is aligned to 64.
-    unsafe { _mm512_store_si512((&raw mut panel.q[group]).cast(), q) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_scale(scales: &mut [f32; PANEL_ROWS], values: __m512) {
-    // SAFETY: the array has 64 bytes.
-    unsafe { _mm512_storeu_ps(scales.as_mut_ptr(), values) };
-}
-
-/// Byte `I` of each 32-bit value, unsigned, times `d`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn scaled_byte(bytes: __m512i, i: usize, d: __m512) -> __m512 {
-    let shifted = _mm512_srl_epi32(bytes, _mm_cvtsi32_si128(8 * i as i32));
-    _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(255))), d)
-}
-
-/// Scales and minimums of Q4_K and Q5_K out of the first 16 bytes of each row's block.
-///
-/// SAFETY: 16 bytes must be readable at `first` and at 15 strides from there.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn fill_scales_and_mins(first: *const u8, stride: usize, panel: &mut Panel) {
-    // SAFETY: as the caller vouches for.
-    let [d, low_scales, low_mins, high] = unsafe { transposed_16(first, stride) };
-    let dmin = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(d)));
-    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(d));
-    let six = _mm512_set1_epi8(0x3f);
-    let four = _mm512_set1_epi8(0x0f);
-    let top = _mm512_set1_epi8(0x30);
-    // The upper two bits of sub-blocks 4 to 7 stand above the six bits of sub-blocks 0 to 3.
-    let with_top = |low: __m512i, top_of: __m512i| {
-        _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srli_epi32::<2>(top_of), top, _mm512_and_si512(low, four))
-    };
-    let scales = [_mm512_and_si512(low_scales, six), with_top(high, low_scales)];
-    let mins = [_mm512_and_si512(low_mins, six), with_top(_mm512_srli_epi32::<4>(high), low_mins)];
-    for sub in 0..8 {
-        store_scale(&mut panel.scale[sub], scaled_byte(scales[sub / 4], sub % 4, d));
-        store_scale(&mut panel.min[sub], scaled_byte(mins[sub / 4], sub % 4, dmin));
+    /// SAFETY: as for [`store_group`](Self::store_group), of a sub-block.
+    #[inline(always)]
+    unsafe fn store_scale(&mut self, sub: usize, scale: __m512) {
+        // SAFETY: a sub-block's scales have 64 bytes.
+        unsafe { _mm512_storeu_ps(self.panel.scale.as_mut_ptr().add(sub).cast(), scale) };
     }
 }
 
-/// SAFETY: a block of Q4_K must be readable at `first` and at 15 strides from there.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill_q4_k(first: *const u8, stride: usize, panel: &mut Panel) {
-    // SAFETY: the first 16 of the block's 144 bytes.
-    unsafe { fill_scales_and_mins(first, stride, panel) };
-    let four = _mm512_set1_epi8(0x0f);
-    for half in 0..2 {
-        // SAFETY: the bytes 16 to 80, and 80 to 144.
-        let packed = unsafe { transposed(first.add(16 + half * 64), stride) };
-        for (i, packed) in packed.into_iter().enumerate() {
-            let group = (half * 2 + i / 8) * 16 + i % 8;
-            store_group(panel, group, _mm512_and_si512(packed, four));
-            store_group(panel, group + 8, _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four));
+/// A type that panels are filled from in steps.
+pub(super) trait Source {
+    /// Bytes of 256 columns of a row.
+    const BLOCK_BYTES: usize;
+    /// Sub-blocks of a super-block.
+    const SUBS: usize;
+    const MINS: Mins;
+    const STEPS: usize;
+
+    /// What comes before the steps.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of the type.
+    unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel);
+
+    /// A step; each comes once, and in this order.
+    ///
+    /// SAFETY: as for [`begin`](Self::begin), and `step` less than `STEPS`.
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel);
+}
+
+/// Fills all of a panel.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and whole blocks be of the type.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) unsafe fn fill<S: Source>(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+    if !blocks.are_whole::<S>() {
+        blocks.fill(panel);
+        return;
+    }
+    // SAFETY: as the caller vouches for, and the blocks are whole.
+    unsafe {
+        S::begin(blocks, panel);
+        for step in 0..S::STEPS {
+            S::step(blocks, step, panel);
         }
     }
 }
 
-/// SAFETY: a block of Q5_K must be readable at `first` and at 15 strides from there.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill_q5_k(first: *const u8, stride: usize, panel: &mut Panel) {
-    // SAFETY: the first 16 of the block's 176 bytes.
-    unsafe { fill_scales_and_mins(first, stride, panel) };
-    // SAFETY: the bytes 16 to 48.
-    let (a, b) = unsafe { (transposed_16(first.add(16), stride), transposed_16(first.add(32), stride)) };
-    let fifth = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
-    let four = _mm512_set1_epi8(0x0f);
-    let five = _mm512_set1_epi8(0x10);
-    for half in 0..2 {
-        // SAFETY: the bytes 48 to 112, and 112 to 176.
-        let packed = unsafe { transposed(first.add(48 + half * 64), stride) };
-        for (i, packed) in packed.into_iter().enumerate() {
-            let sub = (half * 2 + i / 8) * 2;
-            let group = sub * 8 + i % 8;
-            // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
-            let bits = to_fifth(fifth[i % 8], sub);
-            let low = _mm512_and_si512(packed, four);
-            store_group(panel, group, _mm512_ternarylogic_epi32::<AND_OR>(bits, five, low));
-            let bits = to_fifth(fifth[i % 8], sub + 1);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four);
-            store_group(panel, group + 8, _mm512_ternarylogic_epi32::<AND_OR>(bits, five, high));
-        }
-    }
+/// A block of each of sixteen weight rows.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'a> {
+    tile: Tile<'a>,
+    /// Columns from `256 · block` on.
+    block: usize,
+    /// Where the first row's block begins.
+    first: *const u8,
 }
 
-/// Bit `bit` of each byte moved to bit 4, the others anywhere.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn to_fifth(v: __m512i, bit: usize) -> __m512i {
-    _mm512_rolv_epi32(v, _mm512_set1_epi32((36 - bit as i32) % 32))
-}
-
-/// SAFETY: a block of Q6_K must be readable at `first` and at 15 strides from there.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill_q6_k(first: *const u8, stride: usize, panel: &mut Panel) {
-    // SAFETY: the bytes 192 to 208, and 208 to 210, of the block's 210.
-    let (scales, d) = unsafe { (transposed_16(first.add(192), stride), halves(first.add(208), stride)) };
-    for sub in 0..16 {
-        // To the top, and back with the sign.
-        let up = _mm512_sll_epi32(scales[sub / 4], _mm_cvtsi32_si128(24 - 8 * (sub as i32 % 4)));
-        let scale = _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(up));
-        store_scale(&mut panel.scale[sub], _mm512_mul_ps(d, scale));
+impl<'a> Blocks<'a> {
+    /// Blocks of a tile that has sixteen rows.
+    pub(super) fn new<S: Source>(tile: Tile<'a>, block: usize) -> Self {
+        debug_assert_eq!(tile.bytes.len(), PANEL_ROWS * tile.row_bytes);
+        Self { tile, block, first: tile.bytes.as_ptr().wrapping_add(block * S::BLOCK_BYTES) }
     }
-    // SAFETY: the bytes 128 to 192.
-    let high = unsafe { transposed(first.add(128), stride) };
-    let four = _mm512_set1_epi8(0x0f);
-    let two = _mm512_set1_epi8(0x30);
-    for half in 0..2 {
-        // SAFETY: the bytes 0 to 64, and 64 to 128.
-        let packed = unsafe { transposed(first.add(half * 64), stride) };
-        for (i, packed) in packed.into_iter().enumerate() {
-            // Quarter i / 8 has the lower nibbles, the one two further the upper ones.
-            let group = half * 32 + i;
-            let bits = high[half * 8 + i % 8];
-            let (bits_low, bits_high) = if i < 8 {
-                (_mm512_slli_epi32::<4>(bits), bits)
-            } else {
-                (_mm512_slli_epi32::<2>(bits), _mm512_srli_epi32::<2>(bits))
-            };
-            let low = _mm512_and_si512(packed, four);
-            store_group(panel, group, _mm512_ternarylogic_epi32::<AND_OR>(bits_low, two, low));
-            let low = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four);
-            store_group(panel, group + 16, _mm512_ternarylogic_epi32::<AND_OR>(bits_high, two, low));
-        }
-    }
-}
 
-/// The f16 at the same place of sixteen rows.
-///
-/// SAFETY: two bytes must be readable at `first` and at 15 strides from there.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn halves(first: *const u8, stride: usize) -> __m512 {
-    let halves: [u16; 16] =
+    /// Whether all of the 256 columns are there, which steps need.
+    pub(super) fn are_whole<S: Source>(&self) -> bool {
+        (self.block + 1) * S::BLOCK_BYTES <= self.tile.row_bytes
+    }
+
+    /// Fills a panel as the portable code does.
+    pub(super) fn fill(&self, panel: &mut WidePanel) {
+        crate::panel::fill(self.tile, self.block, &mut panel.panel);
+    }
+
+    /// The same 16 bytes of sixteen rows, transposed: vector `i` has the bytes from `at + 4 i` on of each row.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks the bytes `at` to `at + 16`.
+    #[inline(always)]
+    unsafe fn transposed(&self, at: usize) -> [__m512i; 4] {
         // SAFETY: as the caller vouches for.
-        std::array::from_fn(|row| unsafe { first.add(row * stride).cast::<u16>().read_unaligned() });
-    // SAFETY: the array has 32 bytes.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
-}
-
-/// SAFETY: eight blocks of Q8_0 must be readable at `first` and at 15 strides from there.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill_q8_0(first: *const u8, stride: usize, panel: &mut Panel) {
-    let sign = _mm512_set1_epi8(-128);
-    for pair in 0..4 {
-        // SAFETY: blocks of 34 bytes: a scale and 32 quants.
-        let rows = std::array::from_fn(|row| unsafe {
-            let block = first.add(row * stride + pair * 68);
-            let quants = _mm512_castsi256_si512(_mm256_loadu_si256(block.add(2).cast()));
-            _mm512_inserti64x4::<1>(quants, _mm256_loadu_si256(block.add(36).cast()))
-        });
-        for (i, q) in transpose_16x16(rows).into_iter().enumerate() {
-            store_group(panel, pair * 16 + i, _mm512_xor_si512(q, sign));
+        unsafe {
+            let row = |row: usize| _mm_loadu_si128(self.first.add(row * self.tile.row_bytes + at).cast());
+            // Row 4 l + j in the 128-bit part l of vector j.
+            let four = |j: usize| {
+                let lower = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(j)), row(4 + j));
+                let upper = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(8 + j)), row(12 + j));
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(lower), upper)
+            };
+            let z = [four(0), four(1), four(2), four(3)];
+            let low = [_mm512_unpacklo_epi32(z[0], z[1]), _mm512_unpacklo_epi32(z[2], z[3])];
+            let high = [_mm512_unpackhi_epi32(z[0], z[1]), _mm512_unpackhi_epi32(z[2], z[3])];
+            [
+                _mm512_unpacklo_epi64(low[0], low[1]),
+                _mm512_unpackhi_epi64(low[0], low[1]),
+                _mm512_unpacklo_epi64(high[0], high[1]),
+                _mm512_unpackhi_epi64(high[0], high[1]),
+            ]
         }
-        for block in 2 * pair..2 * pair + 2 {
-            // SAFETY: as above.
-            store_scale(&mut panel.scale[block], unsafe { halves(first.add(block * 34), stride) });
+    }
+
+    /// The f16 at the same place of sixteen rows.
+    ///
+    /// SAFETY: as for [`transposed`](Self::transposed).
+    #[inline(always)]
+    unsafe fn halves(&self, at: usize) -> __m512 {
+        // SAFETY: as the caller vouches for.
+        unsafe { f16_of_lanes(self.transposed(at)[0]) }
+    }
+
+    /// Scales and minimums of Q4_K and Q5_K.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of one of the two.
+    #[inline(always)]
+    unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
+        // SAFETY: the first 16 bytes; eight sub-blocks, and arrays of 64 bytes.
+        unsafe {
+            let [d, low_scales, low_mins, high] = self.transposed(0);
+            let six = _mm512_set1_epi8(0x3f);
+            let four = _mm512_set1_epi8(0x0f);
+            let top = _mm512_set1_epi8(0x30);
+            // The upper two bits of sub-blocks 4 to 7 stand above the six bits of sub-blocks 0 to 3.
+            let with_top = |low: __m512i, top_of: __m512i| {
+                let low = _mm512_and_si512(low, four);
+                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srli_epi32::<2>(top_of), top, low)
+            };
+            let scales = [_mm512_and_si512(low_scales, six), with_top(high, low_scales)];
+            let scale = f16_of_lanes(d);
+            for sub in 0..8 {
+                let shifted = _mm512_srl_epi32(scales[sub / 4], _mm_cvtsi32_si128(8 * (sub as i32 % 4)));
+                let byte = _mm512_and_si512(shifted, _mm512_set1_epi32(255));
+                panel.store_scale(sub, _mm512_mul_ps(_mm512_cvtepi32_ps(byte), scale));
+            }
+            let mins = [_mm512_and_si512(low_mins, six), with_top(_mm512_srli_epi32::<4>(high), low_mins)];
+            for pair in 0..PAIRS.len() {
+                // Every other byte, as 16 bits.
+                let bytes = if pair % 2 == 0 { mins[pair / 2] } else { _mm512_srli_epi16::<8>(mins[pair / 2]) };
+                let bytes = _mm512_and_si512(bytes, _mm512_set1_epi16(255));
+                _mm512_storeu_si512(panel.min_pairs.as_mut_ptr().add(pair).cast(), bytes);
+            }
+            _mm512_storeu_ps(panel.min_scale.as_mut_ptr(), f16_of_lanes(_mm512_srli_epi32::<16>(d)));
         }
     }
 }
 
-/// SAFETY: eight blocks of Q4_0 must be readable at `first` and at 15 strides from there.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill_q4_0(first: *const u8, stride: usize, panel: &mut Panel) {
-    let four = _mm512_set1_epi8(0x0f);
-    for half in 0..2 {
-        // SAFETY: blocks of 18 bytes: a scale and 16 bytes of two quants each.
-        let rows = std::array::from_fn(|row| unsafe {
-            let quants =
-                |block: usize| _mm_loadu_si128(first.add(row * stride + (half * 4 + block) * 18 + 2).cast());
-            let z = _mm512_castsi128_si512(quants(0));
-            let z = _mm512_inserti32x4::<1>(z, quants(1));
-            let z = _mm512_inserti32x4::<2>(z, quants(2));
-            _mm512_inserti32x4::<3>(z, quants(3))
-        });
-        for (i, packed) in transpose_16x16(rows).into_iter().enumerate() {
-            let group = half * 32 + i / 4 * 8 + i % 4;
-            store_group(panel, group, _mm512_and_si512(packed, four));
-            store_group(panel, group + 4, _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four));
+/// The f16 in the lower half of each lane.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
+#[inline(always)]
+unsafe fn f16_of_lanes(lanes: __m512i) -> __m512 {
+    // SAFETY: as the caller vouches for.
+    unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(lanes)) }
+}
+
+/// The lower and the upper nibbles of bytes.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
+#[inline(always)]
+unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        let four = _mm512_set1_epi8(0x0f);
+        [_mm512_and_si512(packed, four), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four)]
+    }
+}
+
+/// Types that only the portable code unpacks, with `SUBS` sub-blocks and perhaps minimums.
+pub(super) struct Portable<const SUBS: usize, const MIN: bool>;
+
+impl<const SUBS: usize, const MIN: bool> Source for Portable<SUBS, MIN> {
+    /// More than a row has: no block is whole.
+    const BLOCK_BYTES: usize = 1 << 40;
+    const SUBS: usize = SUBS;
+    const MINS: Mins = if MIN { Mins::Floats } else { Mins::None };
+    const STEPS: usize = 0;
+
+    #[inline(always)]
+    unsafe fn begin(_: &Blocks<'_>, _: &mut WidePanel) {}
+
+    #[inline(always)]
+    unsafe fn step(_: &Blocks<'_>, _: usize, _: &mut WidePanel) {}
+}
+
+pub(super) struct Q4K;
+
+impl Source for Q4K {
+    const BLOCK_BYTES: usize = 144;
+    const SUBS: usize = 8;
+    const MINS: Mins = Mins::Pairs;
+    const STEPS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+        // SAFETY: as the caller vouches for.
+        unsafe { blocks.fill_scales_and_mins(panel) };
+    }
+
+    #[inline(always)]
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel) {
+        // 32 bytes are a sub-block in the lower nibbles and the next in the upper.
+        let first = step / 2 * 16 + step % 2 * 4;
+        // SAFETY: 16 of the 128 bytes of quants; 64 groups.
+        unsafe {
+            let packed = blocks.transposed(16 + step * 16);
+            for i in 0..4 {
+                let [lower, upper] = nibbles(packed[i]);
+                panel.store_group(first + i, lower);
+                panel.store_group(first + 8 + i, upper);
+            }
         }
-        for block in 4 * half..4 * half + 4 {
-            // SAFETY: as above.
-            store_scale(&mut panel.scale[block], unsafe { halves(first.add(block * 18), stride) });
+    }
+}
+
+pub(super) struct Q5K;
+
+impl Source for Q5K {
+    const BLOCK_BYTES: usize = 176;
+    const SUBS: usize = 8;
+    const MINS: Mins = Mins::Pairs;
+    const STEPS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+        // SAFETY: as the caller vouches for.
+        unsafe { blocks.fill_scales_and_mins(panel) };
+    }
+
+    #[inline(always)]
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel) {
+        // First what needs the fifth bits of each sub-block's first half, then the second halves.
+        let (half, pair) = (step / 4, step % 4);
+        let first = pair * 16 + half * 4;
+        // SAFETY: 16 of the 32 bytes of fifth bits and of the 128 of nibbles; arrays of 64 bytes, and 64 groups.
+        unsafe {
+            if pair == 0 {
+                let bits = blocks.transposed(16 + half * 16);
+                for i in 0..4 {
+                    _mm512_storeu_si512(panel.bits.as_mut_ptr().add(i).cast(), bits[i]);
+                }
+            }
+            let packed = blocks.transposed(48 + pair * 32 + half * 16);
+            let five = _mm512_set1_epi8(0x10);
+            for i in 0..4 {
+                let bits = _mm512_loadu_si512(panel.bits.as_ptr().add(i).cast());
+                // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
+                let bit = |bit: usize| _mm512_rolv_epi32(bits, _mm512_set1_epi32((36 - bit as i32) % 32));
+                let [lower, upper] = nibbles(packed[i]);
+                let lower = _mm512_ternarylogic_epi32::<AND_OR>(bit(2 * pair), five, lower);
+                let upper = _mm512_ternarylogic_epi32::<AND_OR>(bit(2 * pair + 1), five, upper);
+                panel.store_group(first + i, lower);
+                panel.store_group(first + 8 + i, upper);
+            }
+        }
+    }
+}
+
+pub(super) struct Q6K;
+
+impl Source for Q6K {
+    const BLOCK_BYTES: usize = 210;
+    const SUBS: usize = 16;
+    const MINS: Mins = Mins::None;
+    const STEPS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+        // SAFETY: of 210 bytes the last 18; sixteen sub-blocks.
+        unsafe {
+            let (scales, [.., last]) = (blocks.transposed(192), blocks.transposed(194));
+            let d = f16_of_lanes(_mm512_srli_epi32::<16>(last));
+            for sub in 0..16 {
+                // To the top, and back with the sign.
+                let up = _mm512_sll_epi32(scales[sub / 4], _mm_cvtsi32_si128(24 - 8 * (sub as i32 % 4)));
+                let scale = _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(up));
+                panel.store_scale(sub, _mm512_mul_ps(d, scale));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel) {
+        // Of half a block, 16 bytes of upper bits with the two times 16 of nibbles that they belong to.
+        let (half, at) = (step / 2, step % 2 * 16);
+        let first = half * 32 + at / 4;
+        // SAFETY: of 128 bytes of nibbles and 64 of upper bits; 64 groups.
+        unsafe {
+            let bits = blocks.transposed(128 + half * 32 + at);
+            let two = _mm512_set1_epi8(0x30);
+            for quarter in 0..2 {
+                let packed = blocks.transposed(half * 64 + quarter * 32 + at);
+                for i in 0..4 {
+                    // Moved to bits 4 and 5.
+                    let (low, high) = if quarter == 0 {
+                        (_mm512_slli_epi32::<4>(bits[i]), bits[i])
+                    } else {
+                        (_mm512_slli_epi32::<2>(bits[i]), _mm512_srli_epi32::<2>(bits[i]))
+                    };
+                    let [lower, upper] = nibbles(packed[i]);
+                    let group = first + quarter * 8 + i;
+                    panel.store_group(group, _mm512_ternarylogic_epi32::<AND_OR>(low, two, lower));
+                    panel.store_group(group + 16, _mm512_ternarylogic_epi32::<AND_OR>(high, two, upper));
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct Q80;
+
+impl Source for Q80 {
+    const BLOCK_BYTES: usize = 8 * 34;
+    const SUBS: usize = 8;
+    const MINS: Mins = Mins::None;
+    const STEPS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn begin(_: &Blocks<'_>, _: &mut WidePanel) {}
+
+    #[inline(always)]
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel) {
+        let at = step * 34;
+        // SAFETY: a block of 34 bytes, a scale and 32 quants; 64 groups.
+        unsafe {
+            panel.store_scale(step, blocks.halves(at));
+            let sign = _mm512_set1_epi8(-128);
+            for half in 0..2 {
+                let q = blocks.transposed(at + 2 + 16 * half);
+                for i in 0..4 {
+                    panel.store_group(step * 8 + half * 4 + i, _mm512_xor_si512(q[i], sign));
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct Q40;
+
+impl Source for Q40 {
+    const BLOCK_BYTES: usize = 8 * 18;
+    const SUBS: usize = 8;
+    const MINS: Mins = Mins::None;
+    const STEPS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn begin(_: &Blocks<'_>, _: &mut WidePanel) {}
+
+    #[inline(always)]
+    unsafe fn step(blocks: &Blocks<'_>, step: usize, panel: &mut WidePanel) {
+        let at = step * 18;
+        // SAFETY: a block of 18 bytes, a scale and 16 bytes of two quants each; 64 groups.
+        unsafe {
+            panel.store_scale(step, blocks.halves(at));
+            let packed = blocks.transposed(at + 2);
+            for i in 0..4 {
+                let [lower, upper] = nibbles(packed[i]);
+                panel.store_group(step * 8 + i, lower);
+                panel.store_group(step * 8 + 4 + i, upper);
+            }
         }
     }
 }

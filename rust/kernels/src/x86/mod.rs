@@ -17,12 +17,13 @@ mod avx512_fill;
 pub(crate) mod lanes;
 #[cfg(test)]
 mod tests;
-mod transpose;
+
+use std::ops::Range;
 
 use avx2_level::Level;
 
 use crate::activations::Activations;
-use crate::matmul::prefetch;
+use crate::matmul::{Prepared, Weight};
 use crate::panel::{PANEL_ROWS, Panel, Rows, Tile};
 use crate::unpack::Layout;
 use crate::{Isa, Kernels, TensorType};
@@ -81,32 +82,47 @@ pub(crate) fn dot_rows(
     true
 }
 
-/// Fills a panel, or returns false if there is no kernel for it.
-pub(crate) fn fill(kernels: Kernels, tile: Tile<'_>, block: usize, panel: &mut Panel) -> bool {
-    match kernels.isa() {
-        Isa::Avx512Vnni => avx512_fill::fill(tile, block, panel),
-        Isa::Avx2 | Isa::AvxVnni => avx2_fill::fill(tile, block, panel),
-        _ => false,
-    }
+/// What the products of a type need of activations beside their quants, where the level has a form of its own for it.
+pub(crate) fn corrections(
+    kernels: Kernels,
+    tensor_type: TensorType,
+    layout: Layout,
+    activations: &Activations,
+) -> Option<Vec<i32>> {
+    if kernels.isa() == Isa::Avx512Vnni { avx512::corrections(tensor_type, layout, activations) } else { None }
 }
 
-/// Adds the products of all rows with a panel to `sums`, and asks for the bytes `ahead` meanwhile; or returns false if
-/// there is no kernel for it.
+/// Products of weight rows with all rows of all parts of `x`, `(x rows, weight rows)`, or false if the level has panels
+/// only.
+pub(crate) fn multiply(
+    kernels: Kernels,
+    weight: &Weight<'_>,
+    layout: Layout,
+    rows: &Range<usize>,
+    x: &[(&Activations, &Prepared)],
+    out: &mut [f32],
+) -> bool {
+    if kernels.isa() != Isa::Avx512Vnni {
+        return false;
+    }
+    avx512::multiply(weight, layout, rows, x, out);
+    true
+}
+
+/// Fills a panel, or returns false if there is no kernel for it.
+pub(crate) fn fill(kernels: Kernels, tile: Tile<'_>, block: usize, panel: &mut Panel) -> bool {
+    Level::of(kernels).is_some() && avx2_fill::fill(tile, block, panel)
+}
+
+/// Adds the products of all rows with a panel to `sums`, or returns false if there is no kernel for it.
 pub(crate) fn multiply_panel(
     kernels: Kernels,
     panel: &Panel,
     layout: Layout,
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
-    ahead: &[u8],
 ) -> bool {
-    match (kernels.isa(), Level::of(kernels)) {
-        (Isa::Avx512Vnni, _) => avx512::multiply(panel, layout, rows, sums, ahead),
-        (_, Some(level)) => {
-            prefetch(ahead);
-            avx2::multiply(level, panel, layout, rows, sums);
-        }
-        _ => return false,
-    }
+    let Some(level) = Level::of(kernels) else { return false };
+    avx2::multiply(level, panel, layout, rows, sums);
     true
 }

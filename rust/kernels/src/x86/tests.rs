@@ -1,8 +1,10 @@
 //! Vector code against the portable code that it stands for, bit by bit.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(unsafe_code, reason = "calls vector code; see SAFETY")]
 
 use super::avx2_level::Level;
+use super::avx512_fill::{Blocks as WideBlocks, Mins, PAIRS, Q4K, Q5K, Q6K, Q40, Q80, Source, WidePanel};
 use super::{avx2, avx2_dot, avx2_fill, avx512_fill};
 use crate::activations::{ActivationForms, Activations};
 use crate::matmul_tests::{Blocks, Random, weight_bytes};
@@ -20,33 +22,66 @@ fn untouched() -> Box<Panel> {
     })
 }
 
+/// The panels of a type's three blocks, of sixteen rows.
+fn check_panels(tensor_type: TensorType, fill: impl Fn(Tile<'_>, usize, &mut Panel)) {
+    let layout = tensor_type.layout().unwrap();
+    let bytes = weight_bytes(tensor_type, PANEL_ROWS, 3 * SUPER_BLOCK, Blocks::Random, &mut Random::new(3));
+    let tile = Tile { tensor_type, bytes: &bytes, row_bytes: bytes.len() / PANEL_ROWS };
+    let subs = SUPER_BLOCK / layout.sub_len;
+    for block in 0..3 {
+        let (mut expected, mut found) = (untouched(), untouched());
+        panel::fill(tile, block, &mut expected);
+        fill(tile, block, &mut found);
+        assert!(found.q == expected.q, "{} block {block}: quants", tensor_type.name());
+        assert_eq!(found.scale[..subs], expected.scale[..subs], "{}", tensor_type.name());
+        if layout.has_min {
+            assert_eq!(found.min[..subs], expected.min[..subs], "{}", tensor_type.name());
+        }
+    }
+}
+
 #[test]
 fn panels_are_filled_as_the_portable_code_fills_them() {
-    type Fill = fn(Tile<'_>, usize, &mut Panel) -> bool;
-    let levels: [(Isa, Fill); 2] = [(Isa::Avx2, avx2_fill::fill), (Isa::Avx512Vnni, avx512_fill::fill)];
-    let (len, kind) = (3 * SUPER_BLOCK, Blocks::Random);
-    let mut random = Random::new(3);
-    for (isa, fill) in levels.into_iter().filter(|(isa, _)| isa.is_available()) {
-        for tensor_type in TensorType::ALL {
-            let Some(layout) = tensor_type.layout() else { continue };
-            let bytes = weight_bytes(tensor_type, PANEL_ROWS, len, kind, &mut random);
-            let tile = Tile { tensor_type, bytes: &bytes, row_bytes: bytes.len() / PANEL_ROWS };
-            let subs = SUPER_BLOCK / layout.sub_len;
-            for block in 0..3 {
-                let (mut expected, mut found) = (untouched(), untouched());
-                panel::fill(tile, block, &mut expected);
-                let filled = fill(tile, block, &mut found);
-                assert_eq!(filled, avx2_dot::handles(tensor_type), "{isa} {}", tensor_type.name());
-                if filled {
-                    assert!(found.q == expected.q, "{isa} {} block {block}: quants", tensor_type.name());
-                    assert_eq!(found.scale[..subs], expected.scale[..subs], "{isa} {}", tensor_type.name());
-                    if layout.has_min {
-                        assert_eq!(found.min[..subs], expected.min[..subs], "{isa} {}", tensor_type.name());
-                    }
+    if !Isa::Avx2.is_available() {
+        return;
+    }
+    for tensor_type in TensorType::ALL.into_iter().filter(|tensor_type| avx2_dot::handles(*tensor_type)) {
+        check_panels(tensor_type, |tile, block, panel| {
+            assert!(avx2_fill::fill(tile, block, panel), "{}", tensor_type.name());
+        });
+    }
+}
+
+/// Fills in one go, and tells minimums as floats.
+fn fill_wide<S: Source>(tile: Tile<'_>, block: usize, panel: &mut Panel) {
+    let mut wide = Box::new(WidePanel::ZERO);
+    wide.panel = *untouched();
+    let blocks = WideBlocks::new::<S>(tile, block);
+    assert!(blocks.are_whole::<S>());
+    // SAFETY: the test has found the level on this machine; the blocks are of the type.
+    unsafe { avx512_fill::fill::<S>(&blocks, &mut wide) };
+    *panel = wide.panel;
+    if S::MINS == Mins::Pairs {
+        for (subs, mins) in PAIRS.into_iter().zip(&wide.min_pairs) {
+            for (lane, mins) in mins.iter().enumerate() {
+                for (sub, min) in subs.into_iter().zip(mins) {
+                    panel.min[sub][lane] = f32::from(*min) * wide.min_scale[lane];
                 }
             }
         }
     }
+}
+
+#[test]
+fn wide_panels_are_filled_as_the_portable_code_fills_them() {
+    if !Isa::Avx512Vnni.is_available() {
+        return;
+    }
+    check_panels(TensorType::Q4_K, fill_wide::<Q4K>);
+    check_panels(TensorType::Q5_K, fill_wide::<Q5K>);
+    check_panels(TensorType::Q6_K, fill_wide::<Q6K>);
+    check_panels(TensorType::Q8_0, fill_wide::<Q80>);
+    check_panels(TensorType::Q4_0, fill_wide::<Q40>);
 }
 
 /// Activations of -127 to 127, or of those two only.
