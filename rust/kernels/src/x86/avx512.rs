@@ -67,10 +67,10 @@ fn multiply_type<S: Source>(
     x: &[(&Activations, &Prepared)],
     out: &mut [f32],
 ) {
-    let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
-    let runs: usize = x.iter().map(|(part, _)| part.rows().div_ceil(ROW_BLOCK)).sum();
+    let runs: Vec<Run> =
+        x.iter().enumerate().flat_map(|(part, (rows, _))| Run::of_part(part, rows.rows())).collect();
     let blocks = weight.len().div_ceil(SUPER_BLOCK);
-    if rows.is_empty() || runs == 0 {
+    if rows.is_empty() || runs.is_empty() {
         return;
     }
     let whole = rows.len() / PANEL_ROWS * PANEL_ROWS;
@@ -86,7 +86,7 @@ fn multiply_type<S: Source>(
     prefetch(tile_at(rows.start).bytes);
     // SAFETY: the caller has found the level on this machine, and the blocks are of the source's type.
     unsafe { fill::<S>(&Blocks::new::<S>(tile_at(rows.start), 0), panel) };
-    let mut sums = vec![[0f32; PANEL_ROWS]; x_rows]; // (x rows, panel rows)
+    let mut sums = vec![[0f32; PANEL_ROWS]; runs.len() * ROW_BLOCK]; // (runs, rows, panel rows)
     for first in rows.clone().step_by(PANEL_ROWS) {
         sums.fill([0.0; PANEL_ROWS]);
         // The next tile comes into the cache while this one is multiplied.
@@ -102,32 +102,30 @@ fn multiply_type<S: Source>(
                 None
             };
             let in_steps = next.filter(Blocks::are_whole::<S>);
-            let mut filling = Filling { blocks: in_steps, panel: next_panel, step: 0, until: 0 };
-            let (mut ahead, mut run) = (ahead.next().unwrap_or_default(), 0);
-            let mut sums = sums.as_mut_slice();
-            for (part, prepared) in x {
-                let (of_part, rest) = sums.split_at_mut(part.rows());
-                sums = rest;
-                let q = part.block_q(block, 0).chunks(ROW_BLOCK * SUPER_BLOCK);
-                let scales = part.block_scales(block, 0).chunks(ROW_BLOCK);
-                let per_row = prepared.corrections_of_row();
-                let corrections = prepared.corrections(part, block, 0).chunks(ROW_BLOCK * per_row);
-                let parts = q.zip(scales).zip(corrections).zip(of_part.chunks_mut(ROW_BLOCK));
-                for (((q, scales), corrections), sums) in parts {
-                    run += 1;
-                    filling.until = S::STEPS * run / runs;
-                    let rows = Rows { q, scales, corrections };
-                    run_of_rows::<S>(panel, rows, sums, std::mem::take(&mut ahead), &mut filling);
-                }
+            let mut filling = in_steps.map(|blocks| Filling { blocks, panel: &mut *next_panel });
+            let mut ahead = ahead.next().unwrap_or_default();
+            for (run, sums) in runs.iter().zip(sums.chunks_mut(ROW_BLOCK)) {
+                let (part, prepared) = x[run.part];
+                let rows = Rows {
+                    q: part.block_q(block, run.first),
+                    scales: part.block_scales(block, run.first),
+                    corrections: prepared.corrections(part, block, run.first),
+                };
+                let sums = &mut sums[..run.rows];
+                run_of_rows::<S>(panel, rows, sums, std::mem::take(&mut ahead), filling.take());
             }
             if let (Some(next), None) = (next, in_steps) {
-                next.fill(filling.panel);
+                next.fill(next_panel);
             }
             std::mem::swap(&mut panel, &mut next_panel);
         }
-        let (column, tile_rows) = (first - rows.start, PANEL_ROWS.min(rows.end - first));
-        for (sums, out) in sums.iter().zip(out.chunks_exact_mut(rows.len())) {
-            out[column..column + tile_rows].copy_from_slice(&sums[..tile_rows]);
+        let column = first - rows.start;
+        let sums = runs.iter().zip(sums.chunks(ROW_BLOCK)).flat_map(|(run, sums)| &sums[..run.rows]);
+        for (sums, out) in sums.zip(out.chunks_exact_mut(rows.len())) {
+            match out[column..].first_chunk_mut() {
+                Some(out) => *out = *sums,
+                None => out[column..].copy_from_slice(&sums[..rows.len() - column]),
+            }
         }
     }
 }
@@ -139,36 +137,30 @@ fn padded(tile: Tile<'_>) -> Vec<u8> {
     bytes
 }
 
-/// A panel that is filled while another is multiplied.
-struct Filling<'a> {
-    /// None if there is nothing to fill in steps.
-    blocks: Option<Blocks<'a>>,
-    panel: &'a mut WidePanel,
-    step: usize,
-    /// The step before which to stop.
-    until: usize,
+/// Rows of a part of the activations that go over a panel together.
+#[derive(Clone, Copy)]
+struct Run {
+    part: usize,
+    first: usize,
+    rows: usize,
 }
 
-impl Filling<'_> {
-    /// Takes the next step, if there is one to take.
-    ///
-    /// SAFETY: the machine must have `Isa::Avx512Vnni`, the blocks be whole and of the source's type, and `until` be at
-    /// most the number of steps.
-    #[inline(always)]
-    unsafe fn advance<S: Source>(&mut self) {
-        if let Some(blocks) = &self.blocks
-            && self.step < self.until
-        {
-            // SAFETY: as the caller vouches for.
-            unsafe {
-                if self.step == 0 {
-                    S::begin(blocks, self.panel);
-                }
-                S::step(blocks, self.step, self.panel);
-            }
-            self.step += 1;
-        }
+impl Run {
+    /// Those of a part of so many rows: as even as they can be.
+    fn of_part(part: usize, rows: usize) -> impl Iterator<Item = Self> {
+        let count = rows.div_ceil(ROW_BLOCK);
+        (0..count).map(move |run| {
+            let first = run * rows / count;
+            Self { part, first, rows: (run + 1) * rows / count - first }
+        })
     }
+}
+
+/// A panel that is filled while another is multiplied.
+struct Filling<'a> {
+    /// Whole, and of the source's type.
+    blocks: Blocks<'a>,
+    panel: &'a mut WidePanel,
 }
 
 fn run_of_rows<S: Source>(
@@ -176,7 +168,7 @@ fn run_of_rows<S: Source>(
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
     ahead: &[u8],
-    filling: &mut Filling<'_>,
+    filling: Option<Filling<'_>>,
 ) {
     macro_rules! rows {
         ($($count:literal)*) => {
@@ -189,7 +181,12 @@ fn run_of_rows<S: Source>(
                             && rows.corrections.len() >= $count * per_row
                     );
                     // SAFETY: the caller has found the level on this machine, and the lengths were just checked.
-                    unsafe { some_rows::<S, $count>(panel, rows, sums, ahead, filling) };
+                    unsafe {
+                        match filling {
+                            Some(filling) => some_rows::<S, _, $count>(panel, rows, sums, ahead, filling),
+                            None => some_rows::<S, _, $count>(panel, rows, sums, ahead, ()),
+                        }
+                    }
                 })*
                 _ => {}
             }
@@ -198,17 +195,47 @@ fn run_of_rows<S: Source>(
     rows!(1 2 3 4 5 6 7 8);
 }
 
+/// What else is done while rows of activations go over a panel.
+trait Meanwhile {
+    /// What stands before a sub-block.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`.
+    unsafe fn before<S: Source>(&mut self, sub: usize);
+}
+
+impl Meanwhile for () {
+    #[inline(always)]
+    unsafe fn before<S: Source>(&mut self, _: usize) {}
+}
+
+impl Meanwhile for Filling<'_> {
+    #[inline(always)]
+    unsafe fn before<S: Source>(&mut self, sub: usize) {
+        const { assert!(S::STEPS > 0 && S::SUBS.is_multiple_of(S::STEPS)) };
+        let every = S::SUBS / S::STEPS;
+        // SAFETY: the caller vouches for the level; the blocks are whole and of the type, and steps come in their order.
+        unsafe {
+            if sub == 0 {
+                S::begin(&self.blocks, self.panel);
+            }
+            if sub.is_multiple_of(every) {
+                S::step(&self.blocks, sub / every, self.panel);
+            }
+        }
+    }
+}
+
 /// Adds the products of `ROWS` rows with a panel to `sums`. Between sub-blocks it asks for the bytes `ahead`, a few at a
-/// time since what is under way from memory at once is limited, and takes steps of the filling.
+/// time since what is under way from memory at once is limited.
 ///
-/// SAFETY: there must be at least `ROWS` rows in `rows` and `sums`.
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and there be at least `ROWS` rows in `rows` and `sums`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn some_rows<S: Source, const ROWS: usize>(
+unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
     panel: &WidePanel,
     rows: Rows<'_>,
     sums: &mut [[f32; PANEL_ROWS]],
     ahead: &[u8],
-    filling: &mut Filling<'_>,
+    mut meanwhile: M,
 ) {
     let mut ahead = ahead.chunks((ahead.len().div_ceil(S::SUBS)).max(64));
     let groups = GROUPS / S::SUBS;
@@ -221,7 +248,7 @@ unsafe fn some_rows<S: Source, const ROWS: usize>(
             for line in ahead.next().unwrap_or_default().chunks(64) {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
-            filling.advance::<S>();
+            meanwhile.before::<S>(sub);
             let correction = |row: usize| *corrections.add(row * S::SUBS + sub);
             let mut dots = [_mm512_setzero_si512(); ROWS];
             if S::MINS == Mins::None {

@@ -225,7 +225,8 @@ impl<const SUBS: usize, const MIN: bool> Source for Portable<SUBS, MIN> {
     const BLOCK_BYTES: usize = 1 << 40;
     const SUBS: usize = SUBS;
     const MINS: Mins = if MIN { Mins::Floats } else { Mins::None };
-    const STEPS: usize = 0;
+    /// Never taken.
+    const STEPS: usize = 1;
 
     #[inline(always)]
     unsafe fn begin(_: &Blocks<'_>, _: &mut WidePanel) {}
