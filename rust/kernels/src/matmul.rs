@@ -132,12 +132,6 @@ impl Prepared {
         let rows = activations.rows();
         &self.corrections[(block * rows + first) * self.per_row..(block + 1) * rows * self.per_row]
     }
-
-    /// How many there are of a row's block.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn corrections_of_row(&self) -> usize {
-        self.per_row
-    }
 }
 
 /// Corrections of each sub-block.
