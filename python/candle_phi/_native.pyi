@@ -17,6 +17,7 @@ __all__ = [
     "NamedModel",
     "Progress",
     "Session",
+    "__build__",
     "__version__",
     "cached_models",
     "check_device",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 __version__: str
+# "candle-phi build: needs fp16" or "candle-phi build: needs nothing": what candle_phi._processor looks for.
+__build__: str
 
 @final
 class Model:

@@ -10,6 +10,7 @@ mod info;
 mod log;
 mod model;
 mod options;
+mod processor;
 mod runtime;
 mod session;
 
@@ -38,6 +39,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("__build__", crate::processor::BUILD)?;
         crate::runtime::keep_panics_quiet();
         crate::log::listen();
         if cfg!(debug_assertions) {
