@@ -26,7 +26,7 @@ feature_flags := $(if $(FEATURES),--features $(FEATURES))
 
 .PHONY: help
 help: ## List the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build ## Build, then answer PROMPT with the embedded model
@@ -73,19 +73,78 @@ lint-python: dev
 	$(bin)/pyright --pythonpath $(bin)/python
 	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml
 
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.workflows ## Judge .github/: its schema, its security, and, where actionlint is there, its scripts
+	$(bin)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(bin)/zizmor --offline --persona pedantic .github
+	@if command -v actionlint >/dev/null; then actionlint; else echo "no actionlint on the PATH: left out"; fi
+
+.PHONY: lint-licences
+lint-licences: $(VENV)/.build check-cargo ## Hold THIRD_PARTY.md against the crates that go into a wheel
+	$(bin)/python tools/third_party.py --check
+
+.PHONY: third-party
+third-party: $(VENV)/.build check-cargo ## Write THIRD_PARTY.md anew
+	$(bin)/python tools/third_party.py
+
+.PHONY: audit
+audit: $(VENV)/.build check-cargo ## Look for known flaws in what is depended on; needs cargo-deny, and advisories from the network
+	$(cargo) deny --all-features check
+	$(bin)/python -m pip install --group audit
+	$(bin)/pip-audit --strict --skip-editable
+
 .PHONY: format
 format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters can fix
 	$(cargo) fmt --all
 	$(bin)/ruff check --fix --show-fixes .
 	$(bin)/ruff format .
 
+# A GPU's libraries are the machine's own, and macOS and Windows have one libc: those wheels are built as they come.
+portable := $(if $(FEATURES),,$(filter Linux,$(shell uname -s)))
+with_tools := PATH="$(bin):$$PATH"
+
 .PHONY: wheel
-wheel: $(VENV)/.build check-cargo ## Build a wheel into dist/
+wheel: $(VENV)/.wheel check-cargo ## Build a wheel into dist/; on Linux, for all Linux systems with glibc
+ifdef portable
+	$(with_tools) tools/wheel.sh
+else
 	$(maturin) build --release --out dist $(feature_flags)
+endif
+
+.PHONY: wheel-aarch64
+wheel-aarch64: $(VENV)/.wheel check-cargo ## The same for 64-bit ARM Linux with glibc
+	$(with_tools) tools/wheel.sh aarch64-unknown-linux-gnu
+
+.PHONY: wheel-musl
+wheel-musl: $(VENV)/.wheel check-cargo ## The same for Linux with musl (Alpine), for x86-64 and 64-bit ARM
+	$(with_tools) tools/wheel.sh x86_64-unknown-linux-musl
+	$(with_tools) tools/wheel.sh aarch64-unknown-linux-musl
 
 .PHONY: sdist
 sdist: $(VENV)/.build ## Build a source distribution into dist/
 	$(maturin) sdist --out dist
+
+.PHONY: test-wheel
+test-wheel: $(VENV)/.wheel ## Install the wheel of dist/ in an environment of its own, and let it answer
+	$(bin)/python tools/check_wheel.py
+
+.PHONY: test-pythons
+test-pythons: $(VENV)/.wheel ## Run the tests against the wheel of dist/, on each CPython >= 3.11 of this machine
+	$(bin)/python tools/check_wheel.py --every-python --tests
+
+.PHONY: test-aarch64
+test-aarch64: $(VENV)/.wheel check-cargo ## Run the ARM wheel of dist/ and the kernels' tests under qemu
+	$(with_tools) tools/qemu_aarch64_wheel.sh
+	tools/qemu_aarch64.sh
+
+.PHONY: test-sdist
+test-sdist: $(VENV)/.build check-cargo ## Build a wheel from the source distribution, away from the checkout
+	$(with_tools) tools/test_sdist.sh
+
+.PHONY: test-reproducible
+test-reproducible: $(VENV)/.wheel check-cargo ## Build the wheel twice, in two places, and compare the bytes
+	$(with_tools) tools/test_reproducible.sh
 
 .PHONY: clean
 clean: ## Remove the environment, the caches and what was built here
@@ -122,6 +181,14 @@ $(VENV)/bin/python:
 
 $(VENV)/.build: pyproject.toml | $(VENV)/bin/python
 	$(bin)/python -m pip install --group build
+	@touch $@
+
+$(VENV)/.wheel: pyproject.toml $(VENV)/.build
+	$(bin)/python -m pip install --group wheel
+	@touch $@
+
+$(VENV)/.workflows: pyproject.toml | $(VENV)/bin/python
+	$(bin)/python -m pip install --group workflows
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.build

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Says which rustc compiles for a Linux target that is not this machine's, and gets it where there is none.
+#
+#   tools/rustc_for.sh TARGET                         e.g. RUSTC=$(tools/rustc_for.sh aarch64-unknown-linux-gnu)
+#
+# That is the rustc on the PATH if it has the target's standard library, or rustup can give it that. Otherwise it is
+# that of Debian's `rustc-web`, unpacked below the target folder, with the libraries for x86-64 and 64-bit ARM with
+# glibc, and the source to build the others from (cargo's build-std). DEBIAN_RUST=1 chooses the latter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${1:?"which target?"}
+folder=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+has_std() {
+  compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null
+}
+
+# A compiler and its libraries out of Debian's archive: nothing is installed, and apt's own lists stay as they are.
+unpack_debian_rust() {
+  local root=$1 apt=$1/apt
+  local packages=(rustc-web rust-web-src libstd-rust-web-dev libstd-rust-web-dev:arm64)
+  rm -rf "$root"
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$root/debs" "$root/bin"
+  : >"$apt/status"
+  cat >"$apt/apt.conf" <<END
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; "arm64"; };
+APT::Sandbox::User "root";
+Dir::State "$apt";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt/cache";
+END
+  export APT_CONFIG=$apt/apt.conf
+  cd "$root/debs"
+  apt-get -qq update
+  # The two libraries of the compiler itself carry versions in their names.
+  mapfile -t libraries < <(
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+      rustc-web libstd-rust-web-dev | grep -oE '^(libstd-rust-web-[0-9.]+|libllvm[0-9]+)$' | sort -u
+  )
+  apt-get -qq download "${packages[@]}" "${libraries[@]}"
+  for deb in *.deb; do dpkg-deb -x "$deb" "$root"; done
+  cat >"$root/bin/rustc" <<END
+#!/bin/sh
+LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu exec $root/usr/bin/rustc "\$@"
+END
+  chmod +x "$root/bin/rustc"
+  rm -rf "$root/debs" "$apt"
+  touch "$root/complete"
+}
+
+if [ -z "${DEBIAN_RUST:-}" ] && { has_std || { rustup target add "$target" >&2 && has_std; }; }; then
+  command -v rustc
+else
+  root=$folder/debian-rust
+  [ -e "$root/complete" ] && [ -e "$root/usr/lib/rustlib/src" ] || (unpack_debian_rust "$root") >&2
+  echo "$root/bin/rustc"
+fi
