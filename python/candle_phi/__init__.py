@@ -9,7 +9,8 @@ for chunk in session.chat_stream("Write a haiku about ice hockey"):
 
 import logging
 
-from candle_phi import _processor  # noqa: F401  first: whether the processor can run what follows
+# First: whether the processor can run what follows.
+from candle_phi import _processor  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from candle_phi._native import __version__
 from candle_phi.aio import AsyncTokenStream
 from candle_phi.config import GenerationConfig, SessionConfig
