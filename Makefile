@@ -26,7 +26,7 @@ feature_flags := $(if $(FEATURES),--features $(FEATURES))
 
 .PHONY: help
 help: ## List the verbs
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build ## Build, then answer PROMPT with the embedded model
@@ -79,6 +79,13 @@ lint-workflows: $(VENV)/.workflows ## Judge .github/: its schema, its security, 
 	$(bin)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(bin)/zizmor --offline --persona pedantic .github
 	@if command -v actionlint >/dev/null; then actionlint; else echo "no actionlint on the PATH: left out"; fi
+
+# The interpreter itself isn't needed for that, only what PyO3 would ask it.
+.PHONY: lint-free-threaded
+lint-free-threaded: $(VENV)/.build check-cargo ## Check the types of a build for CPython without its lock
+	printf '%s\n' implementation=CPython version=3.14 shared=true pointer_width=64 build_flags=Py_GIL_DISABLED \
+	  >$(VENV)/free-threaded.txt
+	PYO3_CONFIG_FILE=$(venv_abs)/free-threaded.txt $(cargo) check --workspace --release --locked
 
 .PHONY: lint-licences
 lint-licences: $(VENV)/.build check-cargo ## Hold THIRD_PARTY.md against the crates that go into a wheel
