@@ -116,7 +116,8 @@ wheel: $(VENV)/.wheel check-cargo ## Build a wheel into dist/; on Linux, for all
 ifdef portable
 	$(with_tools) tools/wheel.sh
 else
-	$(maturin) build --release --out dist $(feature_flags)
+	$(bin)/python tools/sbom.py --features "$(FEATURES)" candle-phi.cyclonedx.json
+	$(maturin) build --release --out dist $(feature_flags) --sbom-include candle-phi.cyclonedx.json
 endif
 
 .PHONY: wheel-aarch64

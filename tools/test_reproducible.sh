@@ -14,8 +14,6 @@ die() {
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
-export SOURCE_DATE_EPOCH
 
 mkdir -p "$scratch/elsewhere/checkout" "$scratch/cargo"
 git ls-files -z | xargs -0 cp --parents -t "$scratch/elsewhere/checkout"

@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     options = parser.parse_args()
 
-    wanted = page(linked_crates())
+    wanted = page(linked_crates(FEATURES))
     found = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     if not options.check:
         PAGE.write_text(wanted, encoding="utf-8")
@@ -104,9 +104,19 @@ def main() -> int:
     return 1
 
 
-def linked_crates() -> list[Crate]:
-    """The crates that end up in a wheel, without those of this workspace."""
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--features", ",".join(FEATURES)]
+def linked_crates(features: tuple[str, ...], target: str | None = None) -> list[Crate]:
+    """The crates that end up in a wheel, without those of this workspace.
+
+    Args:
+        features: Of cargo, that the wheel is built with.
+        target: The wheel's Rust target, or None for all there are.
+
+    Returns:
+        The crates, sorted by name.
+    """
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--features", ",".join(features)]
+    if target is not None:
+        command += ["--filter-platform", target]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     metadata: dict[str, Any] = json.loads(output)
     packages = {package["id"]: package for package in metadata["packages"]}

@@ -46,15 +46,16 @@ for pair in "$folder=/target" "$cargo_home=/cargo" "$("$RUSTC" --print sysroot)=
   remaps+=("\"--remap-path-prefix=$pair\"")
 done
 export CFLAGS="-ffile-prefix-map=$folder=/target -ffile-prefix-map=$cargo_home=/cargo"
-# The times in the archive are the commit's. Where there is no repository, maturin has a fixed one.
-if [ -z "${SOURCE_DATE_EPOCH:-}" ] && commit_time=$(git log -1 --format=%ct 2>/dev/null); then
-  export SOURCE_DATE_EPOCH=$commit_time
-fi
+# The times in the archive: the earliest that a zip archive can hold. Not the commit's: cargo would compile the C code of
+# TLS anew for each commit, and all that is built on it.
+export SOURCE_DATE_EPOCH=315532800
 
 flags=$(
   IFS=,
   echo "${remaps[*]}"
 )
 case " $* " in *" --out "*) ;; *) set -- --out dist "$@" ;; esac
+python tools/sbom.py --target "$target" "$folder/sbom/candle-phi.cyclonedx.json"
 exec maturin build --release --zig --target "$target" --compatibility "$tag" \
+  --sbom-include "$folder/sbom/candle-phi.cyclonedx.json" \
   --config "target.$target.rustflags=[$flags]" "$@"
