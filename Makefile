@@ -112,8 +112,9 @@ portable := $(if $(FEATURES),,$(filter Linux,$(shell uname -s)))
 with_tools := PATH="$(bin):$$PATH"
 
 .PHONY: wheel
+# `make wheel portable=` builds one for systems as new as this one, out of what `make build` has compiled.
 wheel: $(VENV)/.wheel check-cargo ## Build a wheel into dist/; on Linux, for all Linux systems with glibc
-ifdef portable
+ifneq ($(portable),)
 	$(with_tools) tools/wheel.sh
 else
 	$(bin)/python tools/sbom.py --features "$(FEATURES)" candle-phi.cyclonedx.json
