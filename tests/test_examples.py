@@ -59,3 +59,50 @@ def test_the_settings_are_the_tutorials():
     assert (config.max_tokens, config.temperature) == (100, 1.0)
     assert (config.repetition_penalty, config.repeat_last_n) == (1.2, 64)
     assert (config.top_k, config.top_p, config.min_p, config.seed) == (None, None, None, None)
+
+
+def chat(typed: str, *arguments: str) -> str:
+    program = ROOT / "examples" / "chat_loop.py"
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", program, "--temperature", "0", *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize("system", [[], ["--system", "Be terse."]])
+def test_the_chat_goes_on_until_the_input_ends(system):
+    said = chat("My word is lantern.\nWhat was my word?\n", *system)
+    assert said.endswith("> Your word is lantern.\n> \n")
+
+
+def test_the_chat_takes_turns_back_and_says_them_again():
+    said = chat("/back\nMy word is lantern.\nWhat was my word?\n/again\n/back\n/back\nWhat was my word?\n\n")
+    assert "(nothing was said yet)" in said
+    assert said.count("Your word is lantern.") == 2
+    assert not said.endswith("Your word is lantern.\n> ")
+
+
+def test_the_chat_says_what_does_not_fit():
+    assert "and 512 are all" in chat("Say: " + "snow " * 600 + "\nhello\n\n")
+
+
+def test_conversations_side_by_side_under_asyncio():
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / "async_chats.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    answers = ran.stdout.splitlines()[:-1]
+    assert sorted(answer[:3] for answer in answers) == ["ann", "ann", "bob", "bob", "cat", "cat"]
+    # In each conversation the second turn goes on from the first.
+    for name in ("ann", "bob", "cat"):
+        first, second = [answer for answer in answers if answer.startswith(name)]
+        assert "(0 tokens were there)" in first
+        assert "(0 tokens were there)" not in second
