@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def test_the_version_is_the_packages():
     from importlib.metadata import version
 
     assert candle_phi.__version__ == _native.__version__ == version("candle-phi")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the name says nothing there")
+def test_the_module_is_for_every_python_from_3_11_on():
+    assert ".abi3." in Path(_native.__file__).name
 
 
 def test_the_public_names_are_there_and_documented():
