@@ -107,6 +107,11 @@ format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters ca
 	$(bin)/ruff check --fix --show-fixes .
 	$(bin)/ruff format .
 
+# The site runs the notebook, which takes the package and what the tests run it with.
+.PHONY: docs
+docs: dev $(VENV)/.docs ## Build the site into site/; a link or name that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+
 # A GPU's libraries are the machine's own, and macOS and Windows have one libc: those wheels are built as they come.
 portable := $(if $(FEATURES),,$(filter Linux,$(shell uname -s)))
 with_tools := PATH="$(bin):$$PATH"
@@ -157,7 +162,7 @@ test-reproducible: $(VENV)/.wheel check-cargo ## Build the wheel twice, in two p
 
 .PHONY: clean
 clean: ## Remove the environment, the caches and what was built here
-	rm -rf $(VENV) dist target .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site target .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f python/candle_phi/_native*.so python/candle_phi/_native*.pyd
 	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -202,4 +207,8 @@ $(VENV)/.workflows: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.build
 	$(bin)/python -m pip install --group everything
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.dev
+	$(bin)/python -m pip install --group docs
 	@touch $@
