@@ -8,7 +8,7 @@ import builtins
 import inspect
 import re
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from typer.main import get_command
 
@@ -19,6 +19,8 @@ from candle_phi.cli import app
 from doc_pages import ROOT, Block, prose
 from doc_shell import check, commands
 
+PACKAGE = Path(candle_phi.__file__).parent
+
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _PATH = re.compile(r"(?:rust|python|tests|docs|examples|benchmarks|tools|\.ci|\.cargo)/[\w./{},-]*")
 _TEST = re.compile(r"((?:tests|rust)/[\w./]+)::(\w+)")
@@ -27,7 +29,7 @@ _KEYWORD = re.compile(r"(\w+)=(?:[^=].*)?")
 _MEMBER = re.compile(r"(\w+)\.(?!(?:gguf|md|py|rs)\b)(\w+)(?:[(.].*)?")
 _CLASS = re.compile(r"(Phi3\w+|[A-Z]\w+(?:Error|Config|Session|Stream))(?:\(.*\))?")
 _RUST = re.compile(r"(?:\w+::)+(\w+)")
-_SNAKE = re.compile(r"[a-z]+(?:_[a-z0-9]+)+")
+_SNAKE = re.compile(r"(?!(?:manylinux|musllinux|macosx|win)_)[a-z]+(?:_[a-z0-9]+)+")
 _MODULE = re.compile(r"candle_phi((?:\.\w+)+)(?:\(.*)?")
 
 _VARIABLES = {
@@ -69,7 +71,7 @@ def _problem(span: str) -> str | None:
     if named := _TEST.fullmatch(span):
         return None if is_test(*named.groups()) else "no such test"
     if _PATH.fullmatch(span):
-        return None if all((ROOT / path).exists() for path in _alternatives(span)) else "no such file"
+        return None if all(_file(path).exists() for path in _alternatives(span)) else "no such file"
     if option := _OPTION.fullmatch(span):
         return None if option[1] in _options() else "no such option"
     if span.startswith(("candle-phi ", "make ")):
@@ -89,6 +91,14 @@ def _problem(span: str) -> str | None:
     if _SNAKE.fullmatch(span):
         return None if span in _words() | _OF_CANDLE else "no such name"
     return None
+
+
+def _file(path: str) -> Path:
+    """Where a file of the repository is. The package may be an installed one."""
+    within = PurePosixPath(path)
+    if within.is_relative_to("python/candle_phi"):
+        return PACKAGE / within.relative_to("python/candle_phi")
+    return ROOT / path
 
 
 def is_test(file: str, function: str) -> bool:
@@ -180,7 +190,7 @@ def _is_in_package(dotted: str) -> bool:
 
 @cache
 def _sources() -> str:
-    sources = [*ROOT.glob("rust/**/*.rs"), *ROOT.glob("rust/**/Cargo.toml"), *ROOT.glob("python/**/*.py")]
+    sources = [*ROOT.glob("rust/**/*.rs"), *ROOT.glob("rust/**/Cargo.toml"), *PACKAGE.glob("**/*.py")]
     return "\n".join(source.read_text(encoding="utf-8") for source in sources)
 
 

@@ -49,7 +49,7 @@ def folder(tmp_path, phi_3_5_mini):
     """Where a reader of the guides is: the models that they name are there."""
     demo = Path(candle_phi.__file__).parent / "demo" / "candle-phi-demo.gguf"
     shutil.copy(demo, tmp_path / "model.gguf")
-    (tmp_path / "phi-3.5-mini.gguf").symlink_to(phi_3_5_mini)
+    shutil.copy(phi_3_5_mini, tmp_path)
     return tmp_path
 
 
@@ -94,6 +94,7 @@ def test_python_runs(block, folder):
     shows_what_it_prints(block, run([sys.executable, "-W", "error", "program.py"], folder))
 
 
+@pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="the blocks are for a Unix shell")
 @pytest.mark.parametrize("block", [block for block in SHELL if doc_shell.runs_here(block)], ids=name)
 def test_commands_run(block, folder):
     shows_what_it_prints(block, run(["bash", "-euo", "pipefail", "-c", block.code], folder))

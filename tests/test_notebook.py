@@ -19,6 +19,7 @@ if not TOUR.exists():
 # In a process of its own, since what Jupyter leaves for the garbage collector is not this package's. The kernel is
 # reached over sockets in a folder and not over ports, so that notebooks can run side by side.
 RUN = """
+import os
 import sys
 import tempfile
 import nbformat
@@ -28,7 +29,8 @@ from nbclient import NotebookClient
 source, done, folder = sys.argv[1:]
 notebook = nbformat.read(source, as_version=4)
 with tempfile.TemporaryDirectory() as sockets:  # whose paths have to be short
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=sockets + "/kernel")
+    where = {} if os.name == "nt" else {"transport": "ipc", "ip": sockets + "/kernel"}
+    kernel = AsyncKernelManager(kernel_name="python3", **where)
     NotebookClient(notebook, km=kernel, timeout=60, resources={"metadata": {"path": folder}}).execute()
 nbformat.write(notebook, done)
 """

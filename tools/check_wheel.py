@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
 # What the tests read beside the package: pages that they hold against it, programs that they run.
-BESIDE = (".cargo", ".github", "benchmarks", "docs", "examples", "rust", "tests", "tools")
+BESIDE = (".cargo", ".ci", ".github", "benchmarks", "docs", "examples", "rust", "tests", "tools")
 SMOKE = """
 import sys
 from pathlib import Path
