@@ -17,6 +17,7 @@ from candle_phi.config import (
     SessionOptions,
     generation_config,
 )
+from candle_phi.conversation import ConversationMethods
 from candle_phi.exceptions import SessionClosedError
 from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Phi3Session"]
 
 
-class Phi3Session(AsyncMethods):
+class Phi3Session(ConversationMethods, AsyncMethods):
     """One conversation with a Phi model: its context, and what was said.
 
     A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
@@ -403,68 +404,6 @@ class Phi3Session(AsyncMethods):
             self._begin_chat(messages, generation_config("chat_stream", config, options), continue_final_message)
         )
 
-    @property
-    def messages(self) -> list[Message]:
-        """The conversation so far: what was said and answered.
-
-        Raises:
-            SessionBusyError: Another thread computes in this session.
-            SessionClosedError: The session was closed.
-        """
-        return _convert.messages(self._engine.conversation()[0])
-
-    @property
-    def tokens(self) -> list[int]:
-        """The conversation so far as token ids, the chat format's included; they are never tokenized again.
-
-        Raises:
-            SessionBusyError: Another thread computes in this session.
-            SessionClosedError: The session was closed.
-        """
-        return self._engine.conversation()[1]
-
-    def rewind(self, turns: int = 1) -> list[Message]:
-        """Takes the last turns of the conversation back, to say something else or to have another answer.
-
-            said = session.rewind()[0].content
-            session.chat(said, temperature=1.2)
-
-        What is left of the conversation is not computed again.
-
-        Args:
-            turns: How many. A turn is what one call said, and its answer; a call with the messages of a whole
-                conversation is one.
-
-        Returns:
-            The messages that were taken back, the oldest first.
-
-        Raises:
-            InvalidOptionError: The conversation has fewer turns.
-            TypeError: It is no number.
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed.
-        """
-        turns = cast("int", _checks.Range(int, 0, _checks.COUNT_MAX).check("turns", turns))
-        return _convert.messages(self._engine.rewind(turns))
-
-    def fork(self) -> Self:
-        """A second session with the same conversation, which goes its own way from here.
-
-        With the kernels the two share the memory of what was computed so far; with Candle's executor it is copied.
-
-        Returns:
-            The new session, on the same model and with the same options.
-
-        Raises:
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed.
-        """
-        fork = object.__new__(type(self))
-        fork._config = self._config
-        fork._model = self._model
-        fork._engine = self._engine.fork()
-        return fork
-
     def cancel(self) -> None:
         """Ends what the session is computing, from any thread.
 
@@ -589,6 +528,13 @@ class Phi3Session(AsyncMethods):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"n_ctx={self.n_ctx} kv_dtype={self._config.kv_dtype!r}"
         return f"<Phi3Session {state} on {self._model!r}>"
+
+    def _beside(self, engine: _native.Session) -> Self:
+        beside = object.__new__(type(self))
+        beside._config = self._config
+        beside._model = self._model
+        beside._engine = engine
+        return beside
 
     def _open_model(self) -> Phi3Model:
         if self.closed:
