@@ -8,9 +8,12 @@ import pytest
 import candle_phi
 from candle_phi import (
     ContextLengthError,
+    ConversationFileError,
+    ConversationNotFoundError,
     DeviceError,
     DownloadError,
     InferenceError,
+    InsufficientMemoryError,
     InvalidModelError,
     InvalidOptionError,
     ModelLoadError,
@@ -18,6 +21,7 @@ from candle_phi import (
     Phi3Error,
     Phi3Model,
     Phi3Session,
+    SavedConversationError,
     SessionBusyError,
     SessionClosedError,
     UnsupportedModelError,
@@ -37,9 +41,21 @@ BASES = {
     ContextLengthError: (Phi3Error, ValueError),
     SessionClosedError: (Phi3Error, RuntimeError),
     SessionBusyError: (Phi3Error, RuntimeError),
+    SavedConversationError: (Phi3Error, ValueError),
+    ConversationFileError: (Phi3Error, OSError),
+    ConversationNotFoundError: (ConversationFileError, FileNotFoundError),
+    InsufficientMemoryError: (Phi3Error, MemoryError),
     InferenceError: (Phi3Error, RuntimeError),
     DownloadError: (Phi3Error, OSError),
 }
+
+
+ARGUMENTS = {
+    ContextLengthError: (7, 5),
+    InsufficientMemoryError: (7, 5),
+    SavedConversationError: ("damaged",),
+}
+"""What is given beside the message."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +87,7 @@ def test_all_exceptions_are_exported():
 
 @pytest.mark.parametrize("error", BASES, ids=lambda error: error.__name__)
 def test_each_exception_survives_pickling(error):
-    arguments = ("what", 7, 5) if error is ContextLengthError else ("what",)
-    original = error(*arguments)
+    original = error("what", *ARGUMENTS.get(error, ()))
     returned = pickle.loads(pickle.dumps(original))
     assert type(returned) is error
     assert str(returned) == str(original) == "what"

@@ -13,6 +13,10 @@ Every one is a `Phi3Error`, and where a built-in exception fits it is that too, 
     ├── ContextLengthError         (ValueError)
     ├── SessionClosedError         (RuntimeError)
     ├── SessionBusyError           (RuntimeError)
+    ├── SavedConversationError     (ValueError)
+    ├── ConversationFileError      (OSError)
+    │   └── ConversationNotFoundError  (FileNotFoundError)
+    ├── InsufficientMemoryError    (MemoryError)
     ├── InferenceError             (RuntimeError)
     └── DownloadError              (OSError)
 
@@ -22,22 +26,31 @@ An argument of the wrong type, or an unknown keyword, is Python's own `TypeError
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 __all__ = [
     "ContextLengthError",
+    "ConversationFileError",
+    "ConversationNotFoundError",
     "DeviceError",
     "DownloadError",
     "InferenceError",
+    "InsufficientMemoryError",
     "InvalidModelError",
     "InvalidOptionError",
     "ModelLoadError",
     "ModelNotFoundError",
     "Phi3Error",
+    "SavedConversationError",
     "SessionBusyError",
     "SessionClosedError",
     "UnsupportedModelError",
 ]
+
+RefusalReason: TypeAlias = Literal[
+    "not_a_conversation", "newer_version", "damaged", "other_model", "other_kv_dtype", "too_long"
+]
+"""Why a saved conversation is refused."""
 
 
 class Phi3Error(Exception):
@@ -95,6 +108,55 @@ class SessionClosedError(Phi3Error, RuntimeError):
 
 class SessionBusyError(Phi3Error, RuntimeError):
     """The session is at work: another thread uses it, or a stream of it is neither at its end nor closed."""
+
+
+class SavedConversationError(Phi3Error, ValueError):
+    """The file holds no conversation that can go on in this session.
+
+    Attributes:
+        reason: Why: "not_a_conversation", a file of another kind; "newer_version", written by a newer version of
+            this package; "damaged", cut short or changed; "other_model", said with another model, or with the same
+            one under another sliding window; "other_kv_dtype", computed in another `kv_dtype`; "too_long", longer
+            than the session's context.
+    """
+
+    reason: RefusalReason
+
+    def __init__(self, message: str, reason: RefusalReason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        return partial(type(self), str(self), self.reason), ()
+
+
+class ConversationFileError(Phi3Error, OSError):
+    """A conversation cannot be written to the file, or read from it: the system does not let it."""
+
+
+class ConversationNotFoundError(ConversationFileError, FileNotFoundError):
+    """There is no file of a saved conversation at the path."""
+
+
+class InsufficientMemoryError(Phi3Error, MemoryError):
+    """The machine has not as much memory to give as is needed. The session is as it was before.
+
+    Attributes:
+        needed_bytes: How much is needed.
+        available_bytes: How much there is: of the machine, of what its control groups leave the process, and of
+            the process's own limits, the least.
+    """
+
+    needed_bytes: int
+    available_bytes: int
+
+    def __init__(self, message: str, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        return partial(type(self), str(self), self.needed_bytes, self.available_bytes), ()
 
 
 class InferenceError(Phi3Error, RuntimeError):

@@ -13,10 +13,11 @@ pub(crate) struct Conversation {
     turns: Vec<Length>,
 }
 
+/// How long a conversation is.
 #[derive(Clone, Copy, Debug)]
-struct Length {
-    tokens: usize,
-    messages: usize,
+pub(crate) struct Length {
+    pub(crate) tokens: usize,
+    pub(crate) messages: usize,
 }
 
 /// What a chat was begun with; it is said when its answer has ended.
@@ -56,6 +57,21 @@ impl Conversation {
 
     pub(crate) fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// How long it was before each turn.
+    pub(crate) fn turns(&self) -> &[Length] {
+        &self.turns
+    }
+
+    /// A conversation of what another one was made of; `None` if its turns are not in their order, or reach beyond it.
+    pub(crate) fn restored(tokens: Vec<u32>, messages: Vec<Message>, turns: Vec<Length>) -> Option<Self> {
+        let end = Length { tokens: tokens.len(), messages: messages.len() };
+        let is_sorted = turns
+            .iter()
+            .zip(turns.iter().skip(1).chain([&end]))
+            .all(|(turn, next)| turn.tokens <= next.tokens && turn.messages <= next.messages);
+        is_sorted.then_some(Self { tokens, messages, turns })
     }
 
     /// Takes in a turn and its answer; `tokens` are those of the whole conversation then.

@@ -45,10 +45,55 @@ pub enum ErrorKind {
     SessionBusy,
     /// A download from the hub failed, or offline mode forbids it.
     Download,
+    /// There is no file of a saved conversation at the path.
+    ConversationNotFound,
+    /// A conversation cannot be written to the path, or read from it: the system refuses.
+    ConversationFile,
+    /// The file was read, and holds no conversation that can go on in this session.
+    SavedConversation(Refusal),
+    /// The machine has not as much memory to give as is needed.
+    InsufficientMemory {
+        /// Bytes that are needed.
+        needed_bytes: u64,
+        /// Bytes that can be had.
+        available_bytes: u64,
+    },
     /// The computation failed.
     Inference,
     /// The work was cancelled through a [`CancelToken`](crate::CancelToken).
     Cancelled,
+}
+
+/// Why a saved conversation is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is a file of another kind.
+    NotAConversation,
+    /// A newer version of this software wrote it.
+    NewerVersion,
+    /// It is cut short, or what is in it does not agree with its checksums or with itself.
+    Damaged,
+    /// It was said with another model, or with the same one under another window or vocabulary.
+    OtherModel,
+    /// Its keys and values are of another type than the session's.
+    OtherKvDtype,
+    /// It is longer than the session's context.
+    TooLong,
+}
+
+impl Refusal {
+    /// A name for programs, such as `"other_model"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAConversation => "not_a_conversation",
+            Self::NewerVersion => "newer_version",
+            Self::Damaged => "damaged",
+            Self::OtherModel => "other_model",
+            Self::OtherKvDtype => "other_kv_dtype",
+            Self::TooLong => "too_long",
+        }
+    }
 }
 
 impl Error {
@@ -108,6 +153,26 @@ impl Error {
     /// [`ErrorKind::Download`]
     pub fn download(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Download, message)
+    }
+
+    /// [`ErrorKind::ConversationNotFound`]
+    pub fn conversation_not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ConversationNotFound, message)
+    }
+
+    /// [`ErrorKind::ConversationFile`]
+    pub fn conversation_file(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ConversationFile, message)
+    }
+
+    /// [`ErrorKind::SavedConversation`]
+    pub fn saved_conversation(refusal: Refusal, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::SavedConversation(refusal), message)
+    }
+
+    /// [`ErrorKind::InsufficientMemory`]
+    pub fn insufficient_memory(needed_bytes: u64, available_bytes: u64, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InsufficientMemory { needed_bytes, available_bytes }, message)
     }
 
     /// [`ErrorKind::Inference`]

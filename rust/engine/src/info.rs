@@ -69,7 +69,7 @@ impl ModelInfo {
             chat_format: chat_template.map(|template| template.name().to_owned()),
             chat_corrections: chat_template.map(|template| template.corrections().to_vec()).unwrap_or_default(),
             file_size_bytes: gguf.file_size_bytes() as u64,
-            weights_bytes: total(gguf.tensors().map(TensorInfo::size_bytes)),
+            weights_bytes: weights_bytes(gguf),
             config,
         })
     }
@@ -79,6 +79,11 @@ impl ModelInfo {
     pub fn kv_cache_bytes(&self, n_ctx: usize, kv_dtype: KvDtype) -> u64 {
         kv_dtype.size_bytes(self.config.kv_values_per_token()) as u64 * n_ctx as u64
     }
+}
+
+/// Bytes of a file's tensors.
+pub(crate) fn weights_bytes(gguf: &Gguf) -> u64 {
+    total(gguf.tensors().map(TensorInfo::size_bytes))
 }
 
 /// A sum that a damaged file can't make overflow.

@@ -1,19 +1,23 @@
 //! A model: weights, tokenizer and chat format of one file.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::cache::KvCache;
+use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, PhiConfig};
 use crate::device::DeviceSpec;
+use crate::fingerprint::Fingerprint;
 use crate::gguf::{Gguf, LoadProgress};
-use crate::info::ModelInfo;
+use crate::info::{ModelInfo, weights_bytes};
 use crate::machine::Compute;
 use crate::model::{self, ExecutorKind, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
-use crate::{CancelToken, Error, KvDtype, Result};
+use crate::{CancelToken, Error, KvDtype, Result, memory};
+
+/// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
+pub(crate) const LARGEST_PREFILL_CHUNK: usize = 512;
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -69,6 +73,9 @@ pub struct Phi3Model {
     executor: ExecutorKind,
     load_time: Duration,
     masked_ids: Vec<u32>,
+    gguf: Arc<Gguf>,
+    /// Told from the weights when it is first asked for.
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Phi3Model {
@@ -109,6 +116,10 @@ impl Phi3Model {
         refuse_other_llamas(&gguf, &tokenizer)?;
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format)?;
+        if executor == ExecutorKind::Candle && spec == DeviceSpec::Cpu {
+            let remedy = "use executor=\"kernels\", which reads them in the file, or a smaller file";
+            memory::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
+        }
         let model = model::load(&gguf, &config, executor, &device, cancel)?;
         if options.mlock {
             gguf.lock()?;
@@ -130,6 +141,8 @@ impl Phi3Model {
             executor,
             load_time,
             masked_ids,
+            gguf,
+            fingerprint: OnceLock::new(),
         })
     }
 
@@ -191,6 +204,42 @@ impl Phi3Model {
         &self.masked_ids
     }
 
+    /// What the model is told from others by.
+    pub(crate) fn fingerprint(&self) -> Result<&Fingerprint> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let told = Fingerprint::of(&self.gguf, self.config(), &self.tokenizer)?;
+        Ok(self.fingerprint.get_or_init(|| told))
+    }
+
+    /// Fails where the machine has no memory for a full context of `n_ctx` positions.
+    pub(crate) fn check_memory(&self, n_ctx: usize, kv_dtype: KvDtype, prefill_chunk: usize) -> Result<()> {
+        if self.device != DeviceSpec::Cpu {
+            return Ok(());
+        }
+        // Candle's tensors take as much, less what pads a page's rows.
+        let pages = PageCache::new(self.config(), kv_dtype)?;
+        let working = self.pass_bytes(prefill_chunk.min(n_ctx), n_ctx);
+        memory::check_session(self.config(), &pages, kv_dtype, n_ctx, prefill_chunk, working)
+    }
+
+    /// About the bytes that a pass of `rows` positions takes, the last of them the one before `end`.
+    fn pass_bytes(&self, rows: usize, end: usize) -> u64 {
+        match self.executor {
+            ExecutorKind::Candle => memory::candle_pass_bytes(self.config(), rows, end),
+            ExecutorKind::Kernels | ExecutorKind::Auto => memory::pass_bytes(self.config(), rows),
+        }
+    }
+
+    /// Fails where the machine has no memory for `bytes` more of keys and values; a GPU has its own.
+    pub(crate) fn check_cache_memory(&self, bytes: u64, what: &str) -> Result<()> {
+        if bytes == 0 || self.device != DeviceSpec::Cpu {
+            return Ok(());
+        }
+        memory::check(bytes, what, memory::REMEDY)
+    }
+
     /// An empty cache for `n_ctx` positions.
     pub(crate) fn new_cache(&self, n_ctx: usize, kv_dtype: KvDtype) -> Result<KvCache> {
         self.model.new_cache(n_ctx, kv_dtype)
@@ -205,6 +254,12 @@ impl Phi3Model {
         compute: &Compute,
         cancel: &CancelToken,
     ) -> Result<Vec<f32>> {
+        let growth = cache.growth_bytes(tokens.len());
+        // Within a page the kernels take nothing that is worth a look; what attention takes on Candle grows with each token.
+        if growth > 0 || self.executor == ExecutorKind::Candle {
+            let working = self.pass_bytes(tokens.len(), cache.len() + tokens.len());
+            self.check_cache_memory(working.saturating_add(growth as u64), "what comes next in the context")?;
+        }
         let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
@@ -220,12 +275,11 @@ impl Phi3Model {
     /// tenth of a second, since cancelling waits for the layer. It follows from the model's shape alone, so that
     /// the same prompt is always cut the same way.
     pub(crate) fn prefill_chunk(&self) -> usize {
-        const LARGEST: usize = 512;
         const SMALLEST: usize = 8;
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
         // The kernels look up between parts of a layer, and a GPU is fast.
         if self.executor == ExecutorKind::Kernels || self.device != DeviceSpec::Cpu {
-            return LARGEST;
+            return LARGEST_PREFILL_CHUNK;
         }
         let config = self.config();
         let heads = config.head_count + config.head_count_kv;
@@ -236,7 +290,7 @@ impl Phi3Model {
         let weights_per_layer = matrices * config.feed_forward_length * config.embedding_length
             + 2 * heads * config.head_dim * config.embedding_length;
         let tokens = MULTIPLY_ADDS_PER_LAYER / weights_per_layer.max(1);
-        (tokens.clamp(SMALLEST, LARGEST) + 1).next_power_of_two() / 2
+        (tokens.clamp(SMALLEST, LARGEST_PREFILL_CHUNK) + 1).next_power_of_two() / 2
     }
 }
 

@@ -1,11 +1,13 @@
 //! Sessions: one conversation each on a shared model.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
+use crate::config::PhiConfig;
 use crate::conversation::{Conversation, Turn};
 use crate::device::DeviceSpec;
 use crate::generation::{Chunk, Generation, GenerationOptions};
@@ -13,7 +15,7 @@ use crate::loader::Phi3Model;
 use crate::machine::Compute;
 use crate::model::{ExecutorKind, FactorSet, Logits};
 use crate::sampling::log_softmax;
-use crate::{CancelToken, Error, ErrorKind, Result};
+use crate::{CancelToken, Error, ErrorKind, Result, saved};
 
 /// The largest context that a session has without being asked for one.
 const DEFAULT_MAX_N_CTX: usize = 4096;
@@ -110,6 +112,21 @@ pub struct Session {
     active: Weak<()>,
 }
 
+/// Positions that a session's context holds on a model.
+///
+/// # Errors
+/// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
+pub(crate) fn context_length(n_ctx: Option<usize>, config: &PhiConfig) -> Result<usize> {
+    let longest = config.context_length;
+    let n_ctx = n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
+    if n_ctx == 0 || n_ctx > longest {
+        return Err(Error::invalid_option(format!(
+            "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
+        )));
+    }
+    Ok(n_ctx)
+}
+
 /// What of a cache a sequence begins with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reuse {
@@ -124,15 +141,11 @@ impl Session {
     /// A session with an empty context.
     ///
     /// # Errors
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's,
+    /// [`InsufficientMemory`](crate::ErrorKind::InsufficientMemory) for one that was asked for and that the machine has no
+    /// memory for. The default is not held against the memory: it is an upper limit, and what is used of it counts.
     pub fn new(model: Arc<Phi3Model>, options: &SessionOptions) -> Result<Self> {
-        let longest = model.config().context_length;
-        let n_ctx = options.n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
-        if n_ctx == 0 || n_ctx > longest {
-            return Err(Error::invalid_option(format!(
-                "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
-            )));
-        }
+        let n_ctx = context_length(options.n_ctx, model.config())?;
         if options.rope_factors != RopeFactors::Auto && !model.config().has_rope_factors {
             return Err(Error::invalid_option(format!(
                 "rope_factors: expected \"auto\", since the model has no LongRoPE factors to choose from, found {:?}",
@@ -147,6 +160,9 @@ impl Session {
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk());
         let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
         let cache = model.new_cache(n_ctx, options.kv_dtype)?;
+        if options.n_ctx.is_some() {
+            model.check_memory(n_ctx, options.kv_dtype, prefill_chunk)?;
+        }
         Ok(Self {
             model,
             cache,
@@ -204,6 +220,10 @@ impl Session {
     /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress.
     pub fn fork(&self) -> Result<Self> {
         self.refuse_while_busy()?;
+        self.model.check_cache_memory(
+            self.cache.fork_bytes() as u64,
+            "a fork, which Candle's executor makes by copying,",
+        )?;
         Ok(Self {
             model: Arc::clone(&self.model),
             cache: self.cache.fork()?,
@@ -212,6 +232,39 @@ impl Session {
             active: Weak::new(),
             ..*self
         })
+    }
+
+    /// Writes the conversation and what was computed of it to a file, from which [`load`](Self::load) takes it up again, in
+    /// this process or another. An old file stays until the new one is whole.
+    ///
+    /// # Errors
+    /// [`ConversationFile`](crate::ErrorKind::ConversationFile) if the file cannot be written,
+    /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress, and
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set.
+    pub fn save(&self, path: &Path, cancel: &CancelToken) -> Result<()> {
+        self.refuse_while_busy()?;
+        let state = saved::State { conversation: &self.conversation, cached: &self.cached, cache: &self.cache };
+        saved::save(path, &self.model, &state, self.kv_dtype, cancel)
+    }
+
+    /// Takes up a conversation that was [saved](Self::save), in the place of this one. What was computed of it need not be
+    /// computed again. On any failure the session stays as it was.
+    ///
+    /// # Errors
+    /// [`ConversationNotFound`](crate::ErrorKind::ConversationNotFound) if there is no file,
+    /// [`ConversationFile`](crate::ErrorKind::ConversationFile) if it cannot be read,
+    /// [`SavedConversation`](crate::ErrorKind::SavedConversation) if it is none, is damaged, or does not fit this session,
+    /// [`InsufficientMemory`](crate::ErrorKind::InsufficientMemory) if there is no memory for it,
+    /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress, and
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set.
+    pub fn load(&mut self, path: &Path, cancel: &CancelToken) -> Result<()> {
+        self.refuse_while_busy()?;
+        let place = saved::Place { n_ctx: self.n_ctx, kv_dtype: self.kv_dtype };
+        let loaded = saved::load(path, &self.model, place, cancel)?;
+        self.conversation = loaded.conversation;
+        self.cached = loaded.cached;
+        self.cache = loaded.cache;
+        Ok(())
     }
 
     /// The tokens whose keys and values are in the cache.

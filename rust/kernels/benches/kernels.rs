@@ -71,7 +71,7 @@ fn attention(criterion: &mut Criterion) {
     const DIM: usize = 96;
     const PAGES: usize = 32;
     for (name, format) in [("f16", KvFormat::F16), ("f32", KvFormat::F32), ("q8_0", KvFormat::Q8)] {
-        let mut page = KvPage::new(format, 1, DIM);
+        let mut page = KvPage::new(format, 1, DIM).unwrap();
         for slot in 0..PAGE_TOKENS {
             let row: Vec<f32> = (0..DIM).map(|i| ((i + slot * 3) as f32).sin()).collect();
             page.write(0, slot, &row, &row);

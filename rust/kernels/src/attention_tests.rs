@@ -68,7 +68,7 @@ fn pages_of(
 ) -> Vec<Arc<KvPage>> {
     let head_dim = keys[0].len();
     let count = keys.len().div_ceil(PAGE_TOKENS);
-    let mut pages: Vec<_> = (0..count).map(|_| KvPage::new(format, HEADS, head_dim)).collect();
+    let mut pages: Vec<_> = (0..count).map(|_| KvPage::new(format, HEADS, head_dim).unwrap()).collect();
     for position in order {
         let page = &mut pages[position / PAGE_TOKENS];
         let slot = position % PAGE_TOKENS;
@@ -334,7 +334,7 @@ fn eight_bits_keep_values_to_half_a_step() {
     let mut random = Random::new(19);
     for scale in [1.0, 1e-3, 3e4] {
         let value: Vec<f32> = row(&mut random, head_dim).iter().map(|x| x * scale).collect();
-        let mut page = KvPage::new(KvFormat::Q8, 1, head_dim);
+        let mut page = KvPage::new(KvFormat::Q8, 1, head_dim).unwrap();
         page.write(0, 0, &value, &value);
         // Attention to one position is its value.
         let zeros = vec![0.0; head_dim];

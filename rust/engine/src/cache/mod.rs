@@ -2,6 +2,7 @@
 
 mod dtype;
 mod pages;
+mod rows;
 mod tensors;
 
 use crate::config::PhiConfig;
@@ -10,10 +11,11 @@ use crate::{Error, Result};
 
 pub use dtype::KvDtype;
 pub(crate) use pages::{PageCache, Pages};
+pub(crate) use rows::{rows_bytes, runs};
 pub(crate) use tensors::TensorCache;
 
 /// Behind a window, this many positions are kept that nobody sees, so that a conversation can go back a little.
-const KEPT_BEHIND_WINDOW: usize = 256;
+pub(crate) const KEPT_BEHIND_WINDOW: usize = 256;
 
 /// Keys and values of the positions that were computed, by layer.
 ///
@@ -63,12 +65,17 @@ impl KvCache {
         self.rope_factors
     }
 
-    /// Whether a position `len` would find everything that it sees.
-    pub(crate) fn can_truncate(&self, len: usize) -> bool {
-        let oldest = match &self.storage {
+    /// The first position that was not dropped.
+    pub(crate) fn oldest(&self) -> usize {
+        match &self.storage {
             Storage::Tensors(tensors) => tensors.oldest(),
             Storage::Pages(pages) => pages.oldest(),
-        };
+        }
+    }
+
+    /// Whether a position `len` would find everything that it sees.
+    pub(crate) fn can_truncate(&self, len: usize) -> bool {
+        let oldest = self.oldest();
         len >= oldest && self.first_seen_from(len) >= oldest
     }
 
@@ -114,6 +121,23 @@ impl KvCache {
         match &self.storage {
             Storage::Tensors(tensors) => tensors.size_bytes(),
             Storage::Pages(pages) => pages.size_bytes(),
+        }
+    }
+
+    /// Bytes of memory that `seq` more positions will take.
+    pub(crate) fn growth_bytes(&self, seq: usize) -> usize {
+        let Ok(positions) = self.new_positions(seq) else { return 0 };
+        match &self.storage {
+            Storage::Tensors(tensors) => tensors.growth_bytes(positions),
+            Storage::Pages(pages) => pages.growth_bytes(positions),
+        }
+    }
+
+    /// Bytes of memory that a fork takes at once.
+    pub(crate) fn fork_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Tensors(tensors) => tensors.size_bytes(),
+            Storage::Pages(_) => 0,
         }
     }
 

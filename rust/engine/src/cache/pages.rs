@@ -1,10 +1,13 @@
 //! Keys and values in pages that forks share: the kernels' cache.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_phi_kernels::{KvFormat, KvPage, PAGE_TOKENS};
 
+use super::NewPositions;
 use crate::config::PhiConfig;
+use crate::memory;
 use crate::{Error, KvDtype, Result};
 
 /// Pages of each layer. A clone shares them all; who writes to a shared page gets one of his own.
@@ -12,6 +15,9 @@ use crate::{Error, KvDtype, Result};
 pub(crate) struct PageCache {
     layers: Vec<LayerPages>,
     shape: PageShape,
+    /// Positions of the first pages that are not there although the pages are: of a cache that was restored from one that
+    /// had let them go.
+    missing_before: usize,
 }
 
 /// Pages that jobs may still read while the cache goes on.
@@ -34,8 +40,18 @@ pub(crate) struct PageShape {
 }
 
 impl PageShape {
-    pub(crate) fn new_page(self) -> KvPage {
-        KvPage::new(self.format, self.heads, self.head_dim)
+    /// A page of zeros, or an error if there is no memory for it.
+    pub(crate) fn new_page(self) -> Result<KvPage> {
+        KvPage::new(self.format, self.heads, self.head_dim).map_err(|_| self.no_memory())
+    }
+
+    /// The error for a page that there is no memory for.
+    pub(crate) fn no_memory(self) -> Error {
+        memory::refused_by_the_system(self.page_bytes() as u64, "what comes next in the context", memory::REMEDY)
+    }
+
+    const fn page_bytes(self) -> usize {
+        KvPage::bytes_of(self.format, self.heads, self.head_dim)
     }
 }
 
@@ -50,15 +66,16 @@ impl PageCache {
             )));
         }
         let shape = PageShape { format, heads: config.head_count_kv, head_dim: config.head_dim };
-        Ok(Self { layers: vec![LayerPages::default(); config.block_count], shape })
+        Ok(Self { layers: vec![LayerPages::default(); config.block_count], shape, missing_before: 0 })
     }
 
     pub(super) fn oldest(&self) -> usize {
-        self.layers.iter().map(|layer| layer.dropped * PAGE_TOKENS).max().unwrap_or(0)
+        self.layers.iter().map(LayerPages::first_position).max().unwrap_or(0).max(self.missing_before)
     }
 
     pub(super) fn clear(&mut self) {
         self.layers.fill(LayerPages::default());
+        self.missing_before = 0;
     }
 
     /// Gives the pages back that hold nothing before position `len`.
@@ -86,12 +103,70 @@ impl PageCache {
         self.layers.iter().flat_map(|layer| layer.pages.iter()).map(|page| page.size_bytes()).sum()
     }
 
+    /// Bytes that `positions` positions of all layers take, in pages.
+    pub(crate) fn bytes_of(&self, positions: usize) -> u64 {
+        let pages = positions.div_ceil(PAGE_TOKENS).saturating_mul(self.layers.len());
+        pages.saturating_mul(self.shape.page_bytes()) as u64
+    }
+
+    /// Positions that have place in so many bytes.
+    pub(crate) fn positions_in(&self, bytes: u64) -> usize {
+        let of_a_page = self.bytes_of(PAGE_TOKENS).max(1);
+        usize::try_from(bytes / of_a_page).unwrap_or(usize::MAX).saturating_mul(PAGE_TOKENS)
+    }
+
+    /// Bytes of memory that new positions add.
+    pub(super) fn growth_bytes(&self, positions: NewPositions) -> usize {
+        let NewPositions { past, seq, .. } = positions;
+        let end = past + seq;
+        let pages = self.layers.iter().map(|layer| {
+            let new = end.div_ceil(PAGE_TOKENS).saturating_sub(layer.dropped + layer.pages.len());
+            let written_to =
+                (past / PAGE_TOKENS).checked_sub(layer.dropped).and_then(|index| layer.pages.get(index));
+            // One that a fork shares is copied first.
+            new + written_to.map_or(0, |page| usize::from(Arc::strong_count(page) > 1))
+        });
+        pages.sum::<usize>() * self.shape.page_bytes()
+    }
+
     /// A layer, and what its pages look like.
     pub(crate) fn layer(&mut self, index: usize) -> Result<(&mut LayerPages, PageShape)> {
         let shape = self.shape;
         let layer = self.layers.get_mut(index);
         Ok((layer.ok_or_else(|| Error::inference(format!("the cache has no layer {index}")))?, shape))
     }
+}
+
+/// Keys and values as rows of bytes.
+impl PageCache {
+    /// Appends the rows of a run of positions of one page.
+    pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
+        let missing = || Error::inference(format!("the cache has no positions {run:?} of layer {layer}"));
+        let layer = self.layers.get(layer).ok_or_else(missing)?;
+        let index = (run.start / PAGE_TOKENS).checked_sub(layer.dropped);
+        let page = index.and_then(|index| layer.pages.get(index)).ok_or_else(missing)?;
+        page.rows_to_bytes(slots(&run), out);
+        Ok(())
+    }
+
+    /// Makes an empty cache one that will hold positions from `first` on.
+    pub(super) fn begin_at(&mut self, first: usize) {
+        self.missing_before = first;
+        self.layers.fill(LayerPages { pages: Pages::default(), dropped: first / PAGE_TOKENS });
+    }
+
+    /// Takes in the rows of a run of positions of one page, from `bytes` of just their length.
+    pub(super) fn rows_from_bytes(&mut self, layer: usize, run: Range<usize>, bytes: &[u8]) -> Result<()> {
+        let (layer, shape) = self.layer(layer)?;
+        layer.page_mut(run.start, shape)?.rows_from_bytes(slots(&run), bytes);
+        Ok(())
+    }
+}
+
+/// Where the positions of a run stand in their page.
+fn slots(run: &Range<usize>) -> Range<usize> {
+    let first = run.start % PAGE_TOKENS;
+    first..first + run.len()
 }
 
 impl LayerPages {
@@ -114,14 +189,18 @@ impl LayerPages {
         let index =
             index.ok_or_else(|| Error::inference(format!("the cache has no page of position {position}")))?;
         if index == pages.len() {
-            pages.push(Arc::new(shape.new_page()));
+            pages.push(Arc::new(shape.new_page()?));
         }
-        let page = pages.get_mut(index);
-        Ok(Arc::make_mut(page.ok_or_else(|| Error::inference("the cache lost a page"))?))
+        let lost = || Error::inference("the cache lost a page");
+        let page = pages.get_mut(index).ok_or_else(lost)?;
+        if Arc::get_mut(page).is_none() {
+            *page = Arc::new(page.try_clone().map_err(|_| shape.no_memory())?);
+        }
+        Arc::get_mut(page).ok_or_else(lost)
     }
 
     /// Puts whole pages from `position`, the beginning of a page, on; what was there before is replaced.
-    pub(crate) fn put(&mut self, position: usize, new: impl Iterator<Item = Arc<KvPage>>) -> Result<()> {
+    pub(crate) fn put(&mut self, position: usize, new: impl IntoIterator<Item = Arc<KvPage>>) -> Result<()> {
         let index = (position / PAGE_TOKENS).checked_sub(self.dropped);
         let pages = Arc::make_mut(&mut self.pages);
         let index = index.filter(|index| *index <= pages.len());

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
+use half::f16;
 
 use super::NewPositions;
 use crate::config::PhiConfig;
@@ -17,6 +18,15 @@ const SEQ_DIM: usize = 2;
 pub(crate) struct TensorCache {
     layers: Vec<Option<LayerCache>>,
     dtype: DType,
+    device: Device,
+    head_count_kv: usize,
+    head_dim: usize,
+    growth: Growth,
+}
+
+/// How large the tensors of a layer become.
+#[derive(Clone, Copy)]
+struct Growth {
     max_len: usize,
     has_window: bool,
 }
@@ -26,14 +36,33 @@ struct LayerCache {
     values: Tensor, // (1, head_count_kv, capacity, head_dim)
     /// The position that is first in the tensors: those before it were dropped.
     start: usize,
+    capacity: usize,
+}
+
+impl Growth {
+    /// Where the tensors of a layer begin that has no place for new positions, and how many they hold.
+    fn of(self, outgrown: Option<&LayerCache>, positions: NewPositions) -> (usize, usize) {
+        let NewPositions { past, seq, first_seen } = positions;
+        let start = first_seen.max(outgrown.map_or(0, |outgrown| outgrown.start));
+        let kept = past - start;
+        // Half as much again, so that moving costs little; a window bounds what is worth keeping ahead.
+        let most_ahead = if self.has_window { GROWTH_TOKENS } else { usize::MAX };
+        let ahead = seq.max((kept / 2).min(most_ahead));
+        (start, (kept + ahead).next_multiple_of(GROWTH_TOKENS).min(self.max_len - start))
+    }
 }
 
 impl TensorCache {
     /// An empty cache for at most `max_len` positions.
-    pub(crate) fn new(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> Result<Self> {
-        let dtype = dtype.candle()?;
-        let layers = (0..config.block_count).map(|_| None).collect();
-        Ok(Self { layers, dtype, max_len, has_window: config.sliding_window.is_some() })
+    pub(crate) fn new(config: &PhiConfig, max_len: usize, dtype: KvDtype, device: &Device) -> Result<Self> {
+        Ok(Self {
+            layers: (0..config.block_count).map(|_| None).collect(),
+            dtype: dtype.candle()?,
+            device: device.clone(),
+            head_count_kv: config.head_count_kv,
+            head_dim: config.head_dim,
+            growth: Growth { max_len, has_window: config.sliding_window.is_some() },
+        })
     }
 
     pub(super) fn oldest(&self) -> usize {
@@ -52,12 +81,31 @@ impl TensorCache {
 
     pub(super) fn copy(&self) -> Result<Self> {
         let layers = self.layers.iter().map(|layer| layer.as_ref().map(LayerCache::copy).transpose());
-        Ok(Self { layers: layers.collect::<Result<_>>()?, ..*self })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, device: self.device.clone(), ..*self })
     }
 
     pub(super) fn size_bytes(&self) -> usize {
         let tensors = self.layers.iter().flatten().flat_map(|layer| [&layer.keys, &layer.values]);
         tensors.map(|tensor| tensor.elem_count() * self.dtype.size_in_bytes()).sum()
+    }
+
+    /// Bytes of memory that new positions add at most: one layer after another moves to larger tensors.
+    pub(super) fn growth_bytes(&self, positions: NewPositions) -> usize {
+        let (mut added, mut largest_left) = (0, 0);
+        for layer in &self.layers {
+            let capacity = layer.as_ref().map_or(0, |layer| layer.capacity);
+            if layer.as_ref().is_none_or(|layer| !layer.has_place_for(positions)) {
+                let (_, grown) = self.growth.of(layer.as_ref(), positions);
+                added += self.layer_bytes(grown).saturating_sub(self.layer_bytes(capacity));
+                largest_left = largest_left.max(self.layer_bytes(capacity));
+            }
+        }
+        added + largest_left
+    }
+
+    /// Bytes that a layer's tensors of `capacity` positions take.
+    fn layer_bytes(&self, capacity: usize) -> usize {
+        2 * self.head_count_kv * self.head_dim * capacity * self.dtype.size_in_bytes()
     }
 
     /// Writes the keys and values of new positions behind the cached ones of a layer and returns all of
@@ -78,15 +126,9 @@ impl TensorCache {
         let values = values.to_dtype(self.dtype)?.contiguous()?;
         // Replaced only once the new one is whole: a device that is out of memory must not lose what was cached.
         let cached = match &*slot {
-            Some(cached) if cached.start + cached.capacity()? >= end => cached,
+            Some(cached) if cached.has_place_for(positions) => cached,
             outgrown => {
-                let old_start = outgrown.as_ref().map_or(0, |cached| cached.start);
-                let start = first_seen.max(old_start);
-                let kept = past - start;
-                // Half as much again, so that moving costs little; a window bounds what is worth keeping ahead.
-                let most_ahead = if self.has_window { GROWTH_TOKENS } else { usize::MAX };
-                let ahead = seq.max((kept / 2).min(most_ahead));
-                let capacity = (kept + ahead).next_multiple_of(GROWTH_TOKENS).min(self.max_len - start);
+                let (start, capacity) = self.growth.of(outgrown.as_ref(), positions);
                 let moved = LayerCache::moved(outgrown.as_ref(), &keys, start..past, capacity)?;
                 &*slot.insert(moved)
             }
@@ -100,13 +142,67 @@ impl TensorCache {
     }
 }
 
-impl LayerCache {
-    fn copy(&self) -> Result<Self> {
-        Ok(Self { keys: self.keys.copy()?, values: self.values.copy()?, start: self.start })
+/// Keys and values as rows of bytes.
+impl TensorCache {
+    pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
+        let cached = self.layers.get(layer).and_then(Option::as_ref);
+        let cached = cached.ok_or_else(|| Error::inference(format!("the cache has no layer {layer}")))?;
+        for tensor in [&cached.keys, &cached.values] {
+            let rows = tensor.narrow(SEQ_DIM, run.start - cached.start, run.len())?;
+            let rows = rows.to_device(&Device::Cpu)?.flatten_all()?; // (heads * positions * head_dim)
+            match self.dtype {
+                DType::F16 => out.extend(rows.to_vec1::<f16>()?.iter().flat_map(|value| value.to_le_bytes())),
+                _ => out.extend(rows.to_vec1::<f32>()?.iter().flat_map(|value| value.to_le_bytes())),
+            }
+        }
+        Ok(())
     }
 
-    fn capacity(&self) -> Result<usize> {
-        Ok(self.keys.dim(SEQ_DIM)?)
+    /// Takes in the rows of a run of the positions `all`, from `bytes` of just their length.
+    pub(super) fn rows_from_bytes(
+        &mut self,
+        layer: usize,
+        all: &Range<usize>,
+        run: Range<usize>,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let (heads, head_dim, dtype) = (self.head_count_kv, self.head_dim, self.dtype);
+        let Some(slot) = self.layers.get_mut(layer) else {
+            return Err(Error::inference(format!("the cache has no layer {layer}")));
+        };
+        if slot.is_none() {
+            let (start, capacity) = (all.start, all.len().next_multiple_of(GROWTH_TOKENS));
+            let capacity = capacity.min(self.growth.max_len - start);
+            let zeros = || Tensor::zeros((1, heads, capacity, head_dim), dtype, &self.device);
+            *slot = Some(LayerCache { keys: zeros()?, values: zeros()?, start, capacity });
+        }
+        let Some(cached) = slot else { return Err(Error::inference("the cache lost a layer")) };
+        let (keys, values) = bytes.split_at(bytes.len() / 2);
+        for (tensor, bytes) in [(&cached.keys, keys), (&cached.values, values)] {
+            let shape = (1, heads, run.len(), head_dim);
+            let rows = match dtype {
+                DType::F16 => {
+                    let values = bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect();
+                    Tensor::from_vec::<_, f16>(values, shape, &self.device)?
+                }
+                _ => {
+                    let values = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                    Tensor::from_vec::<_, f32>(values, shape, &self.device)?
+                }
+            };
+            tensor.slice_set(&rows, SEQ_DIM, run.start - cached.start)?;
+        }
+        Ok(())
+    }
+}
+
+impl LayerCache {
+    fn copy(&self) -> Result<Self> {
+        Ok(Self { keys: self.keys.copy()?, values: self.values.copy()?, ..*self })
+    }
+
+    fn has_place_for(&self, positions: NewPositions) -> bool {
+        self.start + self.capacity >= positions.past + positions.seq
     }
 
     /// A cache of `capacity` positions like `sample`, with the positions `kept` of the one it replaces.
@@ -123,6 +219,7 @@ impl LayerCache {
         };
         let old_start = outgrown.map_or(0, |old| old.start);
         let (keys, values) = outgrown.map(|old| (&old.keys, &old.values)).unzip();
-        Ok(Self { keys: moved(keys, old_start)?, values: moved(values, old_start)?, start: kept.start })
+        let (keys, values) = (moved(keys, old_start)?, moved(values, old_start)?);
+        Ok(Self { keys, values, start: kept.start, capacity })
     }
 }

@@ -34,7 +34,11 @@ fn config() -> PhiConfig {
 }
 
 fn tensors(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> KvCache {
-    KvCache::new(config, max_len, Storage::Tensors(TensorCache::new(config, max_len, dtype).unwrap()))
+    KvCache::new(
+        config,
+        max_len,
+        Storage::Tensors(TensorCache::new(config, max_len, dtype, &Device::Cpu).unwrap()),
+    )
 }
 
 fn pages(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> KvCache {
@@ -142,6 +146,75 @@ fn pages_are_as_many_as_the_positions_need() {
 }
 
 #[test]
+fn a_page_that_there_is_no_memory_for_is_an_error_and_takes_nothing() {
+    let mut cache =
+        pages(&PhiConfig { head_count_kv: 1 << 22, head_dim: 1 << 22, ..config() }, 1000, KvDtype::F32);
+    let (layer, shape) = cache.pages().unwrap().layer(0).unwrap();
+    let error = layer.page_mut(0, shape).err().unwrap();
+    assert!(matches!(error.kind(), ErrorKind::InsufficientMemory { needed_bytes, .. } if needed_bytes > 1 << 48));
+    assert_eq!(cache.size_bytes(), 0);
+}
+
+#[test]
+fn what_growing_will_take_is_known_before() {
+    let mut paged = pages(&config(), 1000, KvDtype::F16);
+    write(&mut paged, 40);
+    let page = paged.size_bytes() / 2;
+    assert_eq!(paged.growth_bytes(24), 0);
+    assert_eq!(paged.growth_bytes(25), page);
+    let fork = paged.fork().unwrap();
+    // The page that is written to is copied first.
+    assert_eq!((paged.growth_bytes(1), paged.fork_bytes()), (page, 0));
+    drop(fork);
+    let mut moved = tensors(&config(), 1000, KvDtype::F16);
+    append(&mut moved, &random(200));
+    moved.advance(200);
+    let before = moved.size_bytes();
+    assert_eq!((moved.growth_bytes(56), moved.fork_bytes()), (0, before));
+    let growth = moved.growth_bytes(57);
+    append(&mut moved, &random(57));
+    // The old tensors are there while the new ones are filled.
+    assert_eq!(growth, moved.size_bytes());
+    assert_eq!(moved.growth_bytes(10_000), 0);
+}
+
+#[test]
+fn rows_go_from_one_cache_into_another_run_by_run() {
+    let windowed = PhiConfig { sliding_window: Some(100), ..config() };
+    assert_eq!(runs(&(30..70)).collect::<Vec<_>>(), [30..32, 32..64, 64..70]);
+    assert_eq!(runs(&(5..5)).count(), 0);
+    let mut cache = tensors(&windowed, 1000, KvDtype::F32);
+    for _ in 0..6 {
+        append(&mut cache, &random(90));
+        cache.advance(90);
+    }
+    let all = cache.positions();
+    // It begins in the middle of a page.
+    assert!(!all.start.is_multiple_of(PAGE_TOKENS) && all.end == 540, "{all:?}");
+    let rows = |cache: &KvCache| {
+        let mut bytes = Vec::new();
+        runs(&all).for_each(|run| cache.rows_to_bytes(0, run, &mut bytes).unwrap());
+        bytes
+    };
+    let original = rows(&cache);
+    assert_eq!(original.len(), rows_bytes(&windowed, KvDtype::F32, all.len()));
+    for mut other in [pages(&windowed, 1000, KvDtype::F32), tensors(&windowed, 1000, KvDtype::F32)] {
+        other.begin_restoring(&all, FactorSet::Long);
+        let mut rest = original.as_slice();
+        for run in runs(&all) {
+            let (bytes, behind) = rest.split_at(rows_bytes(&windowed, KvDtype::F32, run.len()));
+            other.rows_from_bytes(0, &all, run, bytes).unwrap();
+            rest = behind;
+        }
+        assert_eq!(rows(&other), original);
+        assert_eq!((other.positions(), other.rope_factors()), (all.clone(), FactorSet::Long));
+        assert!(other.can_truncate(540) && !other.can_truncate(all.start + 50));
+        other.restart(FactorSet::Short);
+        assert!(other.can_truncate(0) && other.positions().is_empty());
+    }
+}
+
+#[test]
 fn a_fork_shares_pages_until_one_side_writes() {
     let mut cache = pages(&config(), 1000, KvDtype::F16);
     write(&mut cache, 3 * PAGE_TOKENS + 5);
@@ -179,5 +252,5 @@ fn with_a_window_pages_that_nobody_sees_are_given_back() {
 fn eight_bits_need_heads_of_whole_blocks() {
     let error = PageCache::new(&config(), KvDtype::Q8_0).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidOption);
-    assert!(TensorCache::new(&config(), 10, KvDtype::Q8_0).is_err());
+    assert!(TensorCache::new(&config(), 10, KvDtype::Q8_0, &Device::Cpu).is_err());
 }

@@ -1,14 +1,14 @@
 //! One file of a GGUF: its bytes in memory. A whole model is one, or several of them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::file::open_regular;
-use crate::{CancelToken, Error, Result};
+use crate::{CancelToken, Error, Result, memory};
 
 /// How much of a file is read between two looks at whether to go on.
 const READ_BYTES: usize = 16 << 20;
@@ -74,14 +74,18 @@ impl Part {
             )));
         }
         let bytes = if mmap {
-            let map = map_file(&file, 0, len).map_err(read_error)?;
+            let map = map_file(&file, 0, len)
+                .map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
             // Larger pages are read from the disk and from memory faster, on file systems that have them; elsewhere, and
             // for what the system holds in small pages already, it is only a hint.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             Bytes::Mapped(map)
         } else {
-            let mut memory = MmapMut::map_anon(len).map_err(read_error)?;
+            memory::check(len as u64, "mmap=False, which reads the file into memory,", "load it with mmap=True")?;
+            let memory = MmapMut::map_anon(len);
+            let mut memory =
+                memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
             // Larger pages are read faster, where the system has them; where it has not, it is only a hint.
             #[cfg(target_os = "linux")]
             let _ = memory.advise(memmap2::Advice::HugePage);
@@ -132,7 +136,7 @@ impl Part {
             Bytes::Read(map) => map.lock(),
         };
         #[cfg(not(unix))]
-        let locked: std::io::Result<()> = Err(std::io::ErrorKind::Unsupported.into());
+        let locked: std::io::Result<()> = Err(ErrorKind::Unsupported.into());
         locked.map_err(|error| {
             Error::invalid_option(format!(
                 "mlock: the system does not lock the {} bytes of {} into memory ({error}); raise its limit (on Linux and \
@@ -176,6 +180,12 @@ impl Deref for TensorData<'_> {
             DataSource::Mapped(map) => map,
         }
     }
+}
+
+/// The error where there is no place for a file of `len` bytes.
+fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
+    let remedy = "raise the limit on the process's memory (ulimit -v), or take a smaller file";
+    (error.kind() == ErrorKind::OutOfMemory).then(|| memory::refused_by_the_system(len as u64, "the file", remedy))
 }
 
 fn open_file(path: &Path) -> Result<File> {

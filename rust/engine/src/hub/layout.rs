@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::new_file::beside;
 use crate::{Error, Result};
 
 /// One file of one repository at one revision, its names checked to be names and no ways out of the cache.
@@ -148,15 +149,6 @@ pub(super) fn link(blob: &Path, pointer: &Path, fresh: bool, links: &[Link]) -> 
     std::fs::rename(&temporary, pointer).inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
     })
-}
-
-/// A name in the same folder that no other process and no other thread has.
-fn beside(path: &Path) -> PathBuf {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}-{count}.tmp", std::process::id()))
 }
 
 /// A relative link, so that the cache can be moved. `blob` and `pointer` lie below the same repository folder.

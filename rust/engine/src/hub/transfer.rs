@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::http::{Answer, Failure, Hub, MAX_TRIES, Metadata};
 use super::layout::{Wanted, disk_error};
 use super::{Progress, ProgressFn};
+use crate::size::size_text;
 use crate::{CancelToken, Error, Result};
 
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -286,26 +287,5 @@ fn check_space(path: &Path, wanted: &Wanted<'_>, needed: u64) -> Result<()> {
             tracing::debug!(%error, "the free space is not known");
             Ok(())
         }
-    }
-}
-
-/// `2.39 GB`, `512 bytes`: in powers of ten, as the hub shows sizes.
-fn size_text(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.2} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_for_people() {
-        let texts = [0, 999, 1_500, 2_393_231_072].map(size_text);
-        assert_eq!(texts, ["0 bytes", "999 bytes", "1.50 kB", "2.39 GB"]);
     }
 }

@@ -56,7 +56,8 @@ impl Executor for CandleExecutor {
     }
 
     fn new_cache(&self, config: &PhiConfig, max_len: usize, dtype: KvDtype) -> Result<KvCache> {
-        Ok(KvCache::new(config, max_len, Storage::Tensors(TensorCache::new(config, max_len, dtype)?)))
+        let tensors = TensorCache::new(config, max_len, dtype, &self.device)?;
+        Ok(KvCache::new(config, max_len, Storage::Tensors(tensors)))
     }
 
     fn begin<'a>(&'a self, start: Start<'a>) -> Result<CandlePass<'a>> {

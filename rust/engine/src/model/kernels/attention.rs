@@ -143,12 +143,13 @@ fn write(pass: &mut KernelPass<'_>, layer: usize, turned: &Parts<Turned>, heads:
     let turned = turned.clone();
     let new = pass.threads.map(pages, move |index| {
         let first = whole_from + index * PAGE_TOKENS;
-        let mut page = shape.new_page();
+        let mut page = shape.new_page().ok()?;
         write_page(&mut page, first..end.min(first + PAGE_TOKENS), past, &turned, heads);
-        Arc::new(page)
+        Some(Arc::new(page))
     });
     if pages > 0 {
-        layer.put(whole_from, new.iter().map(Arc::clone))?;
+        let new: Option<Vec<Arc<KvPage>>> = new.iter().cloned().collect();
+        layer.put(whole_from, new.ok_or_else(|| shape.no_memory())?)?;
     }
     Ok(())
 }

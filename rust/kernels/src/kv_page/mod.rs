@@ -2,6 +2,10 @@
 
 #![allow(clippy::indexing_slicing, reason = "ranges of buffers that this module sized")]
 
+mod rows;
+
+use std::collections::TryReserveError;
+
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -51,13 +55,58 @@ pub(crate) enum Stored<'a> {
     },
 }
 
+/// `len` zeros, unless the system has no memory for them.
+fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(len)?;
+    zeros.resize(len, T::default());
+    Ok(zeros)
+}
+
+/// A copy, unless the system has no memory for it.
+fn copy<T: Copy>(all: &[T]) -> Result<Vec<T>, TryReserveError> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(all.len())?;
+    copy.extend_from_slice(all);
+    Ok(copy)
+}
+
+/// Where a row is in a buffer: its first value, the way from one to the next, and its first scale. Scales are as far from
+/// each other, in a buffer that is 32 times smaller along the row.
+#[derive(Clone, Copy)]
+struct Place {
+    start: usize,
+    stride: usize,
+    scale_start: usize,
+}
+
+impl Place {
+    fn of_key(head_dim: usize, head: usize, slot: usize) -> Self {
+        let first = head * head_dim * PAGE_TOKENS;
+        Self { start: first + slot, stride: PAGE_TOKENS, scale_start: first / Q8_BLOCK + slot }
+    }
+
+    fn of_value(head_dim: usize, head: usize, slot: usize) -> Self {
+        let first = (head * PAGE_TOKENS + slot) * head_dim.next_multiple_of(LANES);
+        Self { start: first, stride: 1, scale_start: first / Q8_BLOCK }
+    }
+}
+
 impl Buffer {
-    fn new(format: KvFormat, len: usize) -> Self {
-        match format {
-            KvFormat::F32 => Self::F32(vec![0.0; len]),
-            KvFormat::F16 => Self::F16(vec![0; len]),
-            KvFormat::Q8 => Self::Q8 { q: vec![0; len], scales: vec![0; len / Q8_BLOCK] },
-        }
+    fn new(format: KvFormat, len: usize) -> Result<Self, TryReserveError> {
+        Ok(match format {
+            KvFormat::F32 => Self::F32(zeros(len)?),
+            KvFormat::F16 => Self::F16(zeros(len)?),
+            KvFormat::Q8 => Self::Q8 { q: zeros(len)?, scales: zeros(len / Q8_BLOCK)? },
+        })
+    }
+
+    fn try_clone(&self) -> Result<Self, TryReserveError> {
+        Ok(match self {
+            Self::F32(values) => Self::F32(copy(values)?),
+            Self::F16(values) => Self::F16(copy(values)?),
+            Self::Q8 { q, scales } => Self::Q8 { q: copy(q)?, scales: copy(scales)? },
+        })
     }
 
     /// Part `index` of `parts` of one size.
@@ -73,9 +122,9 @@ impl Buffer {
         }
     }
 
-    /// Writes a row of values at `start` and every `stride` from there; its scales, by the same rule, in a buffer that is
-    /// 32 times smaller along the row.
-    fn write(&mut self, row: &[f32], start: usize, stride: usize, scale_start: usize) {
+    /// Writes a row of values.
+    fn write(&mut self, row: &[f32], place: Place) {
+        let Place { start, stride, scale_start } = place;
         match self {
             Self::F32(values) => {
                 for (i, value) in row.iter().enumerate() {
@@ -108,6 +157,14 @@ impl Buffer {
         }
     }
 
+    fn format(&self) -> KvFormat {
+        match self {
+            Self::F32(_) => KvFormat::F32,
+            Self::F16(_) => KvFormat::F16,
+            Self::Q8 { .. } => KvFormat::Q8,
+        }
+    }
+
     fn size_bytes(&self) -> usize {
         match self {
             Self::F32(values) => size_of_val(values.as_slice()),
@@ -120,17 +177,28 @@ impl Buffer {
 impl KvPage {
     /// A page of zeros.
     ///
+    /// # Errors
+    /// If the system has no memory for it. Pages are what a session's memory grows by.
+    ///
     /// # Panics
     /// For eight bits and heads that are no multiple of 32 long.
-    #[must_use]
-    pub fn new(format: KvFormat, heads: usize, head_dim: usize) -> Self {
+    pub fn new(format: KvFormat, heads: usize, head_dim: usize) -> Result<Self, TryReserveError> {
         assert!(format != KvFormat::Q8 || head_dim.is_multiple_of(Q8_BLOCK), "heads of {head_dim}");
-        Self {
+        Ok(Self {
             heads,
             head_dim,
-            keys: Buffer::new(format, heads * head_dim * PAGE_TOKENS),
-            values: Buffer::new(format, heads * PAGE_TOKENS * head_dim.next_multiple_of(LANES)),
-        }
+            keys: Buffer::new(format, heads * head_dim * PAGE_TOKENS)?,
+            values: Buffer::new(format, heads * PAGE_TOKENS * head_dim.next_multiple_of(LANES))?,
+        })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn try_clone(&self) -> Result<Self, TryReserveError> {
+        let (keys, values) = (self.keys.try_clone()?, self.values.try_clone()?);
+        Ok(Self { keys, values, ..*self })
     }
 
     /// Writes the key and the value of a head at position `slot` of the page.
@@ -140,16 +208,22 @@ impl KvPage {
     pub fn write(&mut self, head: usize, slot: usize, key: &[f32], value: &[f32]) {
         assert!(head < self.heads && slot < PAGE_TOKENS, "head {head}, position {slot}");
         assert_eq!((key.len(), value.len()), (self.head_dim, self.head_dim));
-        let first_key = head * self.head_dim * PAGE_TOKENS;
-        self.keys.write(key, first_key + slot, PAGE_TOKENS, first_key / Q8_BLOCK + slot);
-        let first_value = (head * PAGE_TOKENS + slot) * self.head_dim.next_multiple_of(LANES);
-        self.values.write(value, first_value, 1, first_value / Q8_BLOCK);
+        self.keys.write(key, Place::of_key(self.head_dim, head, slot));
+        self.values.write(value, Place::of_value(self.head_dim, head, slot));
     }
 
     /// Bytes of memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.keys.size_bytes() + self.values.size_bytes()
+    }
+
+    /// Bytes of memory that a page takes.
+    #[must_use]
+    pub const fn bytes_of(format: KvFormat, heads: usize, head_dim: usize) -> usize {
+        let keys = heads * head_dim * PAGE_TOKENS;
+        let values = heads * head_dim.next_multiple_of(LANES) * PAGE_TOKENS;
+        format.row_bytes(keys) + format.row_bytes(values)
     }
 
     /// The keys of a head: `(head_dim, positions)`
