@@ -45,6 +45,22 @@ def slow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose cache is large for what it computes: 96 kB of keys and values for a token."""
+    options = TinyPhi3(
+        block_count=12,
+        head_count=16,
+        head_count_kv=16,
+        head_dim=128,
+        width=32,
+        feed_forward_length=32,
+        context_length=4096,
+        metadata={"phi3.attention.key_length": 128, "phi3.attention.value_length": 128},
+    )
+    return write(tmp_path_factory.mktemp("wide") / "wide.gguf", options)
+
+
+@pytest.fixture(scope="session")
 def corpus() -> ModuleType:
     """What the embedded model was trained on, and what was held out of it."""
     path = Path(__file__).parents[1] / "tools" / "demo_corpus.py"

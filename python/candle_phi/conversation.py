@@ -1,5 +1,6 @@
-"""What was said in a session: looked at, taken back and forked."""
+"""What was said in a session: looked at, taken back, forked, saved and loaded."""
 
+import os
 from typing import Self, cast
 
 from candle_phi import _checks, _convert, _native
@@ -71,7 +72,58 @@ class ConversationMethods:
             The new session, on the same model and with the same options.
 
         Raises:
+            InsufficientMemoryError: There is no memory for the copy.
             SessionBusyError: The session is at work.
             SessionClosedError: The session was closed.
         """
         return self._beside(self._engine.fork())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the conversation to a file, with what was computed of it: `load` goes on from there.
+
+        The file has the messages, the token ids and the cache's keys and values, which are most of it:
+        `ModelInfo.kv_cache_bytes` says how much. A file that is there is replaced when the new one is whole: if
+        the call fails, is interrupted or dies with its process, the old one stays. The options of the session are
+        not in the file, and neither is the model.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            ConversationFileError: The file cannot be written.
+            InvalidOptionError: The path is empty.
+            TypeError: It is no path.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+            InferenceError: It was stopped by `cancel`.
+        """
+        self._engine.save(_checks.as_path(path, "path"))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Takes up a conversation that `save` wrote, in the place of this one.
+
+        What the file holds is not computed again, and the next answer is the one that the session which saved it
+        would have given. The model must be the same: the weights, the vocabulary and the sliding window; its
+        file may have another name, or be split. The `kv_dtype` must be the same too, and the context long enough.
+        Which executor computes does not matter, nor the other options. If the call fails or is interrupted, the
+        session stays as it was.
+
+        A file can be checked, but not be proved to be harmless: what it says was said and computed is taken up as
+        it stands there. Load what you trust to be yours.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ConversationNotFoundError: There is no such file.
+            ConversationFileError: The file cannot be read.
+            SavedConversationError: It is no saved conversation, is damaged, was written by a newer version, or
+                does not fit this session; `SavedConversationError.reason` says which.
+            InsufficientMemoryError: There is no memory for it.
+            InvalidOptionError: The path is empty.
+            TypeError: It is no path.
+            SessionBusyError: The session is at work.
+            SessionClosedError: The session was closed.
+            InferenceError: It was stopped by `cancel`.
+        """
+        self._engine.load(_checks.as_path(path, "path"))

@@ -65,6 +65,8 @@ class Phi3Session(ConversationMethods, AsyncMethods):
         UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
         DeviceError: The device does not exist or was not compiled in.
         InvalidOptionError: An option is out of its range.
+        InsufficientMemoryError: The machine has no memory for the context that ``n_ctx`` asks for. Without
+            ``n_ctx`` memory is taken as the context fills, and this is raised when there is no more.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
 

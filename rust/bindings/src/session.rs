@@ -1,5 +1,6 @@
 //! A conversation with a model.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -154,6 +155,18 @@ impl Session {
         })
     }
 
+    /// Writes the conversation and what was computed of it to a file.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let cancel = CancelToken::new();
+        runtime::enter(py, &cancel, || self.shared.lend(&cancel, |session| session.save(&path, &cancel)))
+    }
+
+    /// Takes up a conversation from a file.
+    fn load(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let cancel = CancelToken::new();
+        runtime::enter(py, &cancel, || self.shared.lend(&cancel, |session| session.load(&path, &cancel)))
+    }
+
     /// Asks what is under way to end, from any thread.
     fn cancel(&self) {
         self.shared.cancel();
@@ -302,7 +315,8 @@ impl SharedSession {
             Ok(Err(error)) if error.kind() == ErrorKind::Cancelled && self.is_closed() => Err(closed()),
             Ok(outcome) => outcome,
             Err(panic) => {
-                // The old one may be in any state. A new one can't fail, the options being the same.
+                // The old one may be in any state. A new one can't fail, the options being the same, unless memory has become
+                // short; then there is none, as after `close`.
                 *guard = engine::Session::new(Arc::clone(&self.model), &self.options).ok();
                 Err(Error::inference(format!("{panic}; the session was reset, and its conversation is lost")))
             }
