@@ -377,7 +377,8 @@ class TestInfo:
         memory = described["memory"]
         assert memory["weights_bytes"] == info.weights_bytes
         assert memory["kv_cache_bytes"] == info.kv_cache_bytes(256, "f32")
-        assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_cache_bytes"]
+        assert memory["anonymous_bytes"] == memory["kv_cache_bytes"] + memory["working_bytes"]
+        assert memory["total_bytes"] == memory["weights_bytes"] + memory["anonymous_bytes"]
 
     def test_the_memory_is_that_of_a_sessions_default_context(self, tmp_path):
         path = tiny_gguf.write(tmp_path / "long.gguf", context_length=65_536)

@@ -73,7 +73,16 @@ def test_the_public_names_are_there_and_documented():
 
 
 def test_native_objects_cannot_be_made_or_changed_by_hand(model):
-    for name in ("Chunk", "Completion", "Generation", "ModelInfo", "Progress", "NamedModel", "CachedModel"):
+    for name in (
+        "Chunk",
+        "Completion",
+        "Generation",
+        "MemoryEstimate",
+        "ModelInfo",
+        "Progress",
+        "NamedModel",
+        "CachedModel",
+    ):
         with pytest.raises(TypeError):
             getattr(_native, name)()
     with pytest.raises(AttributeError):

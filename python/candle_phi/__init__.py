@@ -33,6 +33,7 @@ from candle_phi.exceptions import (
     UnsupportedModelError,
 )
 from candle_phi.hub import cached_models, download, named_models, remove_cached
+from candle_phi.memory import MemoryEstimate, estimate_memory
 from candle_phi.model import Phi3Model, inspect_model
 from candle_phi.session import Phi3Session
 from candle_phi.stream import TokenStream
@@ -67,6 +68,7 @@ __all__ = [
     "InsufficientMemoryError",
     "InvalidModelError",
     "InvalidOptionError",
+    "MemoryEstimate",
     "Message",
     "ModelInfo",
     "ModelLoadError",
@@ -88,6 +90,7 @@ __all__ = [
     "__version__",
     "cached_models",
     "download",
+    "estimate_memory",
     "inspect_model",
     "named_models",
     "remove_cached",

@@ -12,6 +12,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "Generation",
+    "MemoryEstimate",
     "Model",
     "ModelInfo",
     "NamedModel",
@@ -23,6 +24,7 @@ __all__ = [
     "check_device",
     "check_session",
     "download",
+    "estimate_memory",
     "generation_defaults",
     "inspect",
     "named_models",
@@ -221,6 +223,19 @@ class ModelInfo:
     def kv_cache_bytes_per_token(self) -> int: ...
 
 @final
+class MemoryEstimate:
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def kv_dtype(self) -> str: ...
+    @property
+    def weights_bytes(self) -> int: ...
+    @property
+    def kv_cache_bytes(self) -> int: ...
+    @property
+    def working_bytes(self) -> int: ...
+
+@final
 class Progress:
     @property
     def file(self) -> str: ...
@@ -263,6 +278,7 @@ class CachedModel:
 
 def generation_defaults() -> dict[str, object]: ...
 def inspect(path: str) -> ModelInfo: ...
+def estimate_memory(path: str, *, n_ctx: int | None, kv_dtype: str) -> MemoryEstimate: ...
 def check_device(device: str) -> None: ...
 def check_session(
     device: str,

@@ -8,11 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from candle_phi import ModelInfo, inspect_model
+from candle_phi import MemoryEstimate, ModelInfo, estimate_memory, inspect_model
 from candle_phi.cli import console, options
-from candle_phi.types import KvDtype
-
-_DEFAULT_CONTEXT = 4096
 
 
 def info(
@@ -26,7 +23,7 @@ def info(
     """Say what a GGUF file holds, and how much memory it needs."""
     del debug
     model = inspect_model(file)
-    described = describe(model, n_ctx, kv_dtype or "f16")
+    described = describe(model, estimate_memory(file, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
     if as_json:
         print(json.dumps(described, indent=2))
         return
@@ -38,29 +35,18 @@ def info(
     console.print_rich(table)
 
 
-def describe(model: ModelInfo, n_ctx: int | None, kv_dtype: KvDtype) -> dict[str, Any]:
+def describe(model: ModelInfo, memory: MemoryEstimate) -> dict[str, Any]:
     """Everything that is known of the file, as JSON can hold it."""
-    context = n_ctx if n_ctx is not None else min(model.context_length, _DEFAULT_CONTEXT)
-    cache = model.kv_cache_bytes(context, kv_dtype)
-    weights = model.weights_bytes
-    return {
-        **asdict(model),
-        "memory": {
-            "n_ctx": context,
-            "kv_dtype": kv_dtype,
-            "weights_bytes": weights,
-            "kv_cache_bytes": cache,
-            "total_bytes": weights + cache,
-        },
-    }
+    sums = {"anonymous_bytes": memory.anonymous_bytes, "total_bytes": memory.total_bytes}
+    return {**asdict(model), "memory": {**asdict(memory), **sums}}
 
 
 def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """The same for people."""
     memory = described["memory"]
     heads, kv_heads, head_dim = (described[key] for key in ("head_count", "head_count_kv", "head_dim"))
-    weights, cache, total = (
-        console.human_bytes(memory[key]) for key in ("weights_bytes", "kv_cache_bytes", "total_bytes")
+    weights, cache, working, total = (
+        console.human_bytes(memory[f"{part}_bytes"]) for part in ("weights", "kv_cache", "working", "total")
     )
     context = f"a full context of {memory['n_ctx']} tokens in {memory['kv_dtype']}"
     return [
@@ -74,7 +60,8 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
         ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
         ("file size", console.human_bytes(described["file_size_bytes"])),
-        ("memory", f"about {total}: {weights} for the weights, which are the file, and {cache} for {context}"),
+        ("memory", f"about {total}: {weights} for the weights, {cache} for {context}, {working} to work with"),
+        ("", "the weights are pages of the file, which the system can drop and read again"),
     ]
 
 

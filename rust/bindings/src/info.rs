@@ -70,6 +70,37 @@ pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<ModelInfo> {
     runtime::enter_briefly(py, || Ok(ModelInfo::from(&engine::ModelInfo::read(&path)?)))
 }
 
+/// The memory that a session takes.
+#[pyclass(frozen, get_all, module = "candle_phi._native")]
+pub(crate) struct MemoryEstimate {
+    n_ctx: usize,
+    kv_dtype: &'static str,
+    weights_bytes: u64,
+    kv_cache_bytes: u64,
+    working_bytes: u64,
+}
+
+/// Tells the memory that a session takes from the header of a file.
+#[pyfunction]
+#[pyo3(signature = (path, *, n_ctx, kv_dtype))]
+pub(crate) fn estimate_memory(
+    py: Python<'_>,
+    path: PathBuf,
+    n_ctx: Option<usize>,
+    kv_dtype: &str,
+) -> PyResult<MemoryEstimate> {
+    runtime::enter_briefly(py, || {
+        let estimate = engine::MemoryEstimate::read(&path, n_ctx, kv_dtype.parse()?)?;
+        Ok(MemoryEstimate {
+            n_ctx: estimate.n_ctx,
+            kv_dtype: estimate.kv_dtype.as_str(),
+            weights_bytes: estimate.weights_bytes,
+            kv_cache_bytes: estimate.kv_cache_bytes,
+            working_bytes: estimate.working_bytes,
+        })
+    })
+}
+
 /// Fails if the device does not exist or was not compiled in.
 #[pyfunction]
 pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
