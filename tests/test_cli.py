@@ -132,6 +132,7 @@ class TestGenerate:
             "presence_penalty": 0.25,
             "frequency_penalty": 0.75,
             "seed": 11,
+            "on_overflow": "truncate_oldest",
         }
         words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value)]
         succeed("generate", "--demo", *words, "--stop", "puck", "--stop", "goal", PROMPT)
@@ -140,6 +141,12 @@ class TestGenerate:
         assert seen[1:] == [GenerationConfig.tutorial().replace(seed=5)]
         succeed("generate", "--demo", PROMPT)
         assert seen[2:] == [GenerationConfig()]
+
+    def test_what_is_left_out_of_a_full_context_is_in_the_statistics(self):
+        words = ["--demo", "--raw", "--n-ctx", 16, "--temperature", 0, "--max-tokens", 8, "--stats"]
+        stats = succeed("generate", *words, "--on-overflow", "truncate_oldest", "ice hockey " * 20).stderr
+        assert " left out" in stats
+        assert "on_overflow" in fail(1, "generate", *words, "ice hockey " * 20)
 
     def test_the_sessions_options_arrive(self):
         line = fail(1, "generate", "--demo", "--n-ctx", 8, PROMPT)

@@ -259,6 +259,28 @@ def optional_text(value: object, name: str) -> str | None:
     return None if value is None else as_text(value, name)
 
 
+def optional_function(value: object, name: str) -> Callable[..., Any] | None:
+    """The value, if it is None or a function that is done when it returns.
+
+    Args:
+        value: What was given.
+        name: The option's name, for the message.
+
+    Returns:
+        The same.
+
+    Raises:
+        TypeError: It is something else, or a coroutine function.
+    """
+    if value is None:
+        return None
+    if not callable(value):
+        raise TypeError(f"{name} must be a function or None, got {value!r} of type {type_name(value)}")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be a plain function, got a coroutine function: nobody would await it")
+    return value
+
+
 def each(value: object, name: str, convert: Callable[[Any], _R]) -> list[_R]:
     """The value's items, converted.
 

@@ -44,6 +44,7 @@ def completion(native: _native.Completion) -> Completion:
             completion_tokens=native.completion_tokens,
             cached_tokens=native.cached_tokens,
             recomputed_tokens=native.recomputed_tokens,
+            truncated_tokens=native.truncated_tokens,
         ),
         timings=Timings(
             load_s=native.load_seconds,
@@ -54,6 +55,8 @@ def completion(native: _native.Completion) -> Completion:
             decode_tokens=native.decode_tokens,
         ),
         logprobs=[_logprob(logprob) for logprob in native.logprobs],
+        prompt_logprobs=[_logprob(logprob) for logprob in native.prompt_logprobs],
+        truncated_messages=messages(native.truncated_messages),
     )
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from candle_phi import _convert, _native
+from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import GenerationConfig, GenerationOptions, generation_config
 from candle_phi.exceptions import SessionBusyError
 from candle_phi.types import Chunk, Completion, MessageLike
@@ -132,7 +133,7 @@ async def whole(begin: Callable[[], _native.Generation]) -> Completion:
     return _convert.completion(generation.completion())
 
 
-class AsyncTokenStream(AsyncIterator[Chunk]):
+class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
     """The chunks of a generation, as they come, for ``async for``.
 
         async with session.astream(prompt) as stream:
@@ -151,7 +152,11 @@ class AsyncTokenStream(AsyncIterator[Chunk]):
 
     __slots__ = ("__weakref__", "_is_reading", "_work")
 
+    _instead = "it computes in its session; what there is of its completion is its result, which can be"
+
     def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+        if not callable(begin):
+            raise TypeError("an AsyncTokenStream is what Phi3Session.astream() and achat_stream() return")
         self._work = _Work(begin)
         self._is_reading = False
 
@@ -209,7 +214,8 @@ class AsyncTokenStream(AsyncIterator[Chunk]):
 
     def __del__(self) -> None:
         # The thread that computed last may still refer to the generation when the loop has gone on.
-        self._work.close()
+        if hasattr(self, "_work"):  # it is not there if it could not be made
+            self._work.close()
 
     def __repr__(self) -> str:
         begun = self._work.begun

@@ -12,10 +12,12 @@ from candle_phi._checks import (
     check_keywords,
     logit_biases,
     one_of,
+    optional_function,
     stop_texts,
     token_ids,
 )
-from candle_phi.types import Isa, KvDtype
+from candle_phi._display import represent
+from candle_phi.types import Isa, KvDtype, LogitsProcessor, OnOverflow
 
 if TYPE_CHECKING:
     from candle_phi.types import ChatFormat, Progress, RopeFactors
@@ -80,6 +82,9 @@ class GenerationOptions(TypedDict, total=False):
     seed: int | None
     logprobs: int | None
     ignore_eos: bool
+    echo: bool
+    on_overflow: OnOverflow
+    logits_processor: LogitsProcessor | None
 
 
 _RANGES: dict[str, Range] = {
@@ -105,7 +110,8 @@ class GenerationConfig:
 
     Every method that generates takes one as ``config``, and any of its fields as a keyword:
     ``session.generate(prompt, temperature=0.7)``. The choice goes through these stages in this order:
-    repetition, presence and frequency penalty, logit bias, temperature, top-k, top-p, min-p, one seeded draw.
+    repetition, presence and frequency penalty, logit bias, logits processor, temperature, top-k, top-p, min-p, one
+    seeded draw.
 
     Attributes:
         max_tokens: The most tokens to generate. None: until the model ends by itself or the context is full.
@@ -131,6 +137,33 @@ class GenerationConfig:
         logprobs: Report each token's log-probability, and those of this many of the likeliest tokens in its
             place. None: report none.
         ignore_eos: Go on past the model's own end tokens. `stop` and `stop_token_ids` still end it.
+        echo: Let the completion's text begin with the prompt's, a stream with a chunk of it: a prompt that was
+            given as a text as it is, and otherwise the text of its tokens, control tokens included. With
+            `logprobs` also report those of the prompt, for which all of it is computed
+            (`Completion.prompt_logprobs`).
+        on_overflow: What to do where the context is full (`SessionConfig.n_ctx`, prompt and answer together).
+            "error": a prompt that doesn't fit is a `ContextLengthError`, and an answer ends there, its
+            `finish_reason` "length". "stop": a prompt that doesn't fit ends at once with "length", nothing is
+            said, and `Usage.prompt_tokens` is what it needs. "truncate_oldest": the oldest is left out, as
+            `Usage.truncated_tokens` and `Completion.truncated_messages` report.
+
+            Before the answer that is done where the prompt leaves no room for `max_tokens`, or for a quarter of
+            the context if that is less. Of a raw prompt the oldest tokens are left out until there is that room,
+            but not the token for the beginning of a text. Of a chat the oldest turns are, until at most half of
+            the context is in use, but never a system message and never the last turn; they leave the session's
+            conversation too when the answer has ended. An answer that fills the context goes on after the oldest
+            was left out again, down to half of the context, until `max_tokens` or an end token, for ever if
+            there is neither; where what may not be left out takes more than three quarters, it ends with
+            "length". What is left is computed again, as a new session would compute it. A last turn that is
+            longer than the context is a `ContextLengthError` all the same.
+        logits_processor: A function that edits the logits of each token before it is drawn: ``function(tokens,
+            logits)`` gets the ids of the prompt and of all generated tokens as a list, and the logits, penalties
+            and bias applied, as a writable memoryview of format "f" and the vocabulary's size. It edits them in
+            place and returns None; ``numpy.frombuffer(logits, numpy.float32)`` is an array on the same memory.
+            ``-inf`` forbids a token. The buffer is valid during the call only. What it raises ends the
+            generation and comes out as it is (a `StopIteration` as a `RuntimeError`); logits that are no
+            numbers, or leave no token, are an `InvalidOptionError`. It runs on the thread that computes, under
+            asyncio a thread of its own, and is slow: for each token the logits go to Python and back.
 
     Raises:
         InvalidOptionError: A value is out of its range.
@@ -154,6 +187,11 @@ class GenerationConfig:
     seed: int | None = None
     logprobs: int | None = None
     ignore_eos: bool = False
+    echo: bool = False
+    on_overflow: OnOverflow = "error"
+    logits_processor: LogitsProcessor | None = field(default=None, hash=False)
+
+    __repr__ = represent
 
     if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
 
@@ -170,6 +208,9 @@ class GenerationConfig:
         checked["stop"] = stop_texts(self.stop)
         checked["stop_token_ids"] = tuple(token_ids(self.stop_token_ids, "stop_token_ids"))
         checked["ignore_eos"] = as_bool(self.ignore_eos, "ignore_eos")
+        checked["echo"] = as_bool(self.echo, "echo")
+        checked["on_overflow"] = one_of(self.on_overflow, "on_overflow", get_args(OnOverflow))
+        checked["logits_processor"] = optional_function(self.logits_processor, "logits_processor")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -282,6 +323,8 @@ class SessionConfig:
     isa: Isa | None = None
     prefill_chunk: int | None = None
     rope_factors: "RopeFactors" = "auto"
+
+    __repr__ = represent
 
     if not TYPE_CHECKING:  # the generated __init__ is what type checkers should see
 

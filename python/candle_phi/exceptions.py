@@ -97,9 +97,9 @@ class ContextLengthError(Phi3Error, ValueError):
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
 
-    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()], dict[str, object]]:
         message = str(self)
-        return partial(type(self), message, self.prompt_tokens, self.context_length), ()
+        return partial(type(self), message, self.prompt_tokens, self.context_length), (), vars(self)
 
 
 class SessionClosedError(Phi3Error, RuntimeError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self, Unpack, cast, get_args
 
 from candle_phi import _checks, _convert, _native, hub
+from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import Executor, LoadOptions
 from candle_phi.exceptions import ModelNotFoundError
 from candle_phi.types import ChatFormat, Message, MessageLike, ModelInfo, Progress
@@ -16,7 +17,7 @@ _DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
 _SLIDING_WINDOW = _checks.Range(int, 0, _checks.COUNT_MAX, optional=True, note=" (0 is none)")
 
 
-class Phi3Model:
+class Phi3Model(Unpicklable):
     """The weights, the tokenizer and the chat format of a GGUF file.
 
     A model is immutable. Sessions on any thread share it, and its memory is freed with the last of them.
@@ -53,6 +54,11 @@ class Phi3Model:
     """
 
     __slots__ = ("__weakref__", "_engine", "_info")
+
+    _instead = (
+        "it never changes, so share it within the process, and load it in each other one: processes that map the "
+        "same file share its memory"
+    )
 
     @_checks.suggests_keywords
     def __init__(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from candle_phi import _checks, _convert, _native, hub
 from candle_phi._opening import OPTIONS, model_of, session_config, split_options
+from candle_phi._unpicklable import Unpicklable
 from candle_phi.aio import AsyncMethods
 from candle_phi.config import (
     Executor,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Phi3Session"]
 
 
-class Phi3Session(ConversationMethods, AsyncMethods):
+class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
     """One conversation with a Phi model: its context, and what was said.
 
     A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
@@ -71,6 +72,11 @@ class Phi3Session(ConversationMethods, AsyncMethods):
     """
 
     __slots__ = ("__weakref__", "_config", "_engine", "_model")
+
+    _instead = (
+        "open one in each process, with the path that its model has; a second one in this process, with the same "
+        "conversation, is what fork() gives, and messages are what was said"
+    )
 
     @_checks.suggests_keywords
     def __init__(
@@ -302,11 +308,12 @@ class Phi3Session(ConversationMethods, AsyncMethods):
         """
         config = generation_config("generate_many", config, options)
         count = cast("int", _checks.Range(int, 1, _checks.COUNT_MAX).check("n", n))
-        tokens = self._prompt(prompt)
-        completions = [_convert.completion(self._begin(tokens, config).run())]
+        if not isinstance(prompt, str):
+            prompt = self._token_ids(prompt, "prompt")
+        completions = [_convert.completion(self._begin(prompt, config).run())]
         while len(completions) < count and completions[-1].finish_reason != "cancelled":
             config = config.replace(seed=(completions[-1].seed + 1) % 2**64)
-            completions.append(_convert.completion(self._begin(tokens, config).run()))
+            completions.append(_convert.completion(self._begin(prompt, config).run()))
         return completions
 
     def stream(
@@ -543,18 +550,14 @@ class Phi3Session(ConversationMethods, AsyncMethods):
             raise SessionClosedError("the session is closed; open a new one, on the same model if you like")
         return self._model
 
-    def _prompt(self, prompt: object) -> list[int]:
-        if not isinstance(prompt, str):
-            return self._token_ids(prompt, "prompt")
-        text = _checks.as_text(prompt, "prompt")
-        model = self._model._engine  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-        return model.encode(text, model.add_bos, parse_special=True)
-
     def _token_ids(self, tokens: object, name: str) -> list[int]:
         return _checks.token_ids(tokens, name, self._model.info.vocabulary_size)
 
     def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
-        return self._engine.start(self._prompt(prompt), config)
+        text = isinstance(prompt, str)
+        return self._engine.start(
+            _checks.as_text(prompt, "prompt") if text else self._token_ids(prompt, "prompt"), config
+        )
 
     def _begin_chat(
         self, messages: object, config: GenerationConfig, continue_final_message: object

@@ -5,12 +5,13 @@ from types import TracebackType
 from typing import Self
 
 from candle_phi import _convert, _native
+from candle_phi._unpicklable import Unpicklable
 from candle_phi.types import Chunk, Completion
 
 __all__ = ["TokenStream"]
 
 
-class TokenStream(Iterator[Chunk]):
+class TokenStream(Iterator[Chunk], Unpicklable):
     """The chunks of a generation, as they come.
 
     The work is done in ``next()``: nothing is computed until the stream is read, and nothing more once it is left.
@@ -33,7 +34,11 @@ class TokenStream(Iterator[Chunk]):
 
     __slots__ = ("__weakref__", "_generation")
 
+    _instead = "it computes in its session; what there is of its completion is its result, which can be"
+
     def __init__(self, generation: _native.Generation) -> None:
+        if not isinstance(generation, _native.Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError("a TokenStream is what Phi3Session.stream() and chat_stream() return")
         self._generation = generation
 
     def __next__(self) -> Chunk:

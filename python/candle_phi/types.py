@@ -3,13 +3,14 @@
 All of them are frozen dataclasses: they compare by value, pickle, and convert with `dataclasses.asdict`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from candle_phi._checks import as_text, one_of
-from candle_phi.exceptions import InvalidOptionError
+from candle_phi._checks import COUNT_MAX, Range, one_of
+from candle_phi._display import html_table, html_text, represent
+from candle_phi.messages import Message, MessageLike, Role
 
 __all__ = [
     "CachedModel",
@@ -19,10 +20,13 @@ __all__ = [
     "FinishReason",
     "Isa",
     "KvDtype",
+    "Logits",
+    "LogitsProcessor",
     "Message",
     "MessageLike",
     "ModelInfo",
     "NamedModel",
+    "OnOverflow",
     "Progress",
     "Role",
     "RopeFactors",
@@ -30,9 +34,6 @@ __all__ = [
     "TokenLogprob",
     "Usage",
 ]
-
-Role: TypeAlias = Literal["system", "user", "assistant"]
-"""Who says a message."""
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "timeout"]
 """Why a generation ended: an end token or stop string, `max_tokens` or a full context, or somebody stopped it."""
@@ -49,108 +50,17 @@ ChatFormat: TypeAlias = Literal["phi3", "phi4", "phi4-mini", "phi4-mini-reasonin
 RopeFactors: TypeAlias = Literal["auto", "short", "long"]
 """Which of LongRoPE's factors a session uses."""
 
-_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+OnOverflow: TypeAlias = Literal["error", "stop", "truncate_oldest"]
+"""What to do where the context is full; see `candle_phi.GenerationConfig`."""
 
+if TYPE_CHECKING:
+    Logits: TypeAlias = memoryview[float]
+else:
+    Logits: TypeAlias = memoryview
+"""A writable buffer of the vocabulary's size, of format "f"."""
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation.
-
-    Its content is text and nothing else: control tokens written in it stay text.
-
-    Attributes:
-        role: Who says it: "system", "user" or "assistant".
-        content: What is said.
-
-    Raises:
-        InvalidOptionError: The role is none of the three, or the content has a lone surrogate.
-        TypeError: The role or the content is no string.
-    """
-
-    role: Role
-    content: str
-
-    def __post_init__(self) -> None:
-        for name in ("role", "content"):
-            as_text(getattr(self, name), f"a message's {name}")
-        if self.role not in _ROLES:
-            raise InvalidOptionError(f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}")
-
-    @classmethod
-    def system(cls, content: str) -> Self:
-        """A message that sets the rules of the conversation."""
-        return cls("system", content)
-
-    @classmethod
-    def user(cls, content: str) -> Self:
-        """A message from the person."""
-        return cls("user", content)
-
-    @classmethod
-    def assistant(cls, content: str) -> Self:
-        """A message from the model."""
-        return cls("assistant", content)
-
-    @classmethod
-    def of(cls, value: "MessageLike") -> Self:
-        """A message from a `Message` or from a mapping in the OpenAI shape.
-
-        Args:
-            value: A `Message`, or a mapping with "role" and "content". The content may be a list of parts,
-                each ``{"type": "text", "text": ...}``. Other keys may be there if their value is None.
-
-        Returns:
-            The message.
-
-        Raises:
-            InvalidOptionError: A key is missing, or there is something in it that cannot be honoured.
-            TypeError: It is neither a message nor a mapping.
-        """
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, Message):
-            return cls(value.role, value.content)
-        if not isinstance(value, Mapping):
-            raise TypeError(
-                "a message must be a Message or a mapping such as "
-                f'{{"role": "user", "content": "Hello"}}, got {type(value).__name__}',
-            )
-        for name in ("role", "content"):
-            if name not in value:
-                raise InvalidOptionError(
-                    f"a message needs a {name!r}, this one has only {sorted(map(str, value))}"
-                )
-        unknown = sorted(str(k) for k, v in value.items() if k not in ("role", "content") and v is not None)
-        if unknown:
-            raise InvalidOptionError(
-                f"a message has a role and a content; {', '.join(unknown)} cannot be honoured"
-            )
-        return cls(cast("Role", value["role"]), _text_of(value["content"]))
-
-
-MessageLike: TypeAlias = Message | Mapping[str, Any]
-"""A `Message`, or a mapping with "role" and "content"."""
-
-
-def _text_of(content: object) -> str:
-    """The text of an OpenAI message content: a string, or a list of text parts."""
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return cast("str", content)  # `Message` says what is wrong with it
-    texts: list[str] = []
-    for part in cast("Sequence[object]", content):
-        if not isinstance(part, Mapping):
-            raise TypeError(f"a part of a message's content must be a mapping, got {type(part).__name__}")
-        mapping = cast("Mapping[str, object]", part)
-        if mapping.get("type") != "text":
-            raise InvalidOptionError(
-                f"a part of a message's content must be of type 'text', got {mapping.get('type')!r}: "
-                "this model reads text only",
-            )
-        text = mapping.get("text")
-        if not isinstance(text, str):
-            raise TypeError(f"a text part's 'text' must be a str, got {type(text).__name__}")
-        texts.append(text)
-    return "".join(texts)
+LogitsProcessor: TypeAlias = Callable[[list[int], Logits], None]
+"""What edits the logits of the next token in place; see `candle_phi.GenerationConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +77,8 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+    __repr__ = represent
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +99,8 @@ class Chunk:
     token_id: int | None = None
     logprob: TokenLogprob | None = None
 
+    __repr__ = represent
+
     def __str__(self) -> str:
         return self.text
 
@@ -196,18 +110,28 @@ class Usage:
     """How many tokens a generation took.
 
     Attributes:
-        prompt_tokens: Tokens of the prompt.
+        prompt_tokens: Tokens of the prompt, without those that were left out of it before it was read. Where it
+            did not fit and `GenerationConfig.on_overflow` is "stop", all of them: what it needs.
         completion_tokens: Tokens that were generated, the end token not counted.
         cached_tokens: Tokens of the prompt that were in the cache already and took no computing.
         recomputed_tokens: Tokens that were in the cache and were computed again all the same: the conversation
-            crossed the boundary between LongRoPE's factors (see `SessionConfig.rope_factors`), or went back to
-            before what the sliding window had let go.
+            crossed the boundary between LongRoPE's factors (see `SessionConfig.rope_factors`), went back to
+            before what the sliding window had let go, went on after its oldest was left out, or the
+            log-probabilities of the prompt were asked for.
+        truncated_tokens: Tokens of the prompt and of the answer that were left out, because the context was full
+            and `GenerationConfig.on_overflow` is "truncate_oldest".
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     recomputed_tokens: int = 0
+    truncated_tokens: int = 0
+
+    __repr__ = represent
+
+    def _repr_html_(self) -> str:
+        return html_table("Usage", [(name.replace("_", " "), getattr(self, name)) for name in self.__slots__])
 
     @property
     def total_tokens(self) -> int:
@@ -235,6 +159,16 @@ class Timings:
     prefill_tokens: int
     decode_tokens: int
 
+    __repr__ = represent
+
+    def _repr_html_(self) -> str:
+        times = [(name.replace("_", " "), getattr(self, name)) for name in self.__slots__]
+        speeds = [
+            ("prefill tokens per second", self.prefill_tokens_per_second),
+            ("decode tokens per second", self.decode_tokens_per_second),
+        ]
+        return html_table("Timings", [*times, *speeds])
+
     @property
     def prefill_tokens_per_second(self) -> float:
         """How fast the prompt was read; 0 if nothing was computed."""
@@ -251,7 +185,8 @@ class Completion:
     """What a generation gave. ``str(completion)`` is its text.
 
     Attributes:
-        text: The generated text, without the end token and without the stop string.
+        text: The generated text, without the end token and without the stop string. With `GenerationConfig.echo`
+            the prompt's text stands before it.
         tokens: The ids of the generated tokens, without the end token; those of a stop string are among them.
         finish_reason: "stop" (an end token or a stop string), "length" (`max_tokens`, or the context is full),
             "cancelled", "timeout"; None while a stream runs.
@@ -260,6 +195,10 @@ class Completion:
         logprobs: One for each token, where `GenerationConfig.logprobs` asks for them; none otherwise.
         usage: How many tokens it took.
         timings: How long it took.
+        prompt_logprobs: One for each token of the prompt but the first, which nothing comes before, where
+            `GenerationConfig.logprobs` asks for them and `GenerationConfig.echo` for the prompt; none otherwise.
+        truncated_messages: The messages that were left out, the oldest first, because the context was full and
+            `GenerationConfig.on_overflow` is "truncate_oldest".
     """
 
     text: str
@@ -268,11 +207,23 @@ class Completion:
     stop_reason: int | str | None
     seed: int
     usage: Usage
-    timings: Timings = field(compare=False)
+    timings: Timings = field(compare=False, repr=False)
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    truncated_messages: list[Message] = field(default_factory=list[Message])
+
+    __repr__ = represent
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        ended = "still running" if self.finish_reason is None else f"ended by {self.finish_reason!r}"
+        counts = f"{self.usage.prompt_tokens:,} tokens read, {self.usage.completion_tokens:,} generated"
+        if self.usage.truncated_tokens:
+            counts += f", {self.usage.truncated_tokens:,} left out"
+        speed = f"{self.timings.decode_tokens_per_second:.1f} tokens/s"
+        return html_text(self.text, f"{counts}, {ended}, {speed}, seed {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,23 +262,29 @@ class ModelInfo:
     parameter_count: int
     quantization: str
     context_length: int
-    original_context_length: int
-    vocabulary_size: int
-    embedding_length: int
-    block_count: int
-    feed_forward_length: int
-    head_count: int
-    head_count_kv: int
-    head_dim: int
-    rope_dimension_count: int
-    rope_freq_base: float
-    sliding_window: int | None
-    tokenizer: str | None
+    original_context_length: int = field(repr=False)
+    vocabulary_size: int = field(repr=False)
+    embedding_length: int = field(repr=False)
+    block_count: int = field(repr=False)
+    feed_forward_length: int = field(repr=False)
+    head_count: int = field(repr=False)
+    head_count_kv: int = field(repr=False)
+    head_dim: int = field(repr=False)
+    rope_dimension_count: int = field(repr=False)
+    rope_freq_base: float = field(repr=False)
+    sliding_window: int | None = field(repr=False)
+    tokenizer: str | None = field(repr=False)
     chat_format: str | None
-    chat_corrections: tuple[str, ...]
-    file_size_bytes: int
-    weights_bytes: int
-    kv_cache_bytes_per_token: int
+    chat_corrections: tuple[str, ...] = field(repr=False)
+    file_size_bytes: int = field(repr=False)
+    weights_bytes: int = field(repr=False)
+    kv_cache_bytes_per_token: int = field(repr=False)
+
+    __repr__ = represent
+
+    def _repr_html_(self) -> str:
+        rows = [(name.replace("_", " "), getattr(self, name)) for name in self.__slots__]
+        return html_table(self.name or self.architecture, rows)
 
     def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype = "f16") -> int:
         """What a full context takes in memory, beside the weights.
@@ -340,9 +297,10 @@ class ModelInfo:
             The size in bytes.
 
         Raises:
-            InvalidOptionError: There is no such number format.
-            TypeError: It is no text.
+            InvalidOptionError: There is no such number format, or the length is negative.
+            TypeError: The length is no integer, or the number format no text.
         """
+        Range(int, 0, COUNT_MAX).check("n_ctx", n_ctx)
         one_of(kv_dtype, "kv_dtype", get_args(KvDtype))
         # q8_0 has a byte for each value and two for the scale of 32.
         sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[kv_dtype]

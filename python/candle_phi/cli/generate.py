@@ -9,7 +9,7 @@ import typer
 
 from candle_phi import Completion, GenerationConfig, Message, Phi3Session
 from candle_phi.cli import console, options
-from candle_phi.types import ChatFormat, RopeFactors
+from candle_phi.types import ChatFormat, OnOverflow, RopeFactors
 
 
 def generate(
@@ -56,6 +56,10 @@ def generate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: random]")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given again.")] = None,
+    on_overflow: Annotated[
+        OnOverflow | None,
+        typer.Option(help="Where the context is full: leave out the oldest, or end.  [default: error]"),
+    ] = None,
     tutorial: Annotated[
         bool, typer.Option("--tutorial", help="Start from the tutorial's settings; other options still count.")
     ] = False,
@@ -113,6 +117,7 @@ def generate(
         frequency_penalty=frequency_penalty,
         seed=seed,
         stop=stop or None,
+        on_overflow=on_overflow,
     )
     loading = {
         "n_ctx": n_ctx,
@@ -248,6 +253,7 @@ def _print_stats(completion: Completion) -> None:
         f"load      {timings.load_s:.2f} s",
         f"prompt    {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached"
         + (f", {usage.recomputed_tokens} computed again" if usage.recomputed_tokens else "")
+        + (f", {usage.truncated_tokens} left out" if usage.truncated_tokens else "")
         + _speed(timings.prefill_tokens_per_second),
         f"answer    {usage.completion_tokens} tokens"
         + _speed(timings.decode_tokens_per_second)

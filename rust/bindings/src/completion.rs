@@ -3,6 +3,8 @@
 use candle_phi_engine as engine;
 use pyo3::prelude::*;
 
+use crate::options::{Pair, pairs};
+
 /// A token, its log-probability, and the likeliest in its place.
 type Logprob = (u32, f32, Vec<(u32, f32)>);
 
@@ -40,10 +42,13 @@ pub(crate) struct Completion {
     stop_reason: Option<StopReason>,
     seed: u64,
     logprobs: Vec<Logprob>,
+    prompt_logprobs: Vec<Logprob>,
+    truncated_messages: Vec<Pair>,
     prompt_tokens: usize,
     completion_tokens: usize,
     cached_tokens: usize,
     recomputed_tokens: usize,
+    truncated_tokens: usize,
     load_seconds: f64,
     prefill_seconds: f64,
     decode_seconds: f64,
@@ -65,10 +70,13 @@ impl From<&engine::Completion> for Completion {
             }),
             seed: completion.seed,
             logprobs: completion.logprobs.iter().cloned().map(logprob).collect(),
+            prompt_logprobs: completion.prompt_logprobs.iter().cloned().map(logprob).collect(),
+            truncated_messages: pairs(&completion.truncated_messages),
             prompt_tokens: completion.usage.prompt_tokens,
             completion_tokens: completion.usage.completion_tokens,
             cached_tokens: completion.usage.cached_tokens,
             recomputed_tokens: completion.usage.recomputed_tokens,
+            truncated_tokens: completion.usage.truncated_tokens,
             load_seconds: timings.load.as_secs_f64(),
             prefill_seconds: timings.prefill.as_secs_f64(),
             decode_seconds: timings.decode.as_secs_f64(),

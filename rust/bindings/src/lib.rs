@@ -5,6 +5,7 @@
 mod completion;
 mod error;
 mod generation;
+mod hook;
 mod hub;
 mod info;
 mod log;

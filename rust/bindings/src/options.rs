@@ -27,11 +27,17 @@ pub(crate) struct GenerationConfig {
     seed: Option<u64>,
     logprobs: Option<usize>,
     ignore_eos: bool,
+    echo: bool,
+    on_overflow: String,
+    /// What the engine knows nothing of: it never calls Python.
+    pub(crate) logits_processor: Option<Py<PyAny>>,
 }
 
-impl From<GenerationConfig> for engine::GenerationOptions {
-    fn from(config: GenerationConfig) -> Self {
-        Self {
+impl TryFrom<GenerationConfig> for engine::GenerationOptions {
+    type Error = engine::Error;
+
+    fn try_from(config: GenerationConfig) -> engine::Result<Self> {
+        Ok(Self {
             max_tokens: config.max_tokens,
             min_tokens: config.min_tokens,
             // What no clock can count to is no limit.
@@ -52,8 +58,17 @@ impl From<GenerationConfig> for engine::GenerationOptions {
             stop_token_ids: config.stop_token_ids,
             logprobs: config.logprobs,
             ignore_eos: config.ignore_eos,
-        }
+            echo: config.echo,
+            on_overflow: config.on_overflow.parse()?,
+        })
     }
+}
+
+/// A raw prompt.
+#[derive(FromPyObject)]
+pub(crate) enum Prompt {
+    Text(String),
+    Tokens(Vec<u32>),
 }
 
 /// The options of a generation as the engine has them by default.
@@ -68,6 +83,8 @@ pub(crate) fn generation_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>>
         stop_token_ids,
         logprobs,
         ignore_eos,
+        echo,
+        on_overflow,
     } = engine::GenerationOptions::default();
     let defaults = PyDict::new(py);
     defaults.set_item("max_tokens", max_tokens)?;
@@ -87,6 +104,8 @@ pub(crate) fn generation_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>>
     defaults.set_item("seed", sampling.seed)?;
     defaults.set_item("logprobs", logprobs)?;
     defaults.set_item("ignore_eos", ignore_eos)?;
+    defaults.set_item("echo", echo)?;
+    defaults.set_item("on_overflow", on_overflow.as_str())?;
     Ok(defaults)
 }
 

@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 
 use crate::generation::Generation;
+use crate::hook::Hook;
 use crate::model::Model;
-use crate::options::{self, GenerationConfig, Message};
+use crate::options::{self, GenerationConfig, Message, Prompt};
 use crate::runtime;
 
 /// How often a generation looks again whether another thread's call, which fails at once, has left the session.
@@ -84,9 +85,11 @@ impl Session {
     }
 
     /// Begins a generation from a raw prompt; nothing is computed yet.
-    fn start(&self, py: Python<'_>, prompt: Vec<u32>, config: GenerationConfig) -> PyResult<Generation> {
-        let options = GenerationOptions::from(config);
-        self.begin(py, |session| session.start(&prompt, &options))
+    fn start(&self, py: Python<'_>, prompt: Prompt, config: GenerationConfig) -> PyResult<Generation> {
+        self.begin(py, config, |session, options| match prompt {
+            Prompt::Text(text) => session.start_text(&text, options),
+            Prompt::Tokens(tokens) => session.start(&tokens, options),
+        })
     }
 
     /// Begins a turn of the conversation, or of a new one in its place; nothing is computed yet.
@@ -98,15 +101,14 @@ impl Session {
         continue_final_message: bool,
         config: GenerationConfig,
     ) -> PyResult<Generation> {
-        let options = GenerationOptions::from(config);
-        self.begin(py, |session| {
+        self.begin(py, config, |session, options| {
             let messages = options::messages(messages)?;
             if continue_final_message {
-                session.complete_chat(&messages, &options)
+                session.complete_chat(&messages, options)
             } else if replace {
-                session.start_chat(&messages, &options)
+                session.start_chat(&messages, options)
             } else {
-                session.continue_chat(&messages, &options)
+                session.continue_chat(&messages, options)
             }
         })
     }
@@ -195,11 +197,16 @@ impl Session {
     fn begin(
         &self,
         py: Python<'_>,
-        start: impl FnOnce(&mut engine::Session) -> Result<engine::Generation> + Send,
+        mut config: GenerationConfig,
+        start: impl FnOnce(&mut engine::Session, &GenerationOptions) -> Result<engine::Generation> + Send,
     ) -> PyResult<Generation> {
         let cancel = CancelToken::new();
-        let generation = runtime::enter_briefly(py, || self.shared.lend(&cancel, start))?;
-        Ok(Generation::new(Arc::clone(&self.shared), generation, cancel))
+        let hook = Hook::new(config.logits_processor.take());
+        let generation = runtime::enter_briefly(py, || {
+            let options = GenerationOptions::try_from(config)?;
+            self.shared.lend(&cancel, |session| start(session, &options))
+        })?;
+        Ok(Generation::new(Arc::clone(&self.shared), generation, cancel, hook))
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
 use crate::conversation::Turn;
 use crate::loader::Phi3Model;
-use crate::sampling::{Sampler, SamplingOptions, log_softmax, most_likely};
+use crate::overflow::{OnOverflow, Script};
+use crate::sampling::{Sampler, SamplingOptions};
 use crate::session::Reuse;
 use crate::stop::{FinishReason, StopStrings};
 use crate::tokenizer::StreamDecoder;
@@ -30,6 +32,10 @@ pub struct GenerationOptions {
     pub logprobs: Option<usize>,
     /// Go on past the model's end tokens.
     pub ignore_eos: bool,
+    /// Let the text begin with the prompt's, and report the log-probabilities of both.
+    pub echo: bool,
+    /// What to do where the context is full.
+    pub on_overflow: OnOverflow,
 }
 
 impl GenerationOptions {
@@ -59,89 +65,44 @@ impl GenerationOptions {
         }
         Ok(())
     }
+
+    /// Whether the oldest may be left out where the context is full.
+    pub(crate) fn may_truncate(&self) -> bool {
+        self.on_overflow == OnOverflow::TruncateOldest
+    }
+
+    /// Whether the log-probabilities of the prompt are to be reported, for which all of it must be computed.
+    pub(crate) fn wants_prompt_logprobs(&self) -> bool {
+        self.echo && self.logprobs.is_some()
+    }
 }
 
-/// A piece of a completion: the text that became certain with a token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Chunk {
-    /// New text; empty while a character is incomplete or a stop string may have begun.
-    pub text: String,
-    /// The token; none for text that was held back until the end.
-    pub token_id: Option<u32>,
-    /// The token's log-probability, if asked for.
-    pub logprob: Option<TokenLogprob>,
+/// What a generation begins with.
+pub(crate) struct Prompt {
+    pub(crate) tokens: Vec<u32>,
+    /// As it was written, where it was.
+    pub(crate) text: Option<String>,
+    /// A chat's messages and the answer to them, which become the session's conversation.
+    pub(crate) turn: Option<Turn>,
+    /// A chat's messages, where the oldest may be left out.
+    pub(crate) script: Option<Script>,
 }
 
-/// How likely a token was, before any sampling option.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogprob {
-    /// The token.
-    pub token_id: u32,
-    /// Natural logarithm of its probability.
-    pub logprob: f32,
-    /// The most likely tokens and their log-probabilities, most likely first.
-    pub top: Vec<(u32, f32)>,
+impl Prompt {
+    /// Tokens as they are.
+    pub(crate) fn raw(tokens: Vec<u32>) -> Self {
+        Self { tokens, text: None, turn: None, script: None }
+    }
 }
 
-/// What a generation ended at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// An end token of the model, or one of `stop_token_ids`.
-    Token(u32),
-    /// One of the stop strings.
-    String(String),
-}
-
-/// How many tokens a completion took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens that were generated, an end token not counted.
-    pub completion_tokens: usize,
-    /// Tokens of the prompt that were in the session's cache already.
-    pub cached_tokens: usize,
-    /// Tokens that were in the cache, and were computed again all the same: the sequence crossed the boundary between
-    /// LongRoPE's factors, or went back behind what a sliding window had dropped.
-    pub recomputed_tokens: usize,
-}
-
-/// How long a completion took. Time between two steps, when a caller does something else, is not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// Loading the model.
-    pub load: Duration,
-    /// Computing the prompt.
-    pub prefill: Duration,
-    /// Tokens that were computed in that time.
-    pub prefill_tokens: usize,
-    /// From the first step to the first token.
-    pub time_to_first_token: Duration,
-    /// Computing the tokens after the first.
-    pub decode: Duration,
-    /// Tokens that were computed in that time.
-    pub decode_tokens: usize,
-}
-
-/// A completion: finished, or what there is of it so far.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// The text: all chunks joined.
-    pub text: String,
-    /// The generated tokens, without the end token.
-    pub tokens: Vec<u32>,
-    /// Why the generation ended; none while it hasn't.
-    pub finish_reason: Option<FinishReason>,
-    /// What it ended at, where the reason is [`FinishReason::Stop`].
-    pub stop_reason: Option<StopReason>,
-    /// The seed that was given or chosen.
-    pub seed: u64,
-    /// One for each token, if asked for.
-    pub logprobs: Vec<TokenLogprob>,
-    /// Token counts.
-    pub usage: Usage,
-    /// Times.
-    pub timings: Timings,
+/// Logits on their way from the forward pass to the draw.
+struct Drawing {
+    /// The model's own. (vocabulary,)
+    own: Vec<f32>,
+    /// With penalties and bias. (vocabulary,)
+    adjusted: Vec<f32>,
+    /// Whether the caller may have edited them.
+    is_edited: bool,
 }
 
 /// One completion in progress; see [`Session::start`](crate::Session::start).
@@ -149,10 +110,19 @@ pub struct Completion {
 /// Dropping it gives it up: the session is free for the next one.
 pub struct Generation {
     ticket: Arc<()>,
-    /// The prompt and what was generated behind it.
+    /// What the model reads: the prompt and what was generated behind it, without what was left out.
     pub(crate) sequence: Vec<u32>,
+    /// How much of the sequence is the prompt.
+    pub(crate) prompt_len: usize,
+    prompt: Vec<u32>,
+    /// The prompt's text, until it was given out.
+    echo: Option<String>,
+    /// How much of the completion's text is the prompt's.
+    echo_bytes: usize,
     /// What of a chat becomes the session's conversation, together with the answer.
     turn: Option<Turn>,
+    pub(crate) script: Option<Script>,
+    pub(crate) on_overflow: OnOverflow,
     /// Whether it does so only with [`Session::commit`](crate::Session::commit).
     commits_later: bool,
     max_tokens: usize,
@@ -160,6 +130,8 @@ pub struct Generation {
     timeout: Option<Duration>,
     end_ids: Vec<u32>,
     logprobs_top: Option<usize>,
+    wants_prompt_logprobs: bool,
+    drawing: Option<Drawing>,
     sampler: Sampler,
     decoder: StreamDecoder,
     stop_strings: StopStrings,
@@ -170,12 +142,17 @@ pub struct Generation {
 impl Generation {
     pub(crate) fn new(
         model: &Phi3Model,
-        prompt: Vec<u32>,
-        turn: Option<Turn>,
+        prompt: Prompt,
         reuse: Reuse,
         options: &GenerationOptions,
     ) -> Result<Self> {
         let tokenizer = model.tokenizer();
+        let Prompt { tokens, text, turn, script } = prompt;
+        let echo = match text {
+            _ if !options.echo => None,
+            Some(text) => Some(text),
+            None => Some(tokenizer.decode(&tokens, false)?),
+        };
         let mut end_ids = options.stop_token_ids.clone();
         if !options.ignore_eos {
             end_ids.extend_from_slice(tokenizer.end_ids());
@@ -188,25 +165,35 @@ impl Generation {
             stop_reason: None,
             seed: sampler.seed(),
             logprobs: Vec::new(),
+            prompt_logprobs: Vec::new(),
+            truncated_messages: script.as_ref().map_or_else(Vec::new, Script::left_out),
             usage: Usage {
-                prompt_tokens: prompt.len(),
-                completion_tokens: 0,
+                prompt_tokens: tokens.len(),
                 cached_tokens: reuse.cached,
                 recomputed_tokens: reuse.recomputed,
+                ..Usage::default()
             },
             timings: Timings { load: model.load_time(), ..Timings::default() },
         };
-        let decoder = tokenizer.decoder_behind(&prompt);
+        let decoder = tokenizer.decoder_behind(&tokens);
         Ok(Self {
             ticket: Arc::new(()),
-            sequence: prompt,
+            sequence: tokens.clone(),
+            prompt_len: tokens.len(),
+            prompt: tokens,
+            echo,
+            echo_bytes: 0,
             turn,
+            script,
+            on_overflow: options.on_overflow,
             commits_later: false,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             min_tokens: options.min_tokens,
             timeout: options.timeout,
             end_ids,
             logprobs_top: options.logprobs,
+            wants_prompt_logprobs: options.wants_prompt_logprobs(),
+            drawing: None,
             sampler,
             decoder,
             stop_strings: StopStrings::new(&options.stop)?,
@@ -260,10 +247,21 @@ impl Generation {
         (!text.is_empty()).then_some(Chunk { text, token_id: None, logprob: None })
     }
 
+    /// Ends the generation before it begins, because its prompt does not fit.
+    pub(crate) fn does_not_fit(&mut self) {
+        self.completion.finish_reason = Some(FinishReason::Length);
+    }
+
+    /// The text without the prompt's.
+    pub(crate) fn answer(&self) -> &str {
+        self.completion.text.get(self.echo_bytes..).unwrap_or_default()
+    }
+
     /// The turn, if the generation is a chat's and its answer ended by itself or at its length.
     pub(crate) fn said(&mut self) -> Option<Turn> {
         let ended = matches!(self.completion.finish_reason, Some(FinishReason::Stop | FinishReason::Length));
-        self.turn.take_if(|_| ended)
+        let first_left = self.script.as_ref().map_or(0, Script::first);
+        self.turn.take_if(|_| ended).map(|turn| turn.without_what_is_before(first_left))
     }
 
     /// A handle by which the session knows whether this generation still lives.
@@ -300,22 +298,78 @@ impl Generation {
         self.completion.timings.decode += time;
     }
 
-    /// Draws the next token from `logits` and takes it in.
-    pub(crate) fn accept(&mut self, logits: &[f32]) -> Result<Option<Chunk>> {
-        let too_early = self.completion.tokens.len() < self.min_tokens;
-        let forbidden = if too_early { self.end_ids.as_slice() } else { &[] };
-        let token = self.sampler.sample(logits, &self.completion.tokens, forbidden)?;
+    pub(crate) fn add_truncated(&mut self, tokens: usize) {
+        self.completion.usage.truncated_tokens += tokens;
+        self.completion.truncated_messages = self.script.as_ref().map_or_else(Vec::new, Script::left_out);
+    }
+
+    /// The prompt's text as the first chunk, once, where it is echoed.
+    pub(crate) fn give_echo(&mut self) -> Option<Chunk> {
+        let text = self.echo.take().filter(|text| !text.is_empty())?;
+        self.echo_bytes = text.len();
+        self.completion.text.push_str(&text);
+        Some(Chunk { text, token_id: None, logprob: None })
+    }
+
+    /// For how many tokens the log-probabilities of the prompt are wanted, until they are there.
+    pub(crate) fn wants_prompt_logprobs(&self) -> Option<usize> {
+        self.logprobs_top.filter(|_| self.wants_prompt_logprobs)
+    }
+
+    pub(crate) fn set_prompt_logprobs(&mut self, logprobs: Vec<TokenLogprob>) {
+        self.completion.prompt_logprobs = logprobs;
+        self.wants_prompt_logprobs = false;
+    }
+
+    /// The prompt and all tokens that were generated so far, those that were left out of the context included.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<u32> {
+        [self.prompt.as_slice(), &self.completion.tokens].concat()
+    }
+
+    /// The logits between the two halves of a step, with penalties and bias: what is done to them here counts. Those of
+    /// tokens that cannot be drawn are minus infinity and stay so.
+    #[must_use]
+    pub fn logits_mut(&mut self) -> Option<&mut [f32]> {
+        let drawing = self.drawing.as_mut()?;
+        drawing.is_edited = true;
+        Some(&mut drawing.adjusted)
+    }
+
+    /// Takes the logits of the next token.
+    pub(crate) fn take_logits(&mut self, own: Vec<f32>) -> Result<()> {
+        let adjusted = self.sampler.adjusted(&own, &self.completion.tokens, self.forbidden())?;
+        self.drawing = Some(Drawing { own, adjusted, is_edited: false });
+        Ok(())
+    }
+
+    /// Tokens that may not come yet.
+    fn forbidden(&self) -> &[u32] {
+        if self.completion.tokens.len() < self.min_tokens { &self.end_ids } else { &[] }
+    }
+
+    pub(crate) fn drop_logits(&mut self) {
+        self.drawing = None;
+    }
+
+    /// Draws the next token from the logits and takes it in.
+    pub(crate) fn draw(&mut self) -> Result<Option<Chunk>> {
+        let Some(Drawing { own: logits, mut adjusted, is_edited }) = self.drawing.take() else {
+            return Err(Error::inference(
+                "a token is drawn from logits, and none were computed; begin the step first",
+            ));
+        };
+        if is_edited {
+            self.sampler.check_edited(&mut adjusted, self.forbidden())?;
+        }
+        let token = self.sampler.draw(adjusted)?;
         if let (Some(started), true) = (self.started, self.completion.timings.time_to_first_token.is_zero()) {
             self.completion.timings.time_to_first_token = started.elapsed();
         }
         if self.end_ids.contains(&token) {
             return Ok(self.finish(FinishReason::Stop, Some(StopReason::Token(token)), None));
         }
-        let logprob = self.logprobs_top.map(|count| {
-            let log_probability = log_softmax(logits);
-            let top = most_likely(logits, count).into_iter().map(|id| (id, log_probability(id))).collect();
-            TokenLogprob { token_id: token, logprob: log_probability(token), top }
-        });
+        let logprob = self.logprobs_top.map(|count| TokenLogprob::of(token, &logits, count));
         self.completion.tokens.push(token);
         self.completion.usage.completion_tokens += 1;
         self.completion.logprobs.extend(logprob.clone());

@@ -1,7 +1,7 @@
 //! From logits to a token: ordered stages, then one seeded draw.
 //!
-//! The order is: padding masked, penalties, bias, temperature, top-k, top-p, min-p. Every stage lowers or
-//! removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
+//! The order is: padding masked, penalties, bias, what the caller does to them, temperature, top-k, top-p, min-p. Every
+//! stage lowers or removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
@@ -131,8 +131,9 @@ impl Sampler {
         self.seed
     }
 
-    /// Draws the next token from `logits`, one for each token of the vocabulary; none of `forbidden`.
-    pub(crate) fn sample(&mut self, logits: &[f32], generated: &[u32], forbidden: &[u32]) -> Result<u32> {
+    /// The first stages: `logits`, one for each token of the vocabulary, with penalties and bias. Those of `forbidden`
+    /// tokens, and of those that are never drawn, are minus infinity.
+    pub(crate) fn adjusted(&self, logits: &[f32], generated: &[u32], forbidden: &[u32]) -> Result<Vec<f32>> {
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
                 "the model computed NaN logits; the file is damaged, or a value overflowed on this device",
@@ -141,18 +142,42 @@ impl Sampler {
         let recent =
             generated.get(generated.len().saturating_sub(self.options.repeat_last_n)..).unwrap_or_default();
         let mut logits = self.repetition_penalty(logits, recent)?;
-        set_all(&mut logits, &self.masked_ids, f32::NEG_INFINITY);
-        set_all(&mut logits, forbidden, f32::NEG_INFINITY);
+        self.mask(&mut logits, forbidden);
         self.presence_and_frequency_penalties(&mut logits, recent);
         for (token, bias) in &self.options.logit_bias {
             if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
             }
         }
+        Ok(logits)
+    }
+
+    /// What is left of logits that somebody edited: tokens that cannot be drawn stay so.
+    pub(crate) fn check_edited(&self, logits: &mut [f32], forbidden: &[u32]) -> Result<()> {
+        let is_none = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+        if let Some((token, logit)) = logits.iter().enumerate().find(|(_, logit)| is_none(logit)) {
+            return Err(Error::invalid_option(format!(
+                "logits_processor: expected finite logits, or minus infinity for tokens that must not come, found {logit} \
+                 for token {token}; to force a token, set the others to minus infinity"
+            )));
+        }
+        self.mask(logits, forbidden);
+        if !logits.iter().any(|logit| logit.is_finite()) {
+            return Err(Error::invalid_option(
+                "logits_processor: no token is left to choose: it has set the logits of all that may come to minus \
+                 infinity; leave at least one, or stop the generation",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The stages behind: temperature, top-k, top-p, min-p, and the draw.
+    pub(crate) fn draw(&mut self, mut logits: Vec<f32>) -> Result<u32> {
         if !self.options.is_greedy() {
             let scale = (1.0 / self.options.temperature) as f32;
-            for logit in &mut logits {
-                *logit *= scale;
+            // What is finite stays so, however large somebody made it: minus infinity alone forbids a token.
+            for logit in logits.iter_mut().filter(|logit| logit.is_finite()) {
+                *logit = (*logit * scale).clamp(f32::MIN, f32::MAX);
             }
             self.options.top_k.into_iter().for_each(|k| keep_top_k(&mut logits, k));
             self.options.top_p.into_iter().for_each(|p| keep_top_p(&mut logits, p));
@@ -165,6 +190,11 @@ impl Sampler {
         }
         let len = logits.len();
         Ok(self.processor.sample(&Tensor::from_vec(logits, len, &Device::Cpu)?)?)
+    }
+
+    fn mask(&self, logits: &mut [f32], forbidden: &[u32]) {
+        set_all(logits, &self.masked_ids, f32::NEG_INFINITY);
+        set_all(logits, forbidden, f32::NEG_INFINITY);
     }
 
     fn repetition_penalty(&self, logits: &[f32], recent: &[u32]) -> Result<Vec<f32>> {
@@ -273,11 +303,16 @@ mod tests {
 
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, -1.0, 0.0];
 
+    fn sample(sampler: &mut Sampler, logits: &[f32], generated: &[u32]) -> Result<u32> {
+        let adjusted = sampler.adjusted(logits, generated, &[])?;
+        sampler.draw(adjusted)
+    }
+
     fn drawn(options: SamplingOptions, masked: &[u32], generated: &[u32]) -> Vec<u32> {
         let mut seen: Vec<u32> = (0..400)
             .map(|seed| {
                 let options = SamplingOptions { seed: Some(seed), ..options.clone() };
-                Sampler::new(&options, masked.to_vec()).unwrap().sample(&LOGITS, generated, &[]).unwrap()
+                sample(&mut Sampler::new(&options, masked.to_vec()).unwrap(), &LOGITS, generated).unwrap()
             })
             .collect();
         seen.sort_unstable();
@@ -323,7 +358,7 @@ mod tests {
         assert_eq!(drawn(biased(vec![(3, 5.0)]), &[], &[]), [3]);
         assert_eq!(drawn(biased(vec![(1, f32::NEG_INFINITY)]), &[], &[]), [2]);
         let all = biased((0..5).map(|id| (id, f32::NEG_INFINITY)).collect());
-        let error = Sampler::new(&all, Vec::new()).unwrap().sample(&LOGITS, &[], &[]).unwrap_err();
+        let error = sample(&mut Sampler::new(&all, Vec::new()).unwrap(), &LOGITS, &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidOption);
     }
 
@@ -332,7 +367,7 @@ mod tests {
         let draw = |seed| {
             let options = SamplingOptions { seed: Some(seed), ..SamplingOptions::default() };
             let mut sampler = Sampler::new(&options, Vec::new()).unwrap();
-            (0..50).map(|_| sampler.sample(&LOGITS, &[], &[]).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sample(&mut sampler, &LOGITS, &[]).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -341,7 +376,34 @@ mod tests {
     #[test]
     fn nan_logits_are_an_error() {
         let mut sampler = Sampler::new(&SamplingOptions::greedy(), Vec::new()).unwrap();
-        assert_eq!(sampler.sample(&[0.0, f32::NAN], &[], &[]).unwrap_err().kind(), ErrorKind::Inference);
+        assert_eq!(sample(&mut sampler, &[0.0, f32::NAN], &[]).unwrap_err().kind(), ErrorKind::Inference);
+    }
+
+    #[test]
+    fn edited_logits_are_numbers_and_leave_a_token() {
+        let sampler = Sampler::new(&SamplingOptions::greedy(), vec![4]).unwrap();
+        let nothing = f32::NEG_INFINITY;
+        for (edited, words) in [
+            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "found NaN for token 1"),
+            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "found inf for token 2"),
+            ([nothing; 5], "no token is left"),
+            // The one that is left is never drawn.
+            ([nothing, nothing, nothing, nothing, 0.0], "no token is left"),
+            // And this one may not come yet.
+            ([0.0, nothing, nothing, nothing, 0.0], "no token is left"),
+        ] {
+            let error = sampler.check_edited(&mut edited.clone(), &[0]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidOption);
+            assert!(error.to_string().starts_with("logits_processor: "), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let mut huge =
+            Sampler::new(&SamplingOptions { temperature: 0.1, ..SamplingOptions::default() }, Vec::new());
+        assert_eq!(huge.as_mut().unwrap().draw(vec![f32::MIN, f32::MAX, nothing]).unwrap(), 1);
+        assert_eq!(huge.as_mut().unwrap().draw(vec![f32::MIN, nothing]).unwrap(), 0);
+        let mut edited = [1.0; 5];
+        sampler.check_edited(&mut edited, &[0]).unwrap();
+        assert_eq!(edited, [nothing, 1.0, 1.0, 1.0, nothing]);
     }
 
     #[test]

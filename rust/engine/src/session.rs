@@ -1,21 +1,26 @@
 //! Sessions: one conversation each on a shared model.
 
+mod step;
+
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
+use crate::completion::TokenLogprob;
 use crate::config::PhiConfig;
 use crate::conversation::{Conversation, Turn};
 use crate::device::DeviceSpec;
-use crate::generation::{Chunk, Generation, GenerationOptions};
+use crate::generation::{Generation, GenerationOptions, Prompt};
 use crate::loader::Phi3Model;
 use crate::machine::Compute;
 use crate::model::{ExecutorKind, FactorSet, Logits};
+use crate::overflow::{OnOverflow, Script};
 use crate::sampling::log_softmax;
-use crate::{CancelToken, Error, ErrorKind, Result, saved};
+use crate::{CancelToken, Error, Result, saved};
+
+pub use step::HalfStep;
 
 /// The largest context that a session has without being asked for one.
 const DEFAULT_MAX_N_CTX: usize = 4096;
@@ -293,7 +298,8 @@ impl Session {
     /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while a generation is in progress.
     pub fn rewind(&mut self, turns: usize) -> Result<Vec<Message>> {
         self.refuse_while_busy()?;
-        self.conversation.rewind(turns)
+        let model = &self.model;
+        self.conversation.rewind(turns, |left| model.chat_template()?.encode(model.tokenizer(), left, false, true))
     }
 
     /// Begins a completion of `prompt`. Nothing is computed before the first [`step`](Self::step).
@@ -302,18 +308,30 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionBusy`](crate::ErrorKind::SessionBusy) while another generation lives and has not ended,
-    /// [`ContextLength`](crate::ErrorKind::ContextLength) for a prompt longer than the context,
+    /// [`ContextLength`](crate::ErrorKind::ContextLength) for a prompt longer than the context, unless
+    /// [`on_overflow`](GenerationOptions::on_overflow) knows better,
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for options out of range or tokens out of the vocabulary.
     pub fn start(&mut self, prompt: &[u32], options: &GenerationOptions) -> Result<Generation> {
-        self.begin(prompt.to_vec(), None, options)
+        self.begin(Prompt::raw(prompt.to_vec()), options)
+    }
+
+    /// Begins a completion of a raw text: control tokens in it count, and BOS is put first where the model wants it.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_text(&mut self, text: &str, options: &GenerationOptions) -> Result<Generation> {
+        let tokenizer = self.model.tokenizer();
+        let tokens = tokenizer.encode(text, tokenizer.add_bos(), true)?;
+        self.begin(Prompt { text: Some(text.to_owned()), ..Prompt::raw(tokens) }, options)
     }
 
     /// Begins the answer to `messages`, the whole of a new conversation.
     ///
     /// When the generation ends by itself, messages and answer become the session's conversation.
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
-        self.begin(prompt, Some(Turn::whole(messages)), options)
+        let tokens = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
+        let script = options.may_truncate().then(|| Script::new(&[], messages, false));
+        self.begin(Prompt { turn: Some(Turn::whole(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
     /// Begins the rest of the last of `messages`, which is the assistant's; they are the whole of a new conversation.
@@ -322,67 +340,43 @@ impl Session {
     /// As for [`start_chat`](Self::start_chat), and [`InvalidOption`](crate::ErrorKind::InvalidOption) if the last
     /// message is not the assistant's.
     pub fn complete_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let prompt = self.model.chat_template()?.encode(self.model.tokenizer(), messages, false, true)?;
-        self.begin(prompt, Some(Turn::rest_of(messages)), options)
+        let tokens = self.model.chat_template()?.encode(self.model.tokenizer(), messages, false, true)?;
+        let script = options.may_truncate().then(|| Script::new(&[], messages, true));
+        self.begin(Prompt { turn: Some(Turn::rest_of(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
     /// Begins the answer to `messages`, which continue the session's conversation.
     pub fn continue_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), self.history(), messages)?;
-        let prompt = [self.conversation.tokens(), &turn].concat();
-        self.begin(prompt, Some(Turn::next(messages)), options)
+        let tokens = [self.conversation.tokens(), &turn].concat();
+        let script = options.may_truncate().then(|| Script::new(self.history(), messages, false));
+        self.begin(Prompt { turn: Some(Turn::next(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
-    fn begin(&mut self, prompt: Vec<u32>, turn: Option<Turn>, options: &GenerationOptions) -> Result<Generation> {
+    fn begin(&mut self, mut prompt: Prompt, options: &GenerationOptions) -> Result<Generation> {
         self.refuse_while_busy()?;
         options.validate(self.model.config().vocabulary_size)?;
-        self.check_tokens(&prompt)?;
-        let reuse = self.reuse(&prompt);
-        let generation = Generation::new(&self.model, prompt, turn, reuse, options)?;
-        self.active = generation.ticket();
-        Ok(generation)
-    }
-
-    /// Computes the next token. The first step computes the prompt.
-    ///
-    /// Returns `None` when the generation has ended; its [`completion`](Generation::completion) is whole then.
-    ///
-    /// # Errors
-    /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set. The generation can be continued with another
-    /// step, or dropped; either way the session stays usable.
-    pub fn step(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<Option<Chunk>> {
-        if generation.is_finished() {
-            return Ok(None);
-        }
-        if !generation.has_ticket(&self.active) {
-            return Err(Error::session_busy(
-                "this generation belongs to another session, or the session was reset or has begun another one since",
-            ));
-        }
-        let limited = cancel.until(generation.mark_started());
-        let chunk = if generation.has_tokens() && generation.sequence.len() > self.n_ctx {
-            generation.context_is_full()
-        } else {
-            match self.extend(generation, &limited) {
-                Ok(logits) => generation.accept(&logits)?,
-                Err(error) if error.kind() == ErrorKind::Cancelled && !cancel.is_cancelled() => {
-                    generation.time_is_over()
-                }
-                Err(error) => return Err(error),
-            }
+        self.check_tokens(&prompt.tokens)?;
+        let truncated = match options.on_overflow {
+            OnOverflow::TruncateOldest => prompt.leave_out_oldest(&self.model, self.n_ctx, options)?,
+            OnOverflow::Error | OnOverflow::Stop => 0,
         };
-        if !generation.commits_later() {
-            self.commit(generation);
+        let fits = prompt.tokens.len() <= self.n_ctx;
+        if !fits && options.on_overflow != OnOverflow::Stop {
+            return Err(self.too_long(prompt.tokens.len(), Some(options.on_overflow)));
         }
-        Ok(chunk)
-    }
-
-    /// Steps until the generation has ended.
-    pub fn run(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<()> {
-        while !generation.is_finished() {
-            self.step(generation, cancel)?;
+        let mut reuse = if fits { self.reuse(&prompt.tokens) } else { Reuse::default() };
+        if options.wants_prompt_logprobs() {
+            reuse = Reuse { cached: 0, recomputed: reuse.cached + reuse.recomputed };
         }
-        Ok(())
+        let mut generation = Generation::new(&self.model, prompt, reuse, options)?;
+        if fits {
+            generation.add_truncated(truncated);
+            self.active = generation.ticket();
+        } else {
+            generation.does_not_fit();
+        }
+        Ok(generation)
     }
 
     /// Natural logarithms of the probabilities of `tokens[1..]`, each given all tokens before it.
@@ -391,6 +385,7 @@ impl Session {
     pub fn score(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
         self.refuse_while_busy()?;
         self.check_tokens(tokens)?;
+        self.check_length(tokens)?;
         let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype)?;
         cache.restart(self.factors_of(tokens.len()));
         let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
@@ -409,6 +404,7 @@ impl Session {
     pub fn logits(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
         self.refuse_while_busy()?;
         self.check_tokens(tokens)?;
+        self.check_length(tokens)?;
         self.compute(tokens, cancel)
     }
 
@@ -441,24 +437,34 @@ impl Session {
                 "prompt: expected token ids below {vocabulary_size}, found {token}"
             )));
         }
-        if tokens.len() > self.n_ctx {
-            let longest = self.model.config().context_length;
-            let larger = if self.n_ctx < longest {
-                format!(", or make the session with a larger n_ctx (the model allows {longest})")
-            } else {
-                " (the model allows no more)".to_owned()
-            };
-            return Err(Error::context_length(
-                tokens.len(),
-                self.n_ctx,
-                format!(
-                    "the prompt has {} tokens, but the context holds {}; shorten it{larger}",
-                    tokens.len(),
-                    self.n_ctx
-                ),
-            ));
-        }
         Ok(())
+    }
+
+    fn check_length(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.len() > self.n_ctx { Err(self.too_long(tokens.len(), None)) } else { Ok(()) }
+    }
+
+    /// The error for a prompt that is longer than the context.
+    fn too_long(&self, prompt_tokens: usize, on_overflow: Option<OnOverflow>) -> Error {
+        let longest = self.model.config().context_length;
+        let even = match on_overflow {
+            Some(OnOverflow::TruncateOldest) => " even without all that may be left out of it",
+            _ => "",
+        };
+        let larger = if self.n_ctx < longest {
+            format!(", or make the session with a larger n_ctx (the model allows {longest})")
+        } else {
+            " (the model allows no more)".to_owned()
+        };
+        let or_else = match on_overflow {
+            Some(OnOverflow::Error) => "; on_overflow=\"truncate_oldest\" leaves out the oldest of it",
+            _ => "",
+        };
+        let message = format!(
+            "the prompt has {prompt_tokens} tokens{even}, but the context holds {}; shorten it{larger}{or_else}",
+            self.n_ctx
+        );
+        Error::context_length(prompt_tokens, self.n_ctx, message)
     }
 
     /// The factors that all positions of a sequence of `len` tokens are turned with.
@@ -483,39 +489,13 @@ impl Session {
         Reuse { cached, recomputed: shared - cached }
     }
 
-    /// Computes what is new of a generation's sequence and returns the logits behind it: the prompt in the first step,
-    /// one token in each that follows, and everything again where LongRoPE's factors change.
-    fn extend(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<Vec<f32>> {
-        let started = Instant::now();
-        let sequence = std::mem::take(&mut generation.sequence);
-        let reuse = self.reuse(&sequence);
-        let logits = self.compute(&sequence, cancel);
-        let computed = sequence.len().min(self.cached.len()).saturating_sub(reuse.cached);
-        let is_decode = generation.has_tokens() && reuse.cached + 1 == sequence.len();
-        if is_decode && logits.is_ok() {
-            generation.add_decode_time(started.elapsed());
-        } else if !is_decode {
-            generation.add_prefill_time(computed, started.elapsed());
-        }
-        if generation.has_tokens() {
-            generation.add_recomputed(reuse.recomputed);
-        }
-        generation.sequence = sequence;
-        logits
-    }
-
     /// Brings the cache to hold exactly `tokens` and returns the logits behind the last.
     fn compute(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
         let Reuse { cached: reused, recomputed } = self.reuse(tokens);
         if recomputed > 0 {
             tracing::info!(recomputed, sequence = tokens.len(), "cached tokens are computed again");
         }
-        if reused == 0 {
-            self.cache.restart(self.factors_of(tokens.len()));
-        }
-        self.cache.truncate(reused);
-        self.cached.truncate(reused);
-        let mut rest = tokens.get(reused..).unwrap_or_default();
+        let mut rest = self.keep(tokens, reused);
         while rest.len() > self.prefill_chunk {
             let (chunk, behind) = rest.split_at(self.prefill_chunk);
             self.forward(chunk, Logits::None, cancel)?;
@@ -524,22 +504,41 @@ impl Session {
         self.forward(rest, Logits::Last, cancel)
     }
 
+    /// The same, all computed anew, with the log-probabilities of `tokens[1..]` and of the `top` likeliest in the place of
+    /// each. The logits are those of [`compute`](Self::compute), bit by bit.
+    fn compute_scored(
+        &mut self,
+        tokens: &[u32],
+        top: usize,
+        cancel: &CancelToken,
+    ) -> Result<(Vec<f32>, Vec<TokenLogprob>)> {
+        let vocabulary_size = self.model.config().vocabulary_size;
+        let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
+        let mut targets = tokens.iter().skip(1);
+        let mut last = Vec::new();
+        for chunk in self.keep(tokens, 0).chunks(self.prefill_chunk) {
+            let logits = self.forward(chunk, Logits::All, cancel)?; // (chunk, vocabulary)
+            let rows = logits.chunks_exact(vocabulary_size);
+            last = rows.clone().next_back().unwrap_or_default().to_vec();
+            // The targets second: where they are at their end, the row is that of the token to come.
+            scores.extend(rows.zip(&mut targets).map(|(row, target)| TokenLogprob::of(*target, row, top)));
+        }
+        Ok((last, scores))
+    }
+
+    /// Lets the cache hold the first `reused` of `tokens`, and returns the others.
+    fn keep<'a>(&mut self, tokens: &'a [u32], reused: usize) -> &'a [u32] {
+        if reused == 0 {
+            self.cache.restart(self.factors_of(tokens.len()));
+        }
+        self.cache.truncate(reused);
+        self.cached.truncate(reused);
+        tokens.get(reused..).unwrap_or_default()
+    }
+
     fn forward(&mut self, tokens: &[u32], logits: Logits, cancel: &CancelToken) -> Result<Vec<f32>> {
         let logits = self.model.forward(tokens, &mut self.cache, logits, &self.compute, cancel)?;
         self.cached.extend_from_slice(tokens);
         Ok(logits)
-    }
-
-    /// Lets go of a generation that has ended; one that has not is left as it is. A chat's turn becomes part of the
-    /// conversation if its answer ended by itself. [`step`](Self::step) does this, unless the generation
-    /// [commits later](Generation::commit_later).
-    pub fn commit(&mut self, generation: &mut Generation) {
-        if !generation.has_ticket(&self.active) || !generation.is_finished() {
-            return;
-        }
-        if let Some(turn) = generation.said() {
-            self.conversation.add(turn, &generation.completion().text, &generation.sequence);
-        }
-        self.active = Weak::new();
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use candle_phi_engine::{
-    CancelToken, ErrorKind, FinishReason, GenerationOptions, KvDtype, LoadOptions, Message, Phi3Model,
-    SamplingOptions, Session, SessionOptions, StopReason,
+    CancelToken, ErrorKind, FinishReason, GenerationOptions, HalfStep, KvDtype, LoadOptions, Message, OnOverflow,
+    Phi3Model, SamplingOptions, Session, SessionOptions, StopReason,
 };
 
 static MODEL: LazyLock<Arc<Phi3Model>> = LazyLock::new(|| {
@@ -273,4 +273,75 @@ fn log_probabilities_are_of_the_raw_distribution() {
         assert_eq!(logprob.top.len(), 3);
         assert_eq!(logprob.top[0], (*token, logprob.logprob));
     }
+}
+
+#[test]
+fn a_step_in_halves_is_a_step_and_what_is_done_to_the_logits_between_counts() {
+    let (mut whole, mut halves) = (session(), session());
+    let tokens = prompt("Count from 3 to 7");
+    let options = GenerationOptions { logprobs: Some(2), ..greedy(20) };
+    let mut expected = whole.start(&tokens, &options).unwrap();
+    whole.run(&mut expected, &CancelToken::new()).unwrap();
+    let mut generation = halves.start(&tokens, &options).unwrap();
+    let cancel = CancelToken::new();
+    while halves.begin_step(&mut generation, &cancel).unwrap() == HalfStep::Logits {
+        assert_eq!(generation.logits_mut().unwrap().len(), MODEL.config().vocabulary_size);
+        halves.finish_step(&mut generation, &cancel).unwrap();
+    }
+    assert_eq!(generation.completion().text, expected.completion().text);
+    assert_eq!(generation.completion().logprobs, expected.completion().logprobs);
+
+    let mut forced = halves.start(&tokens, &greedy(3)).unwrap();
+    while halves.begin_step(&mut forced, &cancel).unwrap() == HalfStep::Logits {
+        assert_eq!(forced.tokens()[..tokens.len()], tokens);
+        let logits = forced.logits_mut().unwrap();
+        logits.fill(f32::NEG_INFINITY);
+        logits[300] = 0.0;
+        halves.finish_step(&mut forced, &cancel).unwrap();
+    }
+    assert_eq!(forced.completion().tokens, [300; 3]);
+}
+
+#[test]
+fn a_half_step_alone_is_an_error_or_is_done_again() {
+    let mut session = session();
+    let tokens = prompt("Count from 3 to 7");
+    let mut generation = session.start(&tokens, &greedy(5)).unwrap();
+    let cancel = CancelToken::new();
+    assert!(generation.logits_mut().is_none());
+    assert_eq!(session.finish_step(&mut generation, &cancel).unwrap_err().kind(), ErrorKind::Inference);
+    session.begin_step(&mut generation, &cancel).unwrap();
+    // Cancelled between the halves: nothing is drawn, and the next step computes the logits again.
+    cancel.cancel();
+    assert_eq!(session.finish_step(&mut generation, &cancel).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(generation.logits_mut().is_none());
+    cancel.reset();
+    session.run(&mut generation, &cancel).unwrap();
+    let mut fresh = self::session();
+    let mut expected = fresh.start(&tokens, &greedy(5)).unwrap();
+    fresh.run(&mut expected, &cancel).unwrap();
+    assert_eq!(generation.completion().tokens, expected.completion().tokens);
+    assert_eq!(session.finish_step(&mut generation, &cancel).unwrap_err().kind(), ErrorKind::SessionBusy);
+}
+
+#[test]
+fn the_three_things_to_do_with_a_full_context() {
+    let options = SessionOptions { n_ctx: Some(32), ..SessionOptions::default() };
+    let mut session = Session::new(Arc::clone(&MODEL), &options).unwrap();
+    let cancel = CancelToken::new();
+    let tokens: Vec<u32> = std::iter::once(1).chain(300..350).collect();
+    let on = |on_overflow| GenerationOptions { on_overflow, ignore_eos: true, ..greedy(40) };
+    let error = session.start(&tokens, &on(OnOverflow::Error)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ContextLength { prompt_tokens: 51, context_length: 32 });
+    let mut stopped = session.start(&tokens, &on(OnOverflow::Stop)).unwrap();
+    assert_eq!(stopped.completion().finish_reason, Some(FinishReason::Length));
+    assert_eq!(stopped.completion().usage.prompt_tokens, 51);
+    assert_eq!(session.step(&mut stopped, &cancel).unwrap(), None);
+    let mut truncated = session.start(&tokens, &on(OnOverflow::TruncateOldest)).unwrap();
+    session.run(&mut truncated, &cancel).unwrap();
+    let completion = truncated.completion();
+    assert_eq!((completion.tokens.len(), completion.usage.prompt_tokens), (40, 24));
+    // Of the prompt 27; and at 33 tokens, which is twice, all but 16.
+    assert_eq!(completion.usage.truncated_tokens, 27 + 2 * (33 - 16));
+    assert!(session.cached_tokens().len() <= 32);
 }

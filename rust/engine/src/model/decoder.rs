@@ -129,16 +129,22 @@ impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
             cancel.check()?;
             x = block.forward(executor, x, &mut pass, layer)?;
         }
+        let mut output = |x: &E::Hidden| {
+            let x = executor.norm(&mut pass, x, &self.output_norm)?;
+            executor.linear(&mut pass, &x, &self.output).and_then(|logits| executor.values(logits))
+        };
         let logits = match logits {
             Logits::None => None,
-            Logits::Last => Some(executor.last(x)?),
-            Logits::All => Some(x),
+            Logits::Last => Some(output(&executor.last(&x)?)?),
+            Logits::All => {
+                let mut rows = output(&x)?; // (seq, vocabulary)
+                let last = output(&executor.last(&x)?)?;
+                let before = rows.len().saturating_sub(last.len());
+                rows.truncate(before);
+                rows.extend_from_slice(&last);
+                Some(rows)
+            }
         };
-        let logits = logits.map(|x| {
-            let x = executor.norm(&mut pass, &x, &self.output_norm)?;
-            executor.linear(&mut pass, &x, &self.output).and_then(|logits| executor.values(logits))
-        });
-        let logits = logits.transpose()?;
         cancel.check()?;
         executor.end(pass);
         Ok(logits)

@@ -72,7 +72,7 @@ pub(crate) trait Executor: Send + Sync + Sized {
     fn add(&self, pass: &mut Self::Pass<'_>, x: Self::Hidden, outputs: &[Self::Output]) -> Result<Self::Hidden>;
 
     /// The last position alone: `(1, embedding)`
-    fn last(&self, x: Self::Hidden) -> Result<Self::Hidden>;
+    fn last(&self, x: &Self::Hidden) -> Result<Self::Hidden>;
 
     /// An output's values on the CPU, row after row.
     fn values(&self, output: Self::Output) -> Result<Vec<f32>>;

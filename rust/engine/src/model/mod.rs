@@ -38,7 +38,7 @@ pub(crate) enum Logits {
     None,
     /// The last position.
     Last,
-    /// Every position.
+    /// Every position; the last gets those of [`Last`](Self::Last), bit by bit.
     All,
 }
 

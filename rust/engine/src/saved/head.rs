@@ -49,7 +49,8 @@ struct SavedMessage {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedLength {
-    tokens: usize,
+    /// Null where they are not known, since something older was left out.
+    tokens: Option<usize>,
     messages: usize,
 }
 

@@ -123,7 +123,7 @@ impl Executor for CandleExecutor {
         outputs.iter().try_fold(x, |x, output| Ok((x + output)?))
     }
 
-    fn last(&self, x: Tensor) -> Result<Tensor> {
+    fn last(&self, x: &Tensor) -> Result<Tensor> {
         let (_, seq, _) = x.dims3()?;
         Ok(x.narrow(1, seq - 1, 1)?)
     }

@@ -225,7 +225,7 @@ impl Executor for KernelExecutor {
         Ok(Hidden { parts, rows, width })
     }
 
-    fn last(&self, x: Hidden) -> Result<Hidden> {
+    fn last(&self, x: &Hidden) -> Result<Hidden> {
         let row = x.parts.iter().last().and_then(|part| part.chunks_exact(x.width).last());
         let row = row.unwrap_or_default().to_vec();
         let parts = candle_phi_kernels::Threads::new(1).pass().map(1, move |_| row.clone());

@@ -1,0 +1,98 @@
+"""How values show themselves: short in a terminal, as HTML in a notebook."""
+
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import MISSING, Field, fields
+from html import escape
+from typing import Any, cast
+
+_TEXT_CHARACTERS = 100
+_ITEMS = 6
+
+
+def represent(self: Any) -> str:
+    """The `repr` of a dataclass that fits on a line or two.
+
+    Fields that have their default are left out, and so are those with ``repr=False``, which dots stand for. Long
+    texts are cut, long sequences counted.
+
+    Args:
+        self: The dataclass's instance.
+
+    Returns:
+        The text.
+    """
+    parts: list[str] = []
+    is_whole = True
+    for field in fields(self):
+        own = getattr(self, field.name)
+        if field.repr and not _is_default(field, own):
+            parts.append(f"{field.name}={_shown(own)}")
+        is_whole = is_whole and field.repr
+    if not is_whole:
+        parts.append("...")
+    return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _is_default(field: "Field[Any]", value: object) -> bool:
+    default = field.default
+    if default is MISSING and field.default_factory is not MISSING:
+        default = field.default_factory()
+    return type(value) is type(default) and value == default
+
+
+def _shown(value: object) -> str:
+    """A field's value."""
+    if isinstance(value, str) and len(value) > _TEXT_CHARACTERS:
+        return f"{value[:_TEXT_CHARACTERS]!r}...({len(value):,} characters)"
+    if isinstance(value, float):
+        return f"{value:.6g}" if value % 1 or abs(value) > 1e6 else repr(value)
+    if isinstance(value, Sized) and not isinstance(value, str) and len(value) > _ITEMS:
+        return f"<{len(value):,} items>"
+    return repr(value)
+
+
+def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """A table of names and values for a notebook.
+
+    Args:
+        title: What it is a table of.
+        rows: The names and their values; a row without a value is left out.
+
+    Returns:
+        The HTML. What comes from outside is escaped.
+    """
+    lines = "".join(
+        f"<tr><th style='text-align: left'>{escape(name)}</th>"
+        f"<td style='text-align: left'>{escape(_for_people(value))}</td></tr>"
+        for name, value in rows
+        if value not in (None, "", ())
+    )
+    return f"<table><caption>{escape(title)}</caption>{lines}</table>"
+
+
+def html_text(text: str, below: str) -> str:
+    """A text for a notebook, as it is written, with a small line below.
+
+    Args:
+        text: The text.
+        below: What to say about it.
+
+    Returns:
+        The HTML. What comes from outside is escaped.
+    """
+    return (
+        f"<div><pre style='white-space: pre-wrap'>{escape(text)}</pre>"
+        f"<div style='font-size: smaller; opacity: 0.7'>{escape(below)}</div></div>"
+    )
+
+
+def _for_people(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "; ".join(map(str, cast("Sequence[object]", value)))
+    return str(value)

@@ -1,0 +1,122 @@
+"""Messages: who says what in a conversation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias, cast
+
+from candle_phi._checks import as_text
+from candle_phi._display import html_text, represent
+from candle_phi.exceptions import InvalidOptionError
+
+__all__ = ["Message", "MessageLike", "Role"]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+"""Who says a message."""
+
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Its content is text and nothing else: control tokens written in it stay text.
+
+    Attributes:
+        role: Who says it: "system", "user" or "assistant".
+        content: What is said.
+
+    Raises:
+        InvalidOptionError: The role is none of the three, or the content has a lone surrogate.
+        TypeError: The role or the content is no string.
+    """
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        for name in ("role", "content"):
+            as_text(getattr(self, name), f"a message's {name}")
+        if self.role not in _ROLES:
+            raise InvalidOptionError(f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}")
+
+    __repr__ = represent
+
+    def _repr_html_(self) -> str:
+        return html_text(self.content, self.role)
+
+    @classmethod
+    def system(cls, content: str) -> Self:
+        """A message that sets the rules of the conversation."""
+        return cls("system", content)
+
+    @classmethod
+    def user(cls, content: str) -> Self:
+        """A message from the person."""
+        return cls("user", content)
+
+    @classmethod
+    def assistant(cls, content: str) -> Self:
+        """A message from the model."""
+        return cls("assistant", content)
+
+    @classmethod
+    def of(cls, value: "MessageLike") -> Self:
+        """A message from a `Message` or from a mapping in the OpenAI shape.
+
+        Args:
+            value: A `Message`, or a mapping with "role" and "content". The content may be a list of parts,
+                each ``{"type": "text", "text": ...}``. Other keys may be there if their value is None.
+
+        Returns:
+            The message.
+
+        Raises:
+            InvalidOptionError: A key is missing, or there is something in it that cannot be honoured.
+            TypeError: It is neither a message nor a mapping.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Message):
+            return cls(value.role, value.content)
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                "a message must be a Message or a mapping such as "
+                f'{{"role": "user", "content": "Hello"}}, got {type(value).__name__}',
+            )
+        for name in ("role", "content"):
+            if name not in value:
+                raise InvalidOptionError(
+                    f"a message needs a {name!r}, this one has only {sorted(map(str, value))}"
+                )
+        unknown = sorted(str(k) for k, v in value.items() if k not in ("role", "content") and v is not None)
+        if unknown:
+            raise InvalidOptionError(
+                f"a message has a role and a content; {', '.join(unknown)} cannot be honoured"
+            )
+        return cls(cast("Role", value["role"]), _text_of(value["content"]))
+
+
+MessageLike: TypeAlias = Message | Mapping[str, Any]
+"""A `Message`, or a mapping with "role" and "content"."""
+
+
+def _text_of(content: object) -> str:
+    """The text of an OpenAI message content: a string, or a list of text parts."""
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return cast("str", content)  # `Message` says what is wrong with it
+    texts: list[str] = []
+    for part in cast("Sequence[object]", content):
+        if not isinstance(part, Mapping):
+            raise TypeError(f"a part of a message's content must be a mapping, got {type(part).__name__}")
+        mapping = cast("Mapping[str, object]", part)
+        if mapping.get("type") != "text":
+            raise InvalidOptionError(
+                f"a part of a message's content must be of type 'text', got {mapping.get('type')!r}: "
+                "this model reads text only",
+            )
+        text = mapping.get("text")
+        if not isinstance(text, str):
+            raise TypeError(f"a text part's 'text' must be a str, got {type(text).__name__}")
+        texts.append(text)
+    return "".join(texts)

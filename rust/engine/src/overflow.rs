@@ -1,0 +1,204 @@
+//! What happens where the context is full: an error, an end, or the oldest is left out.
+
+use std::str::FromStr;
+
+use crate::chat::{Message, Role};
+use crate::generation::{Generation, GenerationOptions, Prompt};
+use crate::loader::Phi3Model;
+use crate::{Error, Result};
+
+/// What to do with a prompt, or a prompt and its answer, that the context does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// A prompt that is too long is an error; an answer ends where the context is full.
+    #[default]
+    Error,
+    /// A prompt that is too long ends at once, and says how long it is; an answer ends where the context is full.
+    Stop,
+    /// The oldest is left out, of the prompt and of the answer. Of a chat these are the oldest turns, never what the
+    /// system says and never the last message; of a raw prompt the oldest tokens, never BOS.
+    TruncateOldest,
+}
+
+impl OnOverflow {
+    /// `"error"`, `"stop"` or `"truncate_oldest"`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Stop => "stop",
+            Self::TruncateOldest => "truncate_oldest",
+        }
+    }
+}
+
+impl FromStr for OnOverflow {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Error, Self::Stop, Self::TruncateOldest]
+            .into_iter()
+            .find(|choice| choice.as_str() == text)
+            .ok_or_else(|| {
+                Error::invalid_option(format!(
+                    "on_overflow: expected \"error\", \"stop\" or \"truncate_oldest\", found {text:?}"
+                ))
+            })
+    }
+}
+
+/// The messages that a chat's prompt is made of, of which the oldest can be left out.
+///
+/// What is left is rendered and tokenized as if it had been all there ever was: a session that is given these messages
+/// computes the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    messages: Vec<Message>,
+    /// Whether the last message is to be gone on with.
+    is_open: bool,
+    /// What comes before this message is left out, but for what the system says.
+    first: usize,
+}
+
+impl Script {
+    /// All messages of a chat: those of its history, and those that are said now.
+    pub(crate) fn new(history: &[Message], messages: &[Message], is_open: bool) -> Self {
+        Self { messages: [history, messages].concat(), is_open, first: 0 }
+    }
+
+    /// The first message that is left of those that the system did not say.
+    pub(crate) fn first(&self) -> usize {
+        self.first
+    }
+
+    /// The messages that are left out.
+    pub(crate) fn left_out(&self) -> Vec<Message> {
+        let before = self.messages.iter().take(self.first);
+        before.filter(|message| message.role != Role::System).cloned().collect()
+    }
+
+    /// Leaves out the fewest of the oldest turns with which the prompt has at most `most` tokens, or all but the last
+    /// turn. Returns the prompt, or nothing if nothing was left that can be left out.
+    fn shorten(&mut self, model: &Phi3Model, most: usize) -> Result<Option<Vec<u32>>> {
+        // A prompt can begin at each message of the user's, and the last of them is what is to be answered.
+        let is_beginning = |(index, message): (usize, &Message)| {
+            (index > self.first && message.role == Role::User).then_some(index)
+        };
+        let beginnings: Vec<usize> = self.messages.iter().enumerate().filter_map(is_beginning).collect();
+        let mut shortest: Option<(usize, Vec<u32>)> = None;
+        let (mut low, mut high) = (0, beginnings.len());
+        while low < high {
+            // The last one first: if it alone fits, or nothing does, there is nothing to look for.
+            let middle = if shortest.is_none() { high - 1 } else { low.midpoint(high) };
+            let Some(first) = beginnings.get(middle).copied() else { break };
+            let prompt = self.prompt(model, first)?;
+            let fits = prompt.len() <= most;
+            if fits || shortest.is_none() {
+                shortest = Some((first, prompt));
+            }
+            if fits {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(shortest.map(|(first, prompt)| {
+            self.first = first;
+            prompt
+        }))
+    }
+
+    fn prompt(&self, model: &Phi3Model, first: usize) -> Result<Vec<u32>> {
+        let is_left = |(index, message): &(usize, &Message)| *index >= first || message.role == Role::System;
+        let left: Vec<Message> =
+            self.messages.iter().enumerate().filter(is_left).map(|(_, message)| message.clone()).collect();
+        model.chat_template()?.encode(model.tokenizer(), &left, !self.is_open, self.is_open)
+    }
+}
+
+impl Prompt {
+    /// Leaves out the oldest, if there is no room for an answer otherwise. Returns how many tokens that were.
+    ///
+    /// Room is what `max_tokens` can take, and a quarter of the context at most. A chat is cut down to half of the
+    /// context: it goes on, and would have to be cut and computed again for each answer that follows.
+    pub(crate) fn leave_out_oldest(
+        &mut self,
+        model: &Phi3Model,
+        n_ctx: usize,
+        options: &GenerationOptions,
+    ) -> Result<usize> {
+        let before = self.tokens.len();
+        // The last token that is generated takes no place.
+        let room = options.max_tokens.map_or(usize::MAX, |most| most.saturating_sub(1)).min(n_ctx / 4);
+        if before + room <= n_ctx {
+            return Ok(0);
+        }
+        if let Some(script) = &mut self.script {
+            if let Some(shorter) = script.shorten(model, n_ctx / 2)? {
+                self.tokens = shorter;
+            }
+        } else {
+            self.tokens = newest(model, &self.tokens, n_ctx - room);
+            self.text = None;
+        }
+        let left_out = before.saturating_sub(self.tokens.len());
+        if left_out > 0 {
+            tracing::info!(left_out, prompt = self.tokens.len(), "the oldest of the prompt was left out");
+        }
+        Ok(left_out)
+    }
+}
+
+impl Generation {
+    /// Leaves out the oldest of a sequence that fills the context, so that at most half of it is in use, and the answer
+    /// can go on. Returns whether that could be done.
+    ///
+    /// Of a chat the oldest turns go first. Where none is left that could go, it is the oldest of the answer itself, if
+    /// what stays leaves it at least a quarter of the context.
+    pub(crate) fn leave_out_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> Result<bool> {
+        if self.on_overflow != OnOverflow::TruncateOldest {
+            return Ok(false);
+        }
+        let before = self.sequence.len();
+        let half = n_ctx / 2;
+        if let Some(script) = &mut self.script {
+            let mut answer = self.sequence.split_off(self.prompt_len.min(before));
+            let shorter = script.shorten(model, half.saturating_sub(answer.len()));
+            match shorter {
+                Ok(Some(shorter)) => self.sequence = shorter,
+                Ok(None) => {}
+                Err(error) => {
+                    self.sequence.append(&mut answer);
+                    return Err(error);
+                }
+            }
+            self.prompt_len = self.sequence.len();
+            let place = n_ctx.saturating_sub(self.prompt_len);
+            if place < n_ctx.div_ceil(4) {
+                self.sequence.append(&mut answer);
+                self.add_truncated(before.saturating_sub(self.sequence.len()));
+                return Ok(self.sequence.len() <= n_ctx);
+            }
+            if self.prompt_len + answer.len() > n_ctx - n_ctx / 4 {
+                answer.drain(..answer.len().saturating_sub(place / 2));
+            }
+            self.sequence.append(&mut answer);
+        } else {
+            self.sequence = newest(model, &self.sequence, half.max(2).min(n_ctx));
+            self.prompt_len = 0;
+        }
+        let left_out = before.saturating_sub(self.sequence.len());
+        self.add_truncated(left_out);
+        tracing::info!(left_out, sequence = self.sequence.len(), "the oldest was left out of the full context");
+        Ok(left_out > 0)
+    }
+}
+
+/// The newest of `tokens`, `most` with the token for the beginning of a text, if that is their first.
+fn newest(model: &Phi3Model, tokens: &[u32], most: usize) -> Vec<u32> {
+    let bos = model.tokenizer().bos_id();
+    let beginning = tokens.first().copied().filter(|first| Some(*first) == bos && most > 1);
+    let rest = most.saturating_sub(usize::from(beginning.is_some())).max(1);
+    let left = tokens.get(tokens.len().saturating_sub(rest)..).unwrap_or_default();
+    beginning.into_iter().chain(left.iter().copied()).collect()
+}
