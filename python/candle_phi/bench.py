@@ -8,6 +8,7 @@
 `candle-phi bench` is the same on the command line.
 """
 
+import math
 import os
 import random
 import statistics
@@ -19,9 +20,10 @@ from typing import Any, Unpack, cast
 
 from candle_phi import _checks
 from candle_phi._native import __version__
-from candle_phi.config import SessionConfig, SessionOptions
+from candle_phi._opening import OPTIONS, session_config, split_options
+from candle_phi.config import SessionOptions
 from candle_phi.exceptions import InvalidOptionError
-from candle_phi.model import Phi3Model, inspect_model
+from candle_phi.model import Phi3Model, check_loading, inspect_model
 from candle_phi.session import Phi3Session
 from candle_phi.types import KvDtype, ModelInfo, Timings
 
@@ -32,8 +34,10 @@ DEPTH = (0, 1000, 4000)
 _FIRST_PROMPT_TOKENS = 8
 _MEMORY_PROMPT_TOKENS = 512
 _MEMORY_NEW_TOKENS = 64
+_OPTIONS = ("prefill", "depth", "decode_tokens", "rounds", "seed", "progress")
 _ROUNDS = _checks.Range(int, 1, 1000)
 _DECODE_TOKENS = _checks.Range(int, 1, _checks.COUNT_MAX)
+_SEED = _checks.Range(int, 0, 2**64 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,15 @@ class Spread:
 
         Returns:
             Their spread.
+
+        Raises:
+            InvalidOptionError: There are none, or one is not finite.
+            TypeError: They are no numbers.
         """
+        finite = _checks.Range(float, -math.inf)
+        values = _checks.each(values, "values", lambda value: float(cast("float", finite.check("values", value))))
+        if not values:
+            raise InvalidOptionError("values must be at least one number, got none")
         return cls(statistics.median(values), min(values), max(values), tuple(values))
 
 
@@ -218,7 +230,13 @@ def bench(
     """
     _ROUNDS.check("rounds", rounds)
     _DECODE_TOKENS.check("decode_tokens", decode_tokens)
-    plan = _Plan.of(inspect_model(path), prefill, depth, decode_tokens, options)
+    _SEED.check("seed", seed)
+    progress = _checks.optional_function(progress, "progress")
+    _checks.check_keywords("bench", options, (*OPTIONS, *_OPTIONS))
+    loading, own = split_options(options)
+    check_loading(loading)
+    n_ctx = session_config(**own).n_ctx
+    plan = _Plan.of(inspect_model(path), prefill, depth, decode_tokens, n_ctx)
     return _Bench(Path(path), plan, rounds, seed, progress or (lambda _: None), options).run()
 
 
@@ -239,10 +257,8 @@ class _Plan:
         prefill: Sequence[int] | None,
         depth: Sequence[int] | None,
         decode_tokens: int,
-        options: SessionOptions,
+        n_ctx: int | None,
     ) -> "_Plan":
-        config = options.get("config") or SessionConfig()
-        n_ctx = options.get("n_ctx") or config.n_ctx
         most = n_ctx or info.context_length
 
         def lengths(
@@ -251,7 +267,7 @@ class _Plan:
             if given is None:
                 return tuple(value for value in usual if value + more <= most)
             span = _checks.Range(int, least, _checks.COUNT_MAX)
-            numbers = tuple(int(cast("int", span.check(name, value))) for value in given)
+            numbers = tuple(_checks.each(given, name, lambda value: int(cast("int", span.check(name, value)))))
             for number in numbers:
                 if number + more > most:
                     raise InvalidOptionError(

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from candle_phi import _native, hub
+from candle_phi import _checks, _native, hub
 from candle_phi._native import __version__
 from candle_phi.config import GenerationConfig
 from candle_phi.exceptions import DeviceError, Phi3Error
@@ -81,7 +81,12 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
 
     Returns:
         What was found. What does not work is told, not raised.
+
+    Raises:
+        InvalidOptionError: The time is negative or endless.
+        TypeError: It is no number.
     """
+    _checks.Range(float, 0).check("seconds", seconds)
     problems: list[str] = []
     with Phi3Session.demo() as session:
         reference = _reference(problems)

@@ -1,0 +1,526 @@
+"""What bad input gets, everywhere: an error that says what is wrong, and a session that is still right.
+
+The public surface is found by looking at it (`public_surface`). What is new there, and of which this does not say
+what bad input looks like, fails these tests.
+"""
+
+import asyncio
+import gc
+import inspect
+import math
+import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
+
+import pytest
+
+import public_surface
+from candle_phi import (
+    AsyncTokenStream,
+    DownloadError,
+    GenerationConfig,
+    InvalidOptionError,
+    Message,
+    Phi3Error,
+    Phi3Model,
+    Phi3Session,
+    SessionBusyError,
+    SessionClosedError,
+    SessionConfig,
+    TokenStream,
+)
+from candle_phi.bench import bench
+
+GREEDY = GenerationConfig.greedy(max_tokens=6, ignore_eos=True)
+DEMO = Phi3Model.demo().path
+HAIKU = "Write a haiku about ice hockey"
+
+# Records that the package fills in, and whose values it believes.
+RECORDS = {
+    "BenchReport",
+    "CachedModel",
+    "Chunk",
+    "Completion",
+    "DecodeSpeed",
+    "Device",
+    "Diagnosis",
+    "Memory",
+    "MemoryUse",
+    "ModelInfo",
+    "NamedModel",
+    "PrefillSpeed",
+    "Progress",
+    "Spread",
+    "Timings",
+    "TokenLogprob",
+    "Usage",
+}
+
+JUNK = object()
+NAN = math.nan
+NOT_A_COUNT = (JUNK, "2", 1.5, -1, 2**70, True, [1])
+NOT_A_NUMBER = (JUNK, "2", NAN, [1], True)
+NOT_A_FLAG = (JUNK, 1, "yes", None)
+NOT_A_TEXT = (JUNK, 5, b"bytes", ["x"])
+NOT_TOKENS = (JUNK, 5, None, b"bytes", [1.5], ["a"], [-1], [2**40], [True], {"a": 1})
+NOT_A_PATH = (JUNK, 5, b"bytes", ["x"], "", "a\0b")
+LONE_SURROGATE = "a\ud800b"
+
+BAD = {
+    "add_bos": NOT_A_FLAG,
+    "add_generation_prompt": NOT_A_FLAG,
+    "begin": (JUNK, None, 5),
+    "cache_dir": NOT_A_PATH,
+    "chat_format": (JUNK, 5, "phi5", ""),
+    "config": (JUNK, 5, {}, "greedy"),
+    "content": (JUNK, 5, None, b"bytes", LONE_SURROGATE),
+    "continue_final_message": NOT_A_FLAG,
+    "decode_tokens": (*NOT_A_COUNT, 0),
+    "depth": (JUNK, 5, "5", [-1], [1.5], ["a"], [10**9]),
+    "device": (JUNK, 5, None, "gpu", "cuda:x", ""),
+    "echo": NOT_A_FLAG,
+    "executor": (JUNK, 5, None, "fast", ""),
+    "filename": (*NOT_A_TEXT, LONE_SURROGATE, "../x.gguf"),
+    "frequency_penalty": (*NOT_A_NUMBER, None, math.inf),
+    "generation": (JUNK, None, 5),
+    "ignore_eos": NOT_A_FLAG,
+    "isa": (JUNK, 5, "mmx", ""),
+    "kv_dtype": (JUNK, 5, "f64", ""),
+    "local_files_only": NOT_A_FLAG,
+    "logit_bias": (JUNK, 5, [1, 2], {"a": 1.0}, {1: "x"}, {1: NAN}, {-1: 1.0}, {2**40: 1.0}),
+    "logits_processor": (JUNK, 5, "x", [len]),
+    "logprobs": NOT_A_COUNT,
+    "max_tokens": (*NOT_A_COUNT, 0),
+    "messages": (JUNK, 5, None, b"x", [], [5], ["hello"], [{"role": "user"}], [{"role": "robot", "content": "x"}]),
+    "min_p": (*NOT_A_NUMBER, -0.1, 1.1),
+    "min_tokens": (*NOT_A_COUNT, None),
+    "mlock": NOT_A_FLAG,
+    "mmap": NOT_A_FLAG,
+    "model": (JUNK, 5, "model.gguf"),
+    "n": (*NOT_A_COUNT, 0, None),
+    "n_ctx": (*NOT_A_COUNT,),
+    "n_threads": (*NOT_A_COUNT, 0),
+    "name_or_repo": (*NOT_A_TEXT, None, "", "no such model", "a/b/c", LONE_SURROGATE),
+    "on_overflow": (JUNK, 5, None, "shift", ""),
+    "parse_special": NOT_A_FLAG,
+    "path": NOT_A_PATH,
+    "prefault": (JUNK, 1, "yes", None),
+    "prefill": (JUNK, 5, "5", [0], [-1], [1.5], ["a"], [10**9]),
+    "prefill_chunk": (*NOT_A_COUNT, 0),
+    "presence_penalty": (*NOT_A_NUMBER, None, -math.inf),
+    "progress": (JUNK, 1, "yes"),
+    "prompt": (*NOT_TOKENS, [], LONE_SURROGATE),
+    "quantization": (*NOT_A_TEXT, "Q99"),
+    "repeat_last_n": (*NOT_A_COUNT, None),
+    "repetition_penalty": (*NOT_A_NUMBER, None, 0, -1),
+    "repo": (*NOT_A_TEXT, None, "", "../etc", "name"),
+    "revision": (*NOT_A_TEXT, LONE_SURROGATE, "../x"),
+    "role": (JUNK, 5, None, "robot", ""),
+    "rope_factors": (JUNK, 5, "medium", ""),
+    "rounds": (*NOT_A_COUNT, 0, None),
+    "rstrip_control_tokens": NOT_A_FLAG,
+    "seconds": (*NOT_A_NUMBER, None, -1, math.inf),
+    "seed": NOT_A_COUNT,
+    "skip_special": NOT_A_FLAG,
+    "sliding_window": NOT_A_COUNT,
+    "stop": (JUNK, 5, b"x", [5], "", ["a", ""], LONE_SURROGATE),
+    "stop_token_ids": (JUNK, 5, None, "5", [1.5], [-1], [2**40]),
+    "temperature": (*NOT_A_NUMBER, None, -1, math.inf),
+    "text": (*NOT_A_TEXT, None, LONE_SURROGATE),
+    "timeout": (*NOT_A_NUMBER, 0, -1, math.inf),
+    "token": (*NOT_A_TEXT, LONE_SURROGATE),
+    "tokenizer": (*NOT_A_PATH, "/no/such/tokenizer.json"),
+    "tokens": NOT_TOKENS,
+    "top_k": (*NOT_A_COUNT, 0),
+    "top_p": (*NOT_A_NUMBER, 0, -0.1, 1.1),
+    "turns": (*NOT_A_COUNT, None, 1),
+    "value": (JUNK, 5, None, "hello", ("user", "x"), {"role": "user"}, {"role": "robot", "content": "x"}),
+    "values": (JUNK, 5, None, [], ["a"]),
+}
+# A good value for what has no default.
+GOOD = {
+    "content": "hello",
+    "messages": [Message.user("hello")],
+    "n": 2,
+    "n_ctx": 8,
+    "name_or_repo": "phi-3-mini-4k",
+    "path": DEMO,
+    "prompt": "hello",
+    "repo": "owner/name",
+    "role": "user",
+    "text": "hello",
+    "tokens": [1, 2],
+    "value": Message.user("hello"),
+    "values": [1.0],
+}
+# The messages speak of these in other words.
+IN_OTHER_WORDS = {
+    "begin": "Phi3Session.astream",
+    "generation": "Phi3Session.stream",
+    "messages": "message|generation",
+    "value": "message",
+    "prompt": "prompt|token",
+    "name_or_repo": "name_or_repo|model|repository|no such",
+    "filename": "filename|file",
+    "quantization": "quantization|quantized|Q99",
+    "repo": "repo",
+}
+CALLABLES = public_surface.callables()
+
+
+def usual(public: public_surface.Public, tmp_path) -> dict:
+    """Good arguments, on which one bad one is put."""
+    given = {name: GOOD[name] for name in public.required if name in GOOD}
+    if public.name == "Phi3Session":
+        given["path"] = DEMO
+    if "local_files_only" in public.parameters:
+        given |= {"local_files_only": True, "cache_dir": tmp_path}
+    return given
+
+
+def outcome(call, *arguments, **options):
+    """What a call comes to: a stream is begun, a coroutine awaited."""
+    found = call(*arguments, **options)
+    if isinstance(found, AsyncTokenStream):
+
+        async def read():
+            async with found as stream:
+                return [chunk async for chunk in stream]
+
+        return asyncio.run(read())
+    return asyncio.run(found) if inspect.iscoroutine(found) else found
+
+
+def error_of(call):
+    """What a call raises, or None."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 # whatever it is, it is looked at
+        return error
+    return None
+
+
+def is_right(session, model):
+    """Whether a session with no conversation computes what a new one does."""
+    assert session.messages == []
+    with Phi3Session(model=model) as fresh:
+        expected = [fresh.chat("Hello", GREEDY).tokens, fresh.generate(HAIKU, GREEDY).tokens]
+        found = [session.chat("Hello", GREEDY).tokens, session.generate(HAIKU, GREEDY).tokens]
+    session.rewind()
+    return found == expected
+
+
+def instance(owner, model, session):
+    """Something to call a method on."""
+    return {
+        Phi3Session: lambda: session,
+        Phi3Model: lambda: model,
+        GenerationConfig: GenerationConfig,
+        SessionConfig: SessionConfig,
+        type(model.info): lambda: model.info,
+    }[owner]()
+
+
+def test_every_callable_and_parameter_has_its_bad_values():
+    known = {*BAD}
+    for public in CALLABLES.values():
+        if public.name not in RECORDS:
+            assert set(public.parameters) <= known, public.name
+            assert set(public.required) <= {*GOOD, "begin", "generation"}, public.name
+    assert known <= {parameter for public in CALLABLES.values() for parameter in public.parameters}
+    records = {name for name, cls in public_surface.classes().items() if is_dataclass(cls)}
+    assert records - {"GenerationConfig", "SessionConfig", "Message"} == RECORDS
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, public in CALLABLES.items() if public.parameters and name not in RECORDS]
+)
+def test_a_bad_argument_is_an_error_that_names_it(name, session, model, tmp_path):
+    public = CALLABLES[name]
+    call = public.call
+    if public.owner is not None:
+        call = getattr(instance(public.owner, model, session), name.rpartition(".")[2])
+    for parameter in public.parameters:
+        for value in BAD[parameter]:
+            arguments = usual(public, tmp_path) | {parameter: value}
+            if parameter == "model":
+                del arguments["path"]
+            case = f"{name}({parameter}={value!r})"
+            error = error_of(lambda call=call, arguments=arguments: outcome(call, **arguments))
+            assert isinstance(error, TypeError | Phi3Error), (case, error)
+            # And not what comes along when a good name is looked for offline.
+            assert not isinstance(error, DownloadError), case
+            text = str(error)
+            words = IN_OTHER_WORDS.get(parameter, parameter)
+            assert any(word in text for word in words.split("|")), (case, text)
+            assert "\n" not in text, case
+            assert not any(leak in text for leak in (".rs", "PyErr", "Rust", "argument '", "unwrap")), (case, text)
+    assert is_right(session, model)
+
+
+@pytest.mark.parametrize("name", [name for name, public in CALLABLES.items() if name not in RECORDS])
+def test_an_unknown_keyword_is_pythons_own_error(name, session, model, tmp_path):
+    public = CALLABLES[name]
+    call = public.call
+    if public.owner is not None and public.parameters:
+        call = getattr(instance(public.owner, model, session), name.rpartition(".")[2])
+    with pytest.raises(TypeError, match="no_such_option") as caught:
+        outcome(call, **usual(public, tmp_path), no_such_option=1)
+    assert not isinstance(caught.value, Phi3Error)
+
+
+# What is there of a session that computes nothing and keeps nothing.
+STILL_THERE = {"cancel", "close", "closed", "config", "device", "isa", "model", "n_ctx", "n_threads"}
+# What can be done while a stream is open.
+NOT_DISTURBING = STILL_THERE | {
+    "count_tokens",
+    "detokenize",
+    "messages",
+    "render_chat",
+    "render_chat_tokens",
+    "reset",
+    "tokenize",
+    "tokens",
+}
+OPENING = {"demo", "from_pretrained"}
+OF_A_SESSION = [member for member in public_surface.members(Phi3Session) if member not in OPENING]
+
+
+def use(session, member, tmp_path):
+    """Calls a member of a session, or looks at it."""
+    public = CALLABLES.get(f"Phi3Session.{member}")
+    if public is None:
+        return getattr(session, member)
+    return outcome(getattr(session, member), **usual(public, tmp_path))
+
+
+@pytest.mark.parametrize("member", OF_A_SESSION)
+def test_a_closed_session_says_so(member, model, tmp_path):
+    session = Phi3Session(model=model)
+    session.chat("Hello", GREEDY)
+    session.close()
+    if member in STILL_THERE:
+        use(session, member, tmp_path)
+        return
+    with pytest.raises(SessionClosedError, match="closed; open a new one"):
+        use(session, member, tmp_path)
+
+
+@pytest.mark.parametrize("member", OF_A_SESSION)
+def test_a_session_with_an_open_stream_is_busy_and_says_what_to_do(member, session, model, tmp_path):
+    stream = session.stream(HAIKU, GREEDY, max_tokens=20)
+    first = next(stream)
+    if member in NOT_DISTURBING:
+        use(session, member, tmp_path)
+        if member == "close":
+            return
+    else:
+        with pytest.raises(SessionBusyError, match="finish it, close it, or use another session"):
+            use(session, member, tmp_path)
+        with Phi3Session(model=model) as fresh:
+            expected = fresh.generate(HAIKU, GREEDY, max_tokens=20).tokens
+        assert [first.token_id, *(chunk.token_id for chunk in stream if chunk.token_id is not None)] == expected
+    stream.close()
+    assert is_right(session, model)
+
+
+@pytest.mark.parametrize("member", [member for member in OF_A_SESSION if member not in NOT_DISTURBING - {"reset"}])
+def test_a_session_that_another_thread_computes_with_is_busy(member, session, model, tmp_path):
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(_tokens, _logits):
+        inside.set()
+        assert done.wait(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(session.generate, HAIKU, GREEDY, logits_processor=wait)
+        assert inside.wait(60)
+        try:
+            if member == "reset":
+                session.reset()
+            else:
+                with pytest.raises(SessionBusyError):
+                    use(session, member, tmp_path)
+        finally:
+            done.set()
+        if member == "reset":
+            # It says so where the work was.
+            with pytest.raises(SessionBusyError, match="reset"):
+                running.result()
+        else:
+            assert len(running.result().tokens) == 6
+    assert is_right(session, model)
+
+
+def test_many_threads_at_once_are_refused_or_served(session, model, tmp_path):
+    """Each call is served as a whole, perhaps with what another one cancelled, or is a `SessionBusyError`."""
+    members = [member for member in OF_A_SESSION if member not in {"close", "closed"}]
+    served = []
+
+    def work(seed):
+        # Each thread in an order of its own.
+        for member in random.Random(seed).sample(members, len(members)):
+            try:
+                use(session, member, tmp_path)
+            except SessionBusyError:
+                continue
+            except InvalidOptionError as error:
+                if "turns" not in str(error):
+                    raise
+            served.append(member)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert set(served) >= NOT_DISTURBING - {"close", "closed"}
+    session.reset()
+    assert is_right(session, model)
+
+
+WAYS_TO_STREAM = ["stream", "chat_stream", "astream", "achat_stream"]
+
+
+async def begin(stream):
+    return await anext(stream)
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STREAM)
+@pytest.mark.parametrize("chunks", [0, 1, 3])
+def test_a_stream_that_was_left_in_the_middle_leaves_the_session_right(session, model, way, chunks):
+    stream = getattr(session, way)(HAIKU, GREEDY)
+    for _ in range(chunks):
+        if isinstance(stream, TokenStream):
+            next(stream)
+        else:
+            asyncio.run(begin(stream))
+    del stream
+    gc.collect()
+    assert is_right(session, model)
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STREAM)
+def test_a_loop_that_raises_leaves_the_session_right(session, model, way):
+    async def loop(stream):
+        async with stream:
+            async for _ in stream:
+                raise ZeroDivisionError
+
+    def read():
+        stream = getattr(session, way)(HAIKU, GREEDY)
+        if isinstance(stream, AsyncTokenStream):
+            asyncio.run(loop(stream))
+        for _ in stream:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        read()
+    gc.collect()
+    assert is_right(session, model)
+
+
+OF_A_STREAM = public_surface.members(TokenStream)
+OF_AN_ASYNC_STREAM = public_surface.members(AsyncTokenStream)
+
+
+@pytest.mark.parametrize("member", [*OF_A_STREAM, "__next__", "__iter__", "__enter__"])
+@pytest.mark.parametrize("state", ["at its end", "cancelled", "closed", "without its session"])
+def test_a_stream_that_is_over_takes_any_call(session, model, member, state):
+    stream = session.stream(HAIKU, GREEDY)
+    next(stream)
+    if state == "at its end":
+        list(stream)
+    elif state == "cancelled":
+        stream.cancel()
+        list(stream)
+    elif state == "closed":
+        stream.close()
+    else:
+        other = Phi3Session(model=model)
+        stream = other.stream(HAIKU, GREEDY)
+        next(stream)
+        other.close()
+        with pytest.raises(SessionClosedError):
+            next(stream)
+    if member == "__next__":
+        with pytest.raises(StopIteration):
+            next(stream)
+    elif member == "result":
+        assert stream.result.tokens
+    else:
+        getattr(stream, member)()
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("member", [*OF_AN_ASYNC_STREAM, "__anext__", "__aenter__"])
+@pytest.mark.parametrize("state", ["not begun", "at its end", "closed"])
+def test_an_async_stream_that_is_over_takes_any_call(session, model, member, state):
+    async def main():
+        stream = session.astream(HAIKU, GREEDY)
+        if state == "at its end":
+            assert [chunk async for chunk in stream]
+        else:
+            if state == "closed":
+                await anext(stream)
+            await stream.aclose()
+        if member == "result" and state == "not begun":
+            with pytest.raises(asyncio.InvalidStateError, match="nothing was read of it"):
+                stream.result  # noqa: B018 # looking at it is what is tested
+        elif member == "result":
+            assert stream.result.tokens
+        elif member == "__anext__":
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        else:
+            called = getattr(stream, member)()
+            if inspect.isawaitable(called):
+                await called
+        assert [chunk async for chunk in stream] == []
+
+    asyncio.run(main())
+    assert is_right(session, model)
+
+
+class Fault(Exception):  # noqa: N818 # an error of nobody's
+    pass
+
+
+def test_what_a_hook_raises_comes_out_as_it_is(session, model):
+    """Those of generations have tests of their own, in test_logits_processor.py, and downloads in test_hub.py."""
+    raised = Fault()
+
+    def fail(*_):
+        raise raised
+
+    for call in (
+        lambda: Phi3Model(DEMO, prefault=fail),
+        lambda: Phi3Session(DEMO, prefault=fail),
+        lambda: bench(DEMO, progress=fail, rounds=1, prefill=[8], depth=[0], decode_tokens=1),
+        lambda: session.generate(HAIKU, logits_processor=fail),
+    ):
+        with pytest.raises(Fault) as caught:
+            call()
+        assert caught.value is raised
+    assert is_right(session, model)
+
+
+def test_what_is_iterated_over_may_fail(session, model):
+    class Broken(list):
+        def __iter__(self):
+            raise Fault
+
+    for call in (
+        lambda: session.generate(Broken([1])),
+        lambda: session.chat(Broken([1])),
+        lambda: session.score(Broken([1])),
+        lambda: session.generate("x", stop=Broken(["a"])),
+        lambda: session.generate("x", stop_token_ids=Broken([1])),
+    ):
+        with pytest.raises(Fault):
+            call()
+    assert is_right(session, model)
