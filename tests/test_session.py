@@ -352,9 +352,3 @@ with Phi3Session.demo() as session:
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_what_the_engine_logs_goes_to_the_logger_of_the_package(caplog):
-    with caplog.at_level("DEBUG", logger="candle_phi"):
-        Phi3Model.demo()
-    assert any("model loaded" in record.getMessage() for record in caplog.records if record.name == "candle_phi")

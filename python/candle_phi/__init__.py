@@ -37,6 +37,7 @@ from candle_phi.memory import MemoryEstimate, estimate_memory
 from candle_phi.model import Phi3Model, inspect_model
 from candle_phi.session import Phi3Session
 from candle_phi.stream import TokenStream
+from candle_phi.tracing import trace
 from candle_phi.types import (
     CachedModel,
     Chunk,
@@ -94,4 +95,5 @@ __all__ = [
     "inspect_model",
     "named_models",
     "remove_cached",
+    "trace",
 ]

@@ -24,7 +24,8 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         print(stream.result.usage)
 
     The chunks' texts, joined, are the completion's text. A chat turn counts as said when its stream came to its
-    end, and is taken back when the stream was left, cancelled or interrupted before.
+    end, and is taken back when the stream was left, cancelled or interrupted before; `keep` ends it with what
+    there is.
 
     ``next()`` raises `KeyboardInterrupt` on Ctrl-C, which ends the stream and leaves the session usable,
     `SessionClosedError` if the session was closed, `SessionBusyError` if another thread is in ``next()``, and
@@ -53,6 +54,18 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         A prompt that is being read is left in the middle. The session stays usable.
         """
         self._generation.cancel()
+
+    def keep(self) -> bool:
+        """Ends the stream here, and counts what there is of a chat's answer as said.
+
+        As after `cancel`, its next chunk is the last, and its `finish_reason` "cancelled"; but the conversation
+        goes on from what was said and the answer so far. While another thread is in ``next()``, this waits for it.
+
+        Returns:
+            Whether that is so: without a token there is no answer, and a stream that is at its end already is what
+            it was.
+        """
+        return self._generation.keep()
 
     def close(self) -> None:
         """Ends the stream and frees the session for other calls; a second time does nothing."""

@@ -123,6 +123,25 @@ impl Generation {
         }
     }
 
+    /// Ends it, and counts what there is of a chat's answer as said; whether there is any.
+    fn keep(&self, py: Python<'_>) -> PyResult<bool> {
+        runtime::enter_briefly(py, || {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let State::Running(generation) = &mut *state else { return Ok(false) };
+            let held_back = generation.keep();
+            let is_kept = generation.is_kept();
+            self.session.lend_to_generation(&CancelToken::new(), |session| {
+                session.commit(generation);
+                Ok(())
+            })?;
+            state.end();
+            if let State::Ended(_, last) = &mut *state {
+                *last = held_back;
+            }
+            Ok(is_kept)
+        })
+    }
+
     /// Ends it and frees the session.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.cancel.cancel();

@@ -8,12 +8,14 @@ mod generation;
 mod hook;
 mod hub;
 mod info;
+mod listener;
 mod log;
 mod model;
 mod options;
 mod processor;
 mod runtime;
 mod session;
+mod trace;
 
 use pyo3::prelude::*;
 
@@ -33,6 +35,8 @@ mod _native {
     use crate::options::generation_defaults;
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::trace::{start_trace, stop_trace};
 
     use pyo3::exceptions::PyRuntimeWarning;
     use pyo3::prelude::*;
@@ -42,7 +46,7 @@ mod _native {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("__build__", crate::processor::BUILD)?;
         crate::runtime::keep_panics_quiet();
-        crate::log::listen();
+        crate::listener::listen();
         if cfg!(debug_assertions) {
             let message =
                 c"this is a debug build of candle-phi, some hundred times slower; build it with --release";

@@ -16,7 +16,7 @@ use candle_phi_engine::{CancelToken, Error, Result};
 use pyo3::prelude::*;
 
 use crate::error::exception;
-use crate::log;
+use crate::{log, trace};
 
 /// How often signals are looked for: far below what a person notices, far above what it costs.
 const POLL: Duration = Duration::from_millis(20);
@@ -99,6 +99,7 @@ fn supervise<T: Send, E: Send>(
                     // Nobody to hear a report is no reason to stop: the one who listened has set `cancel`.
                     let mut tell = |event| drop(sender.send(Report::Event(event)));
                     let outcome = catch_panic(|| work(&mut tell)).and_then(|outcome| outcome);
+                    trace::leave();
                     drop(sender.send(Report::Done(outcome)));
                 });
             match worker {

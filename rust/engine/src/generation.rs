@@ -3,6 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tracing::debug_span;
+
 use crate::completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
 use crate::conversation::Turn;
 use crate::loader::Phi3Model;
@@ -125,6 +127,8 @@ pub struct Generation {
     pub(crate) on_overflow: OnOverflow,
     /// Whether it does so only with [`Session::commit`](crate::Session::commit).
     commits_later: bool,
+    /// Whether an answer that was cut short is said all the same.
+    is_kept: bool,
     max_tokens: usize,
     min_tokens: usize,
     timeout: Option<Duration>,
@@ -187,6 +191,7 @@ impl Generation {
             script,
             on_overflow: options.on_overflow,
             commits_later: false,
+            is_kept: false,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             min_tokens: options.min_tokens,
             timeout: options.timeout,
@@ -231,6 +236,23 @@ impl Generation {
         self.stop_here(FinishReason::Cancelled)
     }
 
+    /// Ends the generation here, as [`cancel`](Self::cancel), because its reader has enough: what there is of a chat's
+    /// answer counts as said once [`Session::commit`](crate::Session::commit) is called. Without a token, nothing was said.
+    pub fn keep(&mut self) -> Option<Chunk> {
+        if self.is_finished() {
+            return None;
+        }
+        let held_back = self.cancel();
+        self.is_kept = self.turn.is_some() && self.has_tokens();
+        held_back
+    }
+
+    /// Whether [`keep`](Self::keep) cut a chat's answer short that counts as said.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// Ends the generation because its time is over.
     pub(crate) fn time_is_over(&mut self) -> Option<Chunk> {
         self.stop_here(FinishReason::Timeout)
@@ -257,11 +279,12 @@ impl Generation {
         self.completion.text.get(self.echo_bytes..).unwrap_or_default()
     }
 
-    /// The turn, if the generation is a chat's and its answer ended by itself or at its length.
+    /// The turn, if the generation is a chat's and its answer ended by itself or at its length, or was kept.
     pub(crate) fn said(&mut self) -> Option<Turn> {
         let ended = matches!(self.completion.finish_reason, Some(FinishReason::Stop | FinishReason::Length));
         let first_left = self.script.as_ref().map_or(0, Script::first);
-        self.turn.take_if(|_| ended).map(|turn| turn.without_what_is_before(first_left))
+        let turn = self.turn.take_if(|_| ended || self.is_kept);
+        turn.map(|turn| turn.without_what_is_before(first_left))
     }
 
     /// A handle by which the session knows whether this generation still lives.
@@ -362,7 +385,7 @@ impl Generation {
         if is_edited {
             self.sampler.check_edited(&mut adjusted, self.forbidden())?;
         }
-        let token = self.sampler.draw(adjusted)?;
+        let token = debug_span!("sample").in_scope(|| self.sampler.draw(adjusted))?;
         if let (Some(started), true) = (self.started, self.completion.timings.time_to_first_token.is_zero()) {
             self.completion.timings.time_to_first_token = started.elapsed();
         }
@@ -374,7 +397,8 @@ impl Generation {
         self.completion.usage.completion_tokens += 1;
         self.completion.logprobs.extend(logprob.clone());
         self.sequence.push(token);
-        let outcome = self.stop_strings.push(&self.decoder.push(token)?);
+        let text = debug_span!("detokenize").in_scope(|| self.decoder.push(token))?;
+        let outcome = self.stop_strings.push(&text);
         let chunk = Chunk { text: outcome.text, token_id: Some(token), logprob };
         if let Some(stop) = outcome.matched {
             return Ok(self.finish(FinishReason::Stop, Some(StopReason::String(stop)), Some(chunk)));

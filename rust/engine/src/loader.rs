@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tracing::debug_span;
+
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, PhiConfig};
@@ -97,35 +99,37 @@ impl Phi3Model {
         progress: &mut dyn FnMut(LoadProgress<'_>),
         cancel: &CancelToken,
     ) -> Result<Self> {
+        let _span = debug_span!("load", path = %path.display()).entered();
         let started = Instant::now();
         let spec = options.device.resolve();
         let device = spec.open()?;
         let executor = options.executor.resolve(&device)?;
-        let gguf = Arc::new(Gguf::open(path, options.mmap, cancel)?);
+        let gguf = Arc::new(debug_span!("open").in_scope(|| Gguf::open(path, options.mmap, cancel))?);
         model::supported_architecture(&gguf)?;
         cancel.check()?;
-        let tokenizer = match &options.tokenizer {
-            Some(path) => Tokenizer::from_tokenizer_json(path)?,
+        let tokenizer = debug_span!("tokenizer").in_scope(|| match &options.tokenizer {
+            Some(path) => Tokenizer::from_tokenizer_json(path),
             None => {
                 let rstrip_control_tokens = options.rstrip_control_tokens;
-                Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens })?
+                Tokenizer::from_gguf(&gguf, &TokenizerOptions { rstrip_control_tokens })
             }
-        };
+        })?;
         let config = PhiConfig::from_gguf(&gguf)?.with_sliding_window(options.sliding_window);
         check_vocabulary(&gguf, &config, &tokenizer)?;
         refuse_other_llamas(&gguf, &tokenizer)?;
         let tokenizer_json = options.tokenizer.as_deref();
-        let chat_template = ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format)?;
+        let chat_template = debug_span!("chat_template")
+            .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
         if executor == ExecutorKind::Candle && spec == DeviceSpec::Cpu {
             let remedy = "use executor=\"kernels\", which reads them in the file, or a smaller file";
             memory::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
         }
-        let model = model::load(&gguf, &config, executor, &device, cancel)?;
+        let model = debug_span!("weights").in_scope(|| model::load(&gguf, &config, executor, &device, cancel))?;
         if options.mlock {
-            gguf.lock()?;
+            debug_span!("mlock").in_scope(|| gguf.lock())?;
         }
         if options.prefault {
-            gguf.prefault(progress, cancel)?;
+            debug_span!("prefault").in_scope(|| gguf.prefault(progress, cancel))?;
         }
         let masked_ids = masked_ids(&config, &tokenizer);
         let info = ModelInfo::new(&gguf, config, Some(&tokenizer), chat_template.as_ref())?;

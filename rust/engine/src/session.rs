@@ -6,6 +6,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 
+use tracing::debug_span;
+
 use crate::cache::{KvCache, KvDtype};
 use crate::chat::Message;
 use crate::completion::TokenLogprob;
@@ -537,6 +539,7 @@ impl Session {
     }
 
     fn forward(&mut self, tokens: &[u32], logits: Logits, cancel: &CancelToken) -> Result<Vec<f32>> {
+        let _span = debug_span!("forward", tokens = tokens.len(), behind = self.cached.len()).entered();
         let logits = self.model.forward(tokens, &mut self.cache, logits, &self.compute, cancel)?;
         self.cached.extend_from_slice(tokens);
         Ok(logits)

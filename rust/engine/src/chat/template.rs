@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use tracing::debug_span;
+
 use super::ending::Ending;
 use super::jinja::Jinja;
 use super::marked::{self, Piece};
@@ -148,6 +150,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> Result<Vec<u32>> {
+        let _span = debug_span!("chat_prompt", messages = messages.len()).entered();
         let ending = Ending::new(messages, add_generation_prompt, continue_final_message)?;
         let (ids, writes_bos) = match &self.kind {
             Kind::Format { format, writes_bos, .. } => {
@@ -184,6 +187,7 @@ impl ChatTemplate {
                 answer.role
             )));
         }
+        let _span = debug_span!("chat_prompt", messages = messages.len()).entered();
         let ending = Ending::new(messages, true, false)?;
         match &self.kind {
             Kind::Format { format, .. } => tokenizer.encode_parts(&format.turn_parts(&self.written(messages))?),

@@ -225,7 +225,8 @@ impl<'a> Hub<'a> {
     }
 
     fn silent(&self, url: &Url) -> Failure {
-        Failure::transient(format!("{} said nothing for {:?}", host(url), self.settings.timeout))
+        let (host, timeout) = (host(url), self.settings.timeout);
+        Failure::transient(format!("{host} said nothing for {timeout:?}; {NEXT_STEPS}"))
     }
 
     /// What an answer that is neither the file nor a way to it means.
@@ -338,8 +339,12 @@ pub(super) fn block_on<T: Send>(future: impl Future<Output = Result<T>> + Send) 
     result
 }
 
+/// What helps where nobody answers.
+const NEXT_STEPS: &str = "check the network and the proxy (HTTPS_PROXY), name a mirror with HF_ENDPOINT, or fetch the \
+                          file on another machine and load it by its path";
+
 fn unreachable_hub(url: &Url, error: reqwest::Error) -> Failure {
-    let message = format!("could not reach {}: {}", host(url), chain(&error));
+    let message = format!("could not reach {}: {}; {NEXT_STEPS}", host(url), chain(&error));
     // A redirect from https to http, for one, is refused by the client and stays refused.
     let hopeless = error.is_builder() || error.is_redirect();
     let retry = (!hopeless).then_some(Duration::ZERO);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::trace_span;
+
 use super::embedding::{Embedding, TOKEN_EMBEDDING};
 use super::executor::{Executor, Start};
 use super::rope::Rope;
@@ -121,15 +123,16 @@ impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
         let executor = &self.executor;
         let positions = cache.new_positions(tokens.len())?;
         let rope = self.rope.table(cache.rope_factors(), positions.past, positions.seq);
-        let rows = self.embedding.rows(tokens)?; // (seq, embedding)
+        let rows = trace_span!("embedding").in_scope(|| self.embedding.rows(tokens))?; // (seq, embedding)
         let start = Start { config: &self.config, cache, positions, rope, compute, cancel };
         let mut pass = executor.begin(start)?;
         let mut x = executor.hidden(&mut pass, rows)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             cancel.check()?;
-            x = block.forward(executor, x, &mut pass, layer)?;
+            x = trace_span!("layer", layer).in_scope(|| block.forward(executor, x, &mut pass, layer))?;
         }
         let mut output = |x: &E::Hidden| {
+            let _span = trace_span!("output").entered();
             let x = executor.norm(&mut pass, x, &self.output_norm)?;
             executor.linear(&mut pass, &x, &self.output).and_then(|logits| executor.values(logits))
         };

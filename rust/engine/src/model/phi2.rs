@@ -4,6 +4,8 @@
 //! everywhere. Hugging Face's `modeling_phi.py` is the reference for the arithmetic, llama.cpp's GGUF for the layout
 //! of the tensors.
 
+use tracing::trace_span;
+
 use super::decoder::{Block, Source};
 use super::executor::Executor;
 use super::self_attention::SelfAttention;
@@ -31,10 +33,10 @@ impl<E: Executor> Block<E> for Phi2Block<E> {
     }
 
     fn forward(&self, executor: &E, x: E::Hidden, pass: &mut E::Pass<'_>, layer: usize) -> Result<E::Hidden> {
-        let normed = executor.norm(pass, &x, &self.attn_norm)?;
+        let normed = trace_span!("attn_norm").in_scope(|| executor.norm(pass, &x, &self.attn_norm))?;
         let attended = self.attention.forward(executor, &normed, pass, layer)?;
-        let hidden = executor.gelu(pass, &normed, &self.ffn_up)?;
-        let fed_forward = executor.linear(pass, &hidden, &self.ffn_down)?;
+        let hidden = trace_span!("ffn_up").in_scope(|| executor.gelu(pass, &normed, &self.ffn_up))?;
+        let fed_forward = trace_span!("ffn_down").in_scope(|| executor.linear(pass, &hidden, &self.ffn_down))?;
         executor.add(pass, x, &[attended, fed_forward])
     }
 }

@@ -4,6 +4,8 @@
 //! biases. Hugging Face's `modeling_phi3.py` is the reference for the arithmetic, llama.cpp's GGUF for the
 //! layout of the tensors. Files that were converted as `llama` differ in names and in the order of rows only.
 
+use tracing::trace_span;
+
 use super::decoder::{Block, Source};
 use super::executor::{Executor, GateAndUp};
 use super::self_attention::SelfAttention;
@@ -41,12 +43,12 @@ impl<E: Executor> Block<E> for Phi3Block<E> {
     }
 
     fn forward(&self, executor: &E, x: E::Hidden, pass: &mut E::Pass<'_>, layer: usize) -> Result<E::Hidden> {
-        let normed = executor.norm(pass, &x, &self.attn_norm)?;
+        let normed = trace_span!("attn_norm").in_scope(|| executor.norm(pass, &x, &self.attn_norm))?;
         let attended = self.attention.forward(executor, &normed, pass, layer)?;
         let x = executor.add(pass, x, &[attended])?;
-        let normed = executor.norm(pass, &x, &self.ffn_norm)?;
-        let hidden = executor.swiglu(pass, &normed, &self.gate_and_up)?;
-        let fed_forward = executor.linear(pass, &hidden, &self.ffn_down)?;
+        let normed = trace_span!("ffn_norm").in_scope(|| executor.norm(pass, &x, &self.ffn_norm))?;
+        let hidden = trace_span!("ffn_up").in_scope(|| executor.swiglu(pass, &normed, &self.gate_and_up))?;
+        let fed_forward = trace_span!("ffn_down").in_scope(|| executor.linear(pass, &hidden, &self.ffn_down))?;
         executor.add(pass, x, &[fed_forward])
     }
 }

@@ -1,5 +1,7 @@
 //! A block's attention: its projections around what the executor attends with.
 
+use tracing::trace_span;
+
 use super::decoder::Source;
 use super::executor::{Executor, Projections};
 use crate::Result;
@@ -45,15 +47,19 @@ impl<E: Executor> SelfAttention<E> {
         pass: &mut E::Pass<'_>,
         layer: usize,
     ) -> Result<E::Output> {
-        let projections = match &self.qkv {
+        let projections = trace_span!("attn_qkv").in_scope(|| self.project(executor, x, pass))?;
+        let attended = trace_span!("attention").in_scope(|| executor.attend(pass, layer, projections))?;
+        trace_span!("attn_output").in_scope(|| executor.linear(pass, &attended, &self.output))
+    }
+
+    fn project(&self, executor: &E, x: &E::Input, pass: &mut E::Pass<'_>) -> Result<Projections<E::Output>> {
+        Ok(match &self.qkv {
             Projections::Fused(qkv) => Projections::Fused(executor.linear(pass, x, qkv)?),
             Projections::Split { q, k, v } => Projections::Split {
                 q: executor.linear(pass, x, q)?,
                 k: executor.linear(pass, x, k)?,
                 v: executor.linear(pass, x, v)?,
             },
-        };
-        let attended = executor.attend(pass, layer, projections)?;
-        executor.linear(pass, &attended, &self.output)
+        })
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Weak;
 use std::time::Instant;
 
+use tracing::debug_span;
+
 use super::Session;
-use crate::completion::Chunk;
+use crate::completion::{Chunk, Completion};
 use crate::generation::Generation;
 use crate::{CancelToken, Error, ErrorKind, Result};
 
@@ -43,6 +45,7 @@ impl Session {
             return Ok(HalfStep::Whole(None));
         }
         self.check_ticket(generation)?;
+        let _span = if generation.has_tokens() { debug_span!("decode") } else { debug_span!("prefill") }.entered();
         let limited = cancel.until(generation.mark_started());
         if let Some(prompt) = generation.give_echo() {
             return Ok(HalfStep::Whole(Some(prompt)));
@@ -102,6 +105,18 @@ impl Session {
     }
 
     fn commit_unless_later(&mut self, generation: &mut Generation) {
+        if generation.is_finished() {
+            let Completion { finish_reason, usage, timings, .. } = generation.completion();
+            tracing::debug!(
+                ?finish_reason,
+                prompt_tokens = usage.prompt_tokens,
+                cached_tokens = usage.cached_tokens,
+                completion_tokens = usage.completion_tokens,
+                prefill = ?timings.prefill,
+                decode = ?timings.decode,
+                "generation ended"
+            );
+        }
         if !generation.commits_later() {
             self.commit(generation);
         }

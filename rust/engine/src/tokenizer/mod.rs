@@ -24,6 +24,7 @@ use tokenizers::{
     AddedToken, AddedVocabulary, Model as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer as _, PreTokenizerWrapper,
 };
+use tracing::debug_span;
 
 use crate::gguf::Gguf;
 use crate::{Error, Result};
@@ -201,6 +202,7 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, added: &AddedVocabulary, text: &str) -> Result<Vec<u32>> {
+        let _span = debug_span!("tokenize", bytes = text.len()).entered();
         let splits = added.extract_and_normalize(self.0.normalizer.as_ref(), text);
         let ids = match &self.0.words {
             Words::SentencePiece(pre_tokenizer) => self.encode_pieces(pre_tokenizer.as_ref(), splits),

@@ -1,0 +1,42 @@
+"""What the engine does and when, in a file that chrome://tracing and Perfetto show."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from candle_phi import _checks, _native
+
+__all__ = ["trace"]
+
+
+@contextmanager
+def trace(path: str | os.PathLike[str]) -> Generator[None, None, None]:
+    """Writes a trace of everything that the engine does inside the ``with`` block, in any thread.
+
+        with candle_phi.trace("generation.json"):
+            session.generate(prompt)
+
+    The file is JSON of the Chrome trace format: open it at https://ui.perfetto.dev or in chrome://tracing. It
+    shows how a model is loaded, a prompt tokenized and read chunk by chunk, and each token computed layer by
+    layer, drawn and made text. It is whole after Ctrl-C and after an exception, and up to its last second if the
+    process is killed. Where a GPU computes, the layers show when work was handed to it.
+
+    A token of a large model takes some tens of kilobytes in the file. While no trace is written, this costs
+    nothing that can be measured.
+
+    Args:
+        path: The file; one that is there is overwritten.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        InvalidOptionError: A trace is being written already; a process has one at a time.
+        OSError: The file cannot be written.
+        TypeError: It is no path.
+    """
+    _native.start_trace(_checks.as_path(path, "path"))
+    try:
+        yield
+    finally:
+        _native.stop_trace()
