@@ -10,50 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 import candle_phi
 import tiny_gguf
 from candle_phi import GenerationConfig, Message, Phi3Session
-from candle_phi.cli import app
 from candle_phi.cli import generate as generate_module
-
-DEMO = Path(candle_phi.__file__).parent / "demo" / "candle-phi-demo.gguf"
-PROMPT = "Write a haiku about ice hockey"
-COMMAND = [sys.executable, "-W", "error", "-m", "candle_phi.cli"]
-ESCAPE = "\x1b["
-
-
-def invoke(*arguments: object, stdin: str | bytes | None = None, **environment: str) -> Result:
-    return CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments], input=stdin)
-
-
-def succeed(*arguments: object, stdin: str | bytes | None = None, **environment: str) -> Result:
-    result = invoke(*arguments, stdin=stdin, **environment)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def fail(exit_code: int, *arguments: object, stdin: str | bytes | None = None) -> str:
-    """The error line of a command that must fail."""
-    result = invoke(*arguments, stdin=stdin)
-    assert result.exit_code == exit_code, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
-def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        env=os.environ | environment,
-        check=False,
-    )
-
+from command_line import COMMAND, DEMO, ESCAPE, PROMPT, fail, invoke, run, succeed
 
 ENDS = {"</s>", "<|endoftext|>", "<|end|>", "<|assistant|>"}
 
@@ -117,7 +79,7 @@ class TestGenerate:
     def test_every_sampling_option_arrives(self, monkeypatch):
         seen: list[GenerationConfig] = []
 
-        def stream(session, text, messages, config, *, stats):
+        def stream(session, text, messages, config, **_options):
             seen.append(config)
 
         monkeypatch.setattr(generate_module, "_stream", stream)
@@ -186,7 +148,9 @@ class TestGenerate:
 
         monkeypatch.setattr(sys, "stdout", Screen())
         with Phi3Session.demo() as session:
-            generate_module._stream(session, PROMPT, [Message.user(PROMPT)], GenerationConfig(seed=3), stats=False)
+            generate_module._stream(
+                session, PROMPT, [Message.user(PROMPT)], GenerationConfig(seed=3), stats=False, as_json=False
+            )
         pieces, flushes = Screen.calls[::2], Screen.calls[1::2]
         assert len(pieces) > 5
         assert set(flushes) == {"FLUSH"}
@@ -194,90 +158,6 @@ class TestGenerate:
     def test_markup_in_the_text_is_text(self):
         result = succeed("generate", "--demo", "--raw", "--verbose-prompt", "--max-tokens", 1, "[bold]x[/bold]")
         assert "[bold]x[/bold]" in result.stderr
-
-
-class TestErrors:
-    def test_no_model_is_chosen(self):
-        line = fail(2, "generate", PROMPT)
-        assert all(word in line for word in ("--model", "--name", "--demo", "'candle-phi generate --help'"))
-
-    def test_two_models_are_chosen(self):
-        assert "--model and --demo" in fail(2, "generate", "--demo", "--model", DEMO, PROMPT)
-
-    def test_hub_options_without_a_name(self):
-        assert "--quantization" in fail(2, "generate", "--demo", "--quantization", "Q8_0", PROMPT)
-        assert "--offline" in fail(2, "generate", "--demo", "--offline", PROMPT)
-
-    @pytest.mark.parametrize("stdin", ["", "\n", "  \n"])
-    def test_an_empty_prompt(self, stdin):
-        assert "empty" in fail(2, "generate", "--demo", stdin=stdin)
-
-    def test_a_prompt_that_is_not_utf8(self):
-        assert "UTF-8" in fail(2, "generate", "--demo", stdin=b"\xff\xfe\x00")
-
-    def test_a_system_message_for_a_raw_prompt(self):
-        assert "--system" in fail(2, "generate", "--demo", "--raw", "--system", "x", PROMPT)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["generate", "--temprature", 1, PROMPT],
-            ["generate", "--temperature", "warm", PROMPT],
-            ["generate", "--kv-dtype", "f64", "--demo", PROMPT],
-            ["genrate"],
-            ["info"],
-            ["download"],
-            ["--what"],
-        ],
-    )
-    def test_a_wrong_command_line(self, arguments):
-        assert "--help" in fail(2, *arguments)
-
-    def test_nothing_at_all_shows_the_help_and_fails(self):
-        result = invoke()
-        assert result.exit_code == 2
-        assert result.stdout == ""
-        assert "generate" in result.stderr
-
-    @pytest.mark.parametrize(
-        ("options", "expected"),
-        [
-            (["--temperature", -1], "temperature"),
-            (["--top-p", 2], "top_p"),
-            (["--device", "abacus"], "abacus"),
-        ],
-    )
-    def test_an_option_that_the_package_refuses(self, options, expected):
-        assert expected in fail(1, "generate", "--demo", *options, PROMPT)
-
-    @pytest.mark.parametrize("command", [["generate", PROMPT, "--model"], ["info"]])
-    def test_files_that_are_no_models(self, command, tmp_path):
-        other = tmp_path / "note.txt"
-        other.write_text("not a model, although it is longer than a header would be" * 10)
-        for path in (tmp_path / "missing.gguf", tmp_path, other):
-            assert str(path) in fail(1, *command, path)
-
-    def test_a_download_that_is_not_cached_offline(self, tmp_path):
-        fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
-        fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
-
-    def test_an_unknown_name(self, tmp_path):
-        assert "fi-3-mini" in fail(1, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)
-
-    @pytest.mark.parametrize("where", [["--debug", "info"], ["info", "--debug"]])
-    def test_the_traceback_is_shown_on_request(self, where, tmp_path):
-        result = invoke(*where, tmp_path / "missing.gguf")
-        assert result.exit_code == 1
-        assert "Traceback" in result.stderr
-        assert "ModelNotFoundError" in result.stderr
-        assert "Traceback" not in invoke("info", tmp_path / "missing.gguf").stderr
-
-    def test_an_error_that_nobody_foresaw_is_a_line_too(self, monkeypatch):
-        def broken(*_arguments, **_options):
-            raise KeyError("what")
-
-        monkeypatch.setattr(Phi3Session, "demo", broken)
-        assert "unexpected KeyError: 'what' (--debug shows where)" in fail(1, "generate", "--demo", PROMPT)
 
 
 class TestProcess:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from candle_phi import Phi3Error, __version__
-from candle_phi.cli import console
+from candle_phi import InvalidOptionError, Phi3Error, __version__
+from candle_phi.cli import console, words
 from candle_phi.cli.bench import bench
+from candle_phi.cli.chat import chat
 from candle_phi.cli.doctor import doctor
 from candle_phi.cli.download import download
 from candle_phi.cli.generate import generate
@@ -58,7 +59,8 @@ class CommandLine(TyperGroup):
                 traceback.print_exc()
             else:
                 console.error(failure_message(error))
-            code = EXIT_FAILURE
+            # An option's value that cannot be meant, whoever found that out.
+            code = EXIT_USAGE if isinstance(error, InvalidOptionError) else EXIT_FAILURE
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -87,7 +89,9 @@ def usage_message(error: typer.TyperException) -> str:
 
 def failure_message(error: Exception) -> str:
     """What went wrong, as a sentence. Errors that nobody has foreseen name their class."""
-    if isinstance(error, (Phi3Error, OSError)):
+    if isinstance(error, Phi3Error):
+        return words.of_the_command_line(str(error))
+    if isinstance(error, OSError):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
@@ -125,6 +129,7 @@ def candle_phi(
 
 
 app.command("generate")(generate)
+app.command("chat")(chat)
 app.command("info")(info)
 app.command("download")(download)
 app.command("bench")(bench)

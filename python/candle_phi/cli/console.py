@@ -1,5 +1,6 @@
 """How the command line talks: results to stdout, everything else to stderr, colour only on a terminal."""
 
+import contextlib
 import sys
 
 import typer
@@ -26,9 +27,44 @@ def stderr_console() -> Console:
     return Console(stderr=True, markup=False, highlight=False)
 
 
+def note(text: str) -> None:
+    """Says something beside the results, less loud than they."""
+    stderr_console().print(text, style="dim", soft_wrap=True)
+
+
+def note_table(rows: list[list[str]]) -> None:
+    """Says something in columns beside the results."""
+    table = Table(box=None, show_header=False, pad_edge=False, style="dim")
+    for _ in rows[0]:
+        table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    stderr_console().print(table)
+
+
 def error(message: str) -> None:
     """Says what went wrong, in one line."""
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def print_any_text() -> None:
+    """Lets stdout take any text: what a console of another encoding lacks becomes a question mark."""
+    with contextlib.suppress(AttributeError):  # a stand-in for a terminal may lack it
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a text file, unless it is such a stand-in
+
+
+def write(text: str) -> None:
+    """Prints a piece of text on stdout at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def utf8(text: bytes) -> str:
+    """What came from stdin as text."""
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"stdin is not UTF-8: {error}") from None
 
 
 def human_bytes(count: int) -> str:

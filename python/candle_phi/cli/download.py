@@ -1,15 +1,23 @@
 """`candle-phi download`: fetch a model into the hub cache."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 import candle_phi
-from candle_phi.cli import options
+from candle_phi import ModelNotFoundError, cached_models
+from candle_phi.cli import complete, options
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="A named model ('candle-phi models'), or OWNER/REPO with --file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A named model ('candle-phi models'), or OWNER/REPO with --file.", autocompletion=complete.names
+        ),
+    ],
     *,
     quantization: options.Quantization = None,
     file: options.File = None,
@@ -17,6 +25,7 @@ def download(
     cache_dir: options.CacheDir = None,
     token: options.Token = None,
     offline: options.Offline = False,
+    as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Download a model, and print the path of its file."""
@@ -31,4 +40,10 @@ def download(
         token=token,
         local_files_only=offline,
     )
-    print(path)
+    if not as_json:
+        print(path)
+        return
+    model = next((model for model in cached_models(cache_dir) if model.path == path), None)
+    if model is None:
+        raise ModelNotFoundError(f"{path} was removed from the cache meanwhile; download it again")
+    print(json.dumps(asdict(model), indent=2, default=str))

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from candle_phi import MemoryEstimate, ModelInfo, estimate_memory, inspect_model
+from candle_phi import MemoryEstimate, ModelInfo, Phi3Model, estimate_memory, inspect_model
 from candle_phi.cli import console, options
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)
+    ] = None,
     *,
+    demo: Annotated[bool, typer.Option("--demo", help="The embedded toy model.")] = False,
     n_ctx: options.ContextLength = None,
     kv_dtype: options.KvCache = None,
     as_json: options.Json = False,
@@ -22,8 +25,10 @@ def info(
 ) -> None:
     """Say what a GGUF file holds, and how much memory it needs."""
     del debug
-    model = inspect_model(file)
-    described = describe(model, estimate_memory(file, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
+    if demo is (file is not None):
+        raise console.UsageProblem("expected the path of a GGUF file, or --demo, and not both")
+    path = Phi3Model.demo().path if file is None else file
+    described = describe(inspect_model(path), estimate_memory(path, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
     if as_json:
         print(json.dumps(described, indent=2))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from candle_phi import ModelNotFoundError, cached_models, named_models, remove_cached
-from candle_phi.cli import console, options
+from candle_phi.cli import complete, console, options
 
 models_app = typer.Typer(help="List the known and the cached models, or remove one.", rich_markup_mode=None)
 
@@ -48,7 +48,9 @@ def list_models(
 
 @models_app.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(help="A named model, or OWNER/REPO.")],
+    name: Annotated[
+        str, typer.Argument(help="A named model, or OWNER/REPO.", autocompletion=complete.cached_names)
+    ],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     cache_dir: options.CacheDir = None,

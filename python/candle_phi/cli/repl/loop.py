@@ -1,0 +1,97 @@
+"""The loop of a chat: what is typed is said, answered, and goes on."""
+
+import sys
+
+from candle_phi import Completion, Phi3Error, TokenStream
+from candle_phi.cli import console, results, words
+from candle_phi.cli.repl import answer, commands
+from candle_phi.cli.repl.conversation import Conversation
+from candle_phi.cli.repl.terminal import Terminal
+
+
+class Chat:
+    """A conversation at a terminal.
+
+    Args:
+        conversation: What is said.
+        terminal: Where it is typed.
+        stats: Whether to print all counts and speeds after each answer.
+    """
+
+    def __init__(self, conversation: Conversation, terminal: Terminal, *, stats: bool) -> None:
+        self.conversation = conversation
+        self.last: Completion | None = None
+        self._terminal = terminal
+        self._stats = stats
+
+    def run(self) -> None:
+        """Goes on until the person leaves."""
+        while True:
+            try:
+                line = self._next_line()
+                if line is None:
+                    return
+                self._take(line)
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                console.note("stopped")
+            except BrokenPipeError:
+                raise
+            # A conversation does not end with what went wrong in it.
+            except (Phi3Error, OSError, TypeError) as error:
+                console.error(words.of_the_command_line(str(error)))
+
+    def ask(self, text: str) -> str:
+        """Has a text changed; nothing, if the person would rather not."""
+        try:
+            return self._terminal.ask(text)
+        except (KeyboardInterrupt, EOFError):
+            return ""
+
+    def show(self, stream: TokenStream) -> None:
+        """Prints an answer."""
+        self.last = answer.show(self.conversation, stream)
+        if self._stats:
+            console.note(results.stats(self.last))
+
+    def _next_line(self) -> str | None:
+        """What is typed next; None from somebody who leaves."""
+        for is_last in (False, True):
+            try:
+                return self._terminal.ask()
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                if not is_last:
+                    console.note("Ctrl-C again leaves, as does Ctrl-D")
+        return None
+
+    def _take(self, line: str) -> None:
+        text = line.strip()
+        if text.startswith("/") and not text.startswith("//"):
+            commands.run(self, text)
+        elif text:
+            self.show(self.conversation.say(text.removeprefix("/") if text.startswith("//") else text))
+
+
+def answer_lines(conversation: Conversation, *, stats: bool) -> None:
+    """Answers each line of stdin and prints the answers alone: what a program writes is never a command.
+
+    Args:
+        conversation: What is said.
+        stats: Whether to print counts and speeds after each answer, to stderr.
+    """
+    for line in sys.stdin.buffer:
+        text = console.utf8(line).strip()
+        if not text:
+            continue
+        with conversation.say(text) as stream:
+            for chunk in stream:
+                console.write(chunk.text)
+            console.write("\n")
+            completion = stream.result
+        if completion.finish_reason in {"stop", "length"}:
+            conversation.answered()
+        if stats:
+            print(results.stats(completion), file=sys.stderr, flush=True)

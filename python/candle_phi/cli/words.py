@@ -1,0 +1,51 @@
+"""The package's messages in the words of the command line: `--n-ctx` where Python says ``n_ctx``."""
+
+import re
+
+from candle_phi.config import GenerationOptions, SessionOptions
+
+_HUB = {"filename": "file", "local_files_only": "offline", "cache_dir": "cache-dir"}
+_SIMPLE = ("quantization", "revision", "token")
+_NAMES = (*GenerationOptions.__annotations__, *SessionOptions.__annotations__, *_SIMPLE)
+_FLAGS = {**{name: name.replace("_", "-") for name in _NAMES}, **_HUB}
+# Ways out that are calls in Python.
+_PHRASES = {
+    "or a model's name to from_pretrained()": "or fetch a model with 'candle-phi download NAME'",
+    "use generate() with a prompt of your own": "use candle-phi generate --raw with a prompt of your own",
+    " or None": "",
+}
+
+_NAME = "|".join(sorted(_FLAGS, key=len, reverse=True))
+# Neither a part of a path nor of another word.
+_ALONE = rf"(?<![\w./\\-])(?P<name>{_NAME})(?![\w/\\-]|\.\w)"
+_GIVEN = re.compile(_ALONE + r'=(?:"(?P<value>[^"]*)"|(?P<flag>True|False))')
+# At the beginning it is what the message is about.
+_SUBJECT = re.compile(_ALONE.replace(r"(?<![\w./\\-])", "^") + r"(?= must |: )")
+# In the middle, only what no sentence has as a word.
+_WORD = re.compile(rf"(?<![\w./\\-])(?P<name>{'|'.join(name for name in _FLAGS if '_' in name)})(?![\w/\\-]|\.\w)")
+
+
+def of_the_command_line(message: str) -> str:
+    """A message of the package for somebody who sits at a shell.
+
+    Args:
+        message: The message, which names keywords of Python.
+
+    Returns:
+        The same, with the options of the command line in their place.
+    """
+    for phrase, replacement in _PHRASES.items():
+        message = message.replace(phrase, replacement)
+    message = _GIVEN.sub(_given, message)
+    message = _SUBJECT.sub(_option, message)
+    return _WORD.sub(_option, message)
+
+
+def _option(match: re.Match[str]) -> str:
+    return f"--{_FLAGS[match['name']]}"
+
+
+def _given(match: re.Match[str]) -> str:
+    if match["flag"] is None:
+        return f"{_option(match)} {match['value']}"
+    return _option(match) if match["flag"] == "True" else f"--no-{_FLAGS[match['name']]}"

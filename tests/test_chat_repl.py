@@ -1,0 +1,240 @@
+"""A chat without its terminal: what is said, taken back, said again, and stopped."""
+
+import signal
+
+import pytest
+
+from candle_phi import GenerationConfig, InvalidOptionError, Message, Phi3Session
+from candle_phi.cli.repl import answer
+from candle_phi.cli.repl.conversation import Conversation
+
+GREEDY = GenerationConfig.greedy(max_tokens=40)
+HAIKU = "Write a haiku about ice hockey"
+SNOW = "Write a haiku about snow"
+
+
+@pytest.fixture
+def conversation(session: Phi3Session) -> Conversation:
+    return Conversation(session, GREEDY)
+
+
+def say(conversation: Conversation, text: str) -> str:
+    """The answer to a message, as it is shown."""
+    return answer.show(conversation, conversation.say(text)).text
+
+
+def expected(model, *said: str | Message, config: GenerationConfig = GREEDY) -> list[str]:
+    """What a session of its own answers to the same messages, one after the other."""
+    with Phi3Session(model=model) as session:
+        return [session.chat(text if isinstance(text, str) else [text], config).text for text in said]
+
+
+class TestConversation:
+    def test_it_is_what_a_session_has(self, conversation, model, capsys):
+        answers = [say(conversation, HAIKU), say(conversation, SNOW)]
+        assert answers == expected(model, HAIKU, SNOW)
+        assert capsys.readouterr().out == "".join(f"{text}\n" for text in answers)
+        assert conversation.turns == 2
+
+    def test_the_system_message_is_said_with_the_first(self, model):
+        with Phi3Session(model=model) as session:
+            conversation = Conversation(session, GREEDY, "Be brief.")
+            say(conversation, HAIKU)
+            say(conversation, SNOW)
+            roles = [message.role for message in session.messages]
+        assert roles == ["system", "user", "assistant", "user", "assistant"]
+
+    def test_a_turn_that_was_taken_back_is_forgotten(self, conversation, model):
+        say(conversation, HAIKU)
+        say(conversation, "Count from 3 to 7")
+        assert conversation.take_back(1) == ["Count from 3 to 7"]
+        assert say(conversation, SNOW) == expected(model, HAIKU, SNOW)[1]
+
+    def test_the_system_message_survives_that_everything_is_taken_back(self, model):
+        with Phi3Session(model=model) as session:
+            conversation = Conversation(session, GREEDY, "Be brief.")
+            first = say(conversation, HAIKU)
+            say(conversation, SNOW)
+            assert conversation.take_back(2) == [HAIKU, SNOW]
+            assert conversation.system == "Be brief."
+            assert conversation.turns == 0
+            assert say(conversation, HAIKU) == first
+
+    def test_more_turns_than_there_are(self, conversation):
+        say(conversation, HAIKU)
+        for turns in (2, 0, -1):
+            with pytest.raises(InvalidOptionError, match="1 to 1"):
+                conversation.take_back(turns)
+        assert conversation.turns == 1
+
+    def test_another_system_message_leaves_what_was_said(self, conversation):
+        said = say(conversation, HAIKU)
+        conversation.set_system("Be brief.")
+        say(conversation, SNOW)
+        messages = conversation.session.messages
+        assert messages[:3] == [Message.system("Be brief."), Message.user(HAIKU), Message.assistant(said)]
+        assert conversation.take_back(2) == [HAIKU, SNOW]
+        conversation.set_system(None)
+        assert conversation.messages == []
+        assert say(conversation, HAIKU) == said
+
+    def test_a_turn_before_the_new_system_message_is_read_can_be_taken_back(self, conversation):
+        say(conversation, HAIKU)
+        say(conversation, SNOW)
+        conversation.set_system("Be brief.")
+        assert conversation.take_back(1) == [SNOW]
+        assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
+
+    def test_beginning_anew_keeps_the_system_message_alone(self, model):
+        with Phi3Session(model=model) as session:
+            conversation = Conversation(session, GREEDY, "Be brief.")
+            first = say(conversation, HAIKU)
+            conversation.begin_anew()
+            assert conversation.messages == [Message.system("Be brief.")]
+            assert say(conversation, HAIKU) == first
+
+    def test_saying_it_again_takes_the_next_seed(self, conversation, model):
+        conversation.config = GenerationConfig(seed=5, max_tokens=40)
+        say(conversation, HAIKU)
+        for seed in (6, 7):
+            again = answer.show(conversation, conversation.say_again())
+            assert (again.seed, conversation.turns) == (seed, 1)
+            assert [again.text] == expected(model, HAIKU, config=GenerationConfig(seed=seed, max_tokens=40))
+        assert answer.show(conversation, conversation.say(SNOW)).seed == 5
+
+    def test_another_text_in_its_place(self, conversation, model):
+        say(conversation, HAIKU)
+        answer.show(conversation, conversation.say_again(SNOW))
+        assert [message.content for message in conversation.messages] == [SNOW, *expected(model, SNOW)]
+
+    def test_nothing_to_say_again(self, conversation):
+        with pytest.raises(InvalidOptionError, match="nothing was said"):
+            conversation.say_again()
+
+    def test_a_message_that_does_not_fit_can_be_said_again_shorter(self, model):
+        with Phi3Session(model=model, n_ctx=48) as session:
+            conversation = Conversation(session, GREEDY)
+            with pytest.raises(ValueError, match="48"):
+                conversation.say("snow " * 100)
+            assert conversation.last_said == "snow " * 100
+            answer.show(conversation, conversation.say_again("Hello"))
+            assert [message.content for message in conversation.messages][:1] == ["Hello"]
+
+
+class Interrupted:
+    """A stream during whose step the signal of Ctrl-C comes, so many times."""
+
+    def __init__(self, stream, *, after: int, times: int = 1):
+        self.stream, self.after, self.times = stream, after, times
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        chunk = None if self.after == 0 else next(self.stream)
+        self.after -= 1
+        if self.after == -1 or (chunk is not None and self.after == 0):
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+        return next(self.stream) if chunk is None else chunk
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.stream.close()
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+class TestInterrupt:
+    def test_what_there_is_of_the_answer_counts(self, conversation, capsys):
+        whole = say(conversation, HAIKU)
+        conversation.begin_anew()
+        capsys.readouterr()
+        stream = Interrupted(conversation.say(HAIKU), after=4)
+        completion = answer.show(conversation, stream)
+        assert completion.finish_reason == "cancelled"
+        assert 0 < len(completion.text) < len(whole)
+        assert whole.startswith(completion.text)
+        shown = capsys.readouterr()
+        assert shown.out == f"{completion.text}\n"
+        assert "stopped; what there is counts" in shown.err
+        assert conversation.messages == [Message.user(HAIKU), Message.assistant(completion.text)]
+        assert say(conversation, "go on")
+        assert conversation.take_back(2) == [HAIKU, "go on"]
+
+    def test_before_the_answer_began_nothing_was_said(self, conversation, model, capsys):
+        stream = Interrupted(conversation.say(HAIKU), after=0)
+        assert answer.show(conversation, stream).text == ""
+        assert "nothing was said" in capsys.readouterr().err
+        assert (conversation.messages, conversation.last_said) == ([], HAIKU)
+        again = answer.show(conversation, conversation.say_again())
+        assert [again.text] == expected(model, HAIKU)
+        assert conversation.turns == 1
+
+    def test_a_second_one_does_not_wait_for_the_next_piece(self, conversation):
+        answer.show(conversation, Interrupted(conversation.say(HAIKU), after=3, times=2))
+        assert conversation.messages == []
+        assert say(conversation, HAIKU)
+
+    def test_pythons_own_handler_is_back_afterwards(self, conversation):
+        before = signal.getsignal(signal.SIGINT)
+        say(conversation, HAIKU)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_a_system_message_that_was_not_read_yet_is_said_with_the_next(self, model):
+        with Phi3Session(model=model) as session:
+            conversation = Conversation(session, GREEDY, "Be brief.")
+            answer.show(conversation, Interrupted(conversation.say(HAIKU), after=0))
+            say(conversation, SNOW)
+            assert [message.role for message in session.messages] == ["system", "user", "assistant"]
+
+
+class TestKeep:
+    """`TokenStream.keep`, which the chat stands on."""
+
+    def test_the_conversation_goes_on_from_what_there_is(self, session):
+        with session.chat_stream(HAIKU, GREEDY) as stream:
+            seen = [next(stream).text for _ in range(5)]
+            assert stream.keep() is True
+            seen += [chunk.text for chunk in stream]
+        assert stream.result.finish_reason == "cancelled"
+        assert "".join(seen) == stream.result.text
+        assert session.messages == [Message.user(HAIKU), Message.assistant(stream.result.text)]
+        follow_up = session.chat("go on", GREEDY)
+        assert follow_up.usage.cached_tokens > 5
+
+    def test_without_a_token_there_is_nothing_to_keep(self, session):
+        with session.chat_stream(HAIKU, GREEDY) as stream:
+            assert stream.keep() is False
+            assert list(stream) == []
+        assert session.messages == []
+        assert session.chat(HAIKU, GREEDY).text
+
+    def test_a_stream_at_its_end_is_what_it_was(self, session):
+        with session.chat_stream(HAIKU, GREEDY) as stream:
+            text = "".join(map(str, stream))
+            assert stream.keep() is False
+        assert (stream.result.text, stream.result.finish_reason) == (text, "stop")
+        assert len(session.messages) == 2
+
+    def test_a_raw_prompt_has_no_turn(self, session):
+        with session.stream("Hello", GREEDY) as stream:
+            next(stream)
+            assert stream.keep() is False
+        assert session.messages == []
+
+    def test_text_that_was_held_back_is_given_out(self, session):
+        whole = session.chat(HAIKU, GREEDY).text
+        session.reset()
+        # The first word may be the beginning of this stop text, so all of it waits.
+        with session.chat_stream(HAIKU, GREEDY, stop=whole + "!") as stream:
+            for _ in range(5):
+                assert next(stream).text == ""
+            assert stream.keep()
+            (last,) = stream
+        assert last.text == stream.result.text
+        assert whole.startswith(last.text)
+        assert session.messages[1].content == last.text

@@ -1,0 +1,137 @@
+"""What the command line says when it does not work: a line, in its own words, and an exit code."""
+
+import pytest
+
+from candle_phi import Phi3Session
+from candle_phi.cli import words
+from command_line import DEMO, PROMPT, fail, invoke
+
+
+class TestErrors:
+    def test_no_model_is_chosen(self):
+        line = fail(2, "generate", PROMPT)
+        assert all(word in line for word in ("--model", "--name", "--demo", "'candle-phi generate --help'"))
+
+    def test_two_models_are_chosen(self):
+        assert "--model and --demo" in fail(2, "generate", "--demo", "--model", DEMO, PROMPT)
+
+    def test_hub_options_without_a_name(self):
+        assert "--quantization" in fail(2, "generate", "--demo", "--quantization", "Q8_0", PROMPT)
+        assert "--offline" in fail(2, "generate", "--demo", "--offline", PROMPT)
+
+    @pytest.mark.parametrize("stdin", ["", "\n", "  \n"])
+    def test_an_empty_prompt(self, stdin):
+        assert "empty" in fail(2, "generate", "--demo", stdin=stdin)
+
+    def test_a_prompt_that_is_not_utf8(self):
+        assert "UTF-8" in fail(2, "generate", "--demo", stdin=b"\xff\xfe\x00")
+
+    def test_a_system_message_for_a_raw_prompt(self):
+        assert "--system" in fail(2, "generate", "--demo", "--raw", "--system", "x", PROMPT)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["generate", "--temprature", 1, PROMPT],
+            ["generate", "--temperature", "warm", PROMPT],
+            ["generate", "--kv-dtype", "f64", "--demo", PROMPT],
+            ["genrate"],
+            ["info"],
+            ["download"],
+            ["--what"],
+        ],
+    )
+    def test_a_wrong_command_line(self, arguments):
+        assert "--help" in fail(2, *arguments)
+
+    def test_nothing_at_all_shows_the_help_and_fails(self):
+        result = invoke()
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "generate" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            (["--n-ctx", 0], "'--n-ctx'"),
+            (["--n-ctx", 1_000_000], "--n-ctx: expected 1 to 512"),
+            (["--temperature", -1], "--temperature must be a number of at least 0"),
+            (["--top-p", 2], "--top-p must be a number above 0 and at most 1, got 2.0"),
+            (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens: expected at most --max-tokens"),
+            (["--kv-dtype", "q8_0", "--executor", "candle"], "--kv-dtype"),
+            (["--rope-factors", "long"], "--rope-factors"),
+        ],
+    )
+    def test_a_value_out_of_its_range_is_a_wrong_command_line_whoever_finds_out(self, options, expected):
+        line = fail(2, "generate", "--demo", *options, PROMPT)
+        assert expected in line
+        assert "_" not in line.replace("q8_0", "")
+        assert "None" not in line
+
+    def test_a_device_that_is_not_there(self):
+        assert "abacus" in fail(1, "generate", "--demo", "--device", "abacus", PROMPT)
+
+    @pytest.mark.parametrize("command", [["generate", PROMPT, "--model"], ["info"]])
+    def test_files_that_are_no_models(self, command, tmp_path):
+        other = tmp_path / "note.txt"
+        other.write_text("not a model, although it is longer than a header would be" * 10)
+        for path in (tmp_path / "missing.gguf", tmp_path, other):
+            assert str(path) in fail(1, *command, path)
+
+    def test_a_download_that_is_not_cached_offline(self, tmp_path):
+        fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
+        fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
+
+    def test_an_unknown_name(self, tmp_path):
+        assert "fi-3-mini" in fail(2, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)
+
+    @pytest.mark.parametrize("where", [["--debug", "info"], ["info", "--debug"]])
+    def test_the_traceback_is_shown_on_request(self, where, tmp_path):
+        result = invoke(*where, tmp_path / "missing.gguf")
+        assert result.exit_code == 1
+        assert "Traceback" in result.stderr
+        assert "ModelNotFoundError" in result.stderr
+        assert "Traceback" not in invoke("info", tmp_path / "missing.gguf").stderr
+
+    def test_an_error_that_nobody_foresaw_is_a_line_too(self, monkeypatch):
+        def broken(*_arguments, **_options):
+            raise KeyError("what")
+
+        monkeypatch.setattr(Phi3Session, "demo", broken)
+        assert "unexpected KeyError: 'what' (--debug shows where)" in fail(1, "generate", "--demo", PROMPT)
+
+
+class TestWords:
+    """Messages of the package name keywords of Python, and those of the command line its options."""
+
+    @pytest.mark.parametrize(
+        ("python", "shell"),
+        [
+            ('a value overflowed: try kv_dtype="f32"', "a value overflowed: try --kv-dtype f32"),
+            ("mmap=False if others write to it", "--no-mmap if others write to it"),
+            ("with local_files_only=True", "with --offline"),
+            ('choose chat_format="phi3" and the like', "choose --chat-format phi3 and the like"),
+            ("make the session with a larger n_ctx (", "make the session with a larger --n-ctx ("),
+            (
+                "seed must be an integer from 0 to 9 or None, got -1",
+                "--seed must be an integer from 0 to 9, got -1",
+            ),
+            ("stop must not be an empty text", "--stop must not be an empty text"),
+            ("n_threads: expected 1 to 1024", "--n-threads: expected 1 to 1024"),
+        ],
+    )
+    def test_a_keyword_is_said_as_an_option(self, python, shell):
+        assert words.of_the_command_line(python) == shell
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "no such file: /models/n_ctx/top_k.gguf",
+            "no such file: n_ctx.gguf",
+            "the device failed to stop; the seed stays",
+            "key_value_n_ctx_train is missing",
+            "a tokenizer that cannot be read",
+        ],
+    )
+    def test_what_only_looks_like_one_stays(self, message):
+        assert words.of_the_command_line(message) == message
