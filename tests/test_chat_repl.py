@@ -78,6 +78,13 @@ class TestConversation:
         assert conversation.messages == []
         assert say(conversation, HAIKU) == said
 
+    def test_no_system_message_any_more_and_everything_taken_back_is_a_new_conversation(self, conversation):
+        said = say(conversation, HAIKU)
+        conversation.set_system(None)
+        assert conversation.take_back(1) == [HAIKU]
+        assert conversation.messages == []
+        assert say(conversation, HAIKU) == said
+
     def test_a_turn_before_the_new_system_message_is_read_can_be_taken_back(self, conversation):
         say(conversation, HAIKU)
         say(conversation, SNOW)

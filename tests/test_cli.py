@@ -115,6 +115,37 @@ class TestGenerate:
         assert re.search(r"\b8\b", line)
         succeed("generate", "--demo", "--kv-dtype", "f32", "--device", "cpu", "--max-tokens", 1, PROMPT)
 
+    def test_every_option_of_loading_arrives(self, monkeypatch):
+        seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        class Opened(Exception):  # noqa: N818 # it is no error
+            pass
+
+        def from_pretrained(*arguments, **options):
+            seen.append((arguments, options))
+            raise Opened
+
+        monkeypatch.setattr(Phi3Session, "from_pretrained", from_pretrained)
+        hub = {"quantization": "Q8_0", "revision": "main", "cache_dir": Path("cache"), "token": "secret"}
+        loading = {
+            "n_ctx": 128,
+            "kv_dtype": "f32",
+            "chat_format": "phi4",
+            "tokenizer": Path("tokenizer.json"),
+            "sliding_window": 9,
+            "rope_factors": "long",
+            "device": "cpu",
+            "executor": "candle",
+            "n_threads": 2,
+            "isa": "scalar",
+        }
+        words = [word for key, value in (hub | loading).items() for word in (f"--{key.replace('_', '-')}", value)]
+        switches = ["--offline", "--no-mmap", "--no-rstrip-control-tokens", "--prefault", "--mlock"]
+        invoke("generate", "--name", "some/repo", "--file", "some.gguf", *words, *switches, PROMPT)
+        switched = {"mmap": False, "rstrip_control_tokens": False, "prefault": True, "mlock": True}
+        given = {"filename": "some.gguf", "local_files_only": True}
+        assert seen == [(("some/repo",), hub | loading | switched | given)]
+
     def test_statistics_go_to_stderr(self):
         result = succeed("generate", "--demo", "--seed", 3, "--stats", PROMPT)
         assert result.stdout == succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
