@@ -45,3 +45,14 @@ def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.C
         env=os.environ | environment,
         check=False,
     )
+
+
+def cached(cache: Path, repo: str, file: str) -> Path:
+    """Puts a file of a repository into a hub cache, as the newest of its branch."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    path = folder / "snapshots" / ("1" * 40) / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF" * 500)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("1" * 40)
+    return path

@@ -147,17 +147,17 @@ class TestCommand:
         assert result.stderr == ""
 
     @pytest.mark.parametrize(
-        ("arguments", "exit_code"),
+        "arguments",
         [
-            (["--prefill", "many"], 2),
-            (["--depth", "0;1"], 2),
-            (["--rounds", "0"], 2),
-            (["--executor", "magic"], 2),
-            (["--depth", "9999"], 1),
+            ["--prefill", "many"],
+            ["--depth", "0;1"],
+            ["--rounds", "0"],
+            ["--executor", "magic"],
+            ["--depth", "9999"],
         ],
     )
-    def test_a_wrong_option(self, arguments, exit_code):
+    def test_a_wrong_option(self, arguments):
         result = invoke(DEMO, *arguments)
-        assert result.exit_code == exit_code
+        assert result.exit_code == 2
         assert result.stdout == ""
         assert result.stderr.startswith("error: ")

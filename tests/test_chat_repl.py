@@ -118,6 +118,26 @@ class TestConversation:
         with pytest.raises(InvalidOptionError, match="nothing was said"):
             conversation.say_again()
 
+    def test_what_the_session_has_not_read_yet_cannot_be_saved(self, conversation, monkeypatch, tmp_path):
+        saved = []
+        monkeypatch.setattr(Phi3Session, "save", lambda _session, path: saved.append(path), raising=False)
+        for unread in (lambda: None, lambda: conversation.set_system("Be brief.")):
+            unread()
+            with pytest.raises(InvalidOptionError, match="say something first"):
+                conversation.save(tmp_path / "talk")
+        say(conversation, HAIKU)
+        conversation.save(tmp_path / "talk")
+        assert saved == [tmp_path / "talk"]
+
+    def test_a_conversation_that_is_loaded_takes_the_place_of_this_one(self, conversation, monkeypatch, tmp_path):
+        say(conversation, HAIKU)
+        conversation.set_system("Be brief.")
+        loaded = []
+        monkeypatch.setattr(Phi3Session, "load", lambda _session, path: loaded.append(path), raising=False)
+        conversation.load(tmp_path / "talk")
+        assert loaded == [tmp_path / "talk"]
+        assert conversation.messages == conversation.session.messages
+
     def test_a_message_that_does_not_fit_can_be_said_again_shorter(self, model):
         with Phi3Session(model=model, n_ctx=48) as session:
             conversation = Conversation(session, GREEDY)

@@ -15,7 +15,7 @@ import candle_phi
 import tiny_gguf
 from candle_phi import GenerationConfig, Message, Phi3Session
 from candle_phi.cli import generate as generate_module
-from command_line import COMMAND, DEMO, ESCAPE, PROMPT, fail, invoke, run, succeed
+from command_line import COMMAND, DEMO, ESCAPE, PROMPT, cached, fail, invoke, run, succeed
 
 ENDS = {"</s>", "<|endoftext|>", "<|end|>", "<|assistant|>"}
 
@@ -37,11 +37,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path) -> Path:
     """A hub cache with one model in it."""
-    snapshot = tmp_path / "models--somebody--Some-Model-GGUF" / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "some-model-q4.gguf").write_bytes(b"GGUF" * 500)
-    (tmp_path / "models--somebody--Some-Model-GGUF" / "refs").mkdir()
-    (tmp_path / "models--somebody--Some-Model-GGUF" / "refs" / "main").write_text("0" * 40)
+    cached(tmp_path, "somebody/Some-Model-GGUF", "some-model-q4.gguf")
     return tmp_path
 
 
@@ -319,8 +315,8 @@ class TestModels:
     def test_json(self, cache):
         listed = json.loads(succeed("models", "--json", "--cache-dir", cache).stdout)
         assert [model["name"] for model in listed["known"]] == [model.name for model in candle_phi.named_models()]
-        (cached,) = listed["cached"]
-        assert (cached["repo"], cached["size_bytes"]) == ("somebody/Some-Model-GGUF", 2000)
+        (model,) = listed["cached"]
+        assert (model["repo"], model["size_bytes"]) == ("somebody/Some-Model-GGUF", 2000)
 
     def test_remove_asks_first(self, cache):
         remove = ("models", "remove", "somebody/Some-Model-GGUF", "--cache-dir", cache)
@@ -344,14 +340,9 @@ class TestModels:
 class TestDownload:
     def test_prints_the_path_of_what_is_cached(self, tmp_path):
         model = candle_phi.named_models()[0]
-        file = next(iter(model.files.values()))
-        snapshot = tmp_path / f"models--{model.repo.replace('/', '--')}" / "snapshots" / ("1" * 40)
-        snapshot.mkdir(parents=True)
-        (snapshot / file).write_bytes(b"GGUF")
-        (snapshot.parent.parent / "refs").mkdir()
-        (snapshot.parent.parent / "refs" / "main").write_text("1" * 40)
+        path = cached(tmp_path, model.repo, next(iter(model.files.values())))
         result = succeed("download", model.name, "--offline", "--cache-dir", tmp_path)
-        assert result.stdout == f"{snapshot / file}\n"
+        assert result.stdout == f"{path}\n"
 
 
 def test_every_option_is_in_the_documentation():

@@ -12,7 +12,7 @@ import pytest
 
 import candle_phi
 from candle_phi import Phi3Session
-from command_line import COMMAND, DEMO, PROMPT, fail, invoke, succeed
+from command_line import COMMAND, DEMO, PROMPT, cached, fail, invoke, succeed
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 
@@ -74,16 +74,11 @@ def test_info_is_of_a_file_or_of_the_embedded_model():
 
 def test_a_download_is_the_cached_model(tmp_path):
     model = candle_phi.named_models()[0]
-    file = next(iter(model.files.values()))
-    snapshot = tmp_path / f"models--{model.repo.replace('/', '--')}" / "snapshots" / ("1" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / file).write_bytes(b"GGUF")
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("1" * 40)
+    path = cached(tmp_path, model.repo, next(iter(model.files.values())))
     download = ("download", model.name, "--offline", "--cache-dir", tmp_path)
     found = json.loads(succeed(*download, "--json").stdout)
     assert found["path"] == succeed(*download).stdout.strip()
-    assert (found["repo"], found["file"], found["size_bytes"]) == (model.repo, file, 4)
+    assert (found["repo"], found["file"], found["size_bytes"]) == (model.repo, path.name, path.stat().st_size)
     listed = json.loads(succeed("models", "--json", "--cache-dir", tmp_path).stdout)["cached"]
     assert listed == [found]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import candle_phi
+from command_line import cached
 from terminal import started
 
 BIN = Path(sys.executable).parent
-NAMES = {model.name for model in candle_phi.named_models()}
+NAMES = [model.name for model in candle_phi.named_models()]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="these shells are not those of Windows")
 
@@ -49,30 +50,27 @@ class TestBash:
     @pytest.mark.parametrize(
         ("words", "offered"),
         [
-            (["ch"], {"chat"}),
-            (["generate", "--te"], {"--temperature"}),
-            (["generate", "--name", "phi-3"], {"phi-3-mini-4k", "phi-3.5-mini"}),
-            (["chat", "--name", ""], {*NAMES, "somebody/Some-GGUF"}),
-            (["download", ""], {*NAMES, "somebody/Some-GGUF"}),
-            (["models", "rem"], {"remove"}),
-            (["models", "remove", ""], {"phi-4", "somebody/Some-GGUF"}),
-            (["generate", "--kv-dtype", ""], {"f16", "f32", "q8_0"}),
-            (["generate", "--executor", "k"], {"kernels"}),
-            (["generate", "--device", "c"], {"cpu", "cuda"}),
-            (["generate", "--name", "phi-3-mini-4k", "--quantization", ""], {"Q4_K_M", "F16"}),
-            (["generate", "--name", "somebody/Some-GGUF", "--file", ""], {"some-q4.gguf"}),
+            (["ch"], ["chat"]),
+            (["generate", "--te"], ["--temperature"]),
+            (["generate", "--name", "phi-3"], ["phi-3-mini-4k", "phi-3.5-mini"]),
+            (["chat", "--name", ""], [*NAMES, "somebody/Some-GGUF"]),
+            (["download", ""], [*NAMES, "somebody/Some-GGUF"]),
+            (["models", "rem"], ["remove"]),
+            (["models", "remove", ""], ["phi-4", "somebody/Some-GGUF"]),
+            (["generate", "--kv-dtype", ""], ["f16", "f32", "q8_0"]),
+            (["generate", "--executor", "k"], ["kernels"]),
+            (["generate", "--device", "c"], ["cpu", "cuda"]),
+            (["generate", "--name", "phi-3-mini-4k", "--quantization", ""], ["Q4_K_M", "F16"]),
+            (["generate", "--name", "somebody/Some-GGUF", "--file", ""], ["some-q4.gguf"]),
             # Nothing: the shell offers its files.
-            (["generate", "--model", ""], set()),
-            (["info", ""], set()),
+            (["generate", "--model", ""], []),
+            (["info", ""], []),
         ],
-        ids=" ".join,
     )
     def test_offers(self, tmp_path, words, offered):
-        for repo, file in (("microsoft--phi-4-gguf", "phi-4-q4.gguf"), ("somebody--Some-GGUF", "some-q4.gguf")):
-            snapshot = tmp_path / "hub" / f"models--{repo}" / "snapshots" / ("0" * 40)
-            snapshot.mkdir(parents=True)
-            (snapshot / file).write_bytes(b"GGUF")
-        assert in_bash(tmp_path, ["candle-phi", *words]) == offered
+        cached(tmp_path / "hub", "microsoft/phi-4-gguf", "phi-4-q4.gguf")
+        cached(tmp_path / "hub", "somebody/Some-GGUF", "some-q4.gguf")
+        assert in_bash(tmp_path, ["candle-phi", *words]) == set(offered)
 
     def test_a_cache_that_cannot_be_read_offers_nothing_and_says_nothing(self, tmp_path):
         (tmp_path / "hub").write_text("a file, and no folder")
@@ -96,7 +94,7 @@ def test_fish_offers_values_and_files(tmp_path):
 
     (tmp_path / "some-model.gguf").write_text("")
     assert offered("candle-phi do") == {"download", "doctor"}
-    assert offered("candle-phi generate --name ph") == NAMES
+    assert offered("candle-phi generate --name ph") == set(NAMES)
     assert "some-model.gguf" in offered("candle-phi info some")
 
 

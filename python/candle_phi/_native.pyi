@@ -29,6 +29,8 @@ __all__ = [
     "inspect",
     "named_models",
     "remove_cached",
+    "start_trace",
+    "stop_trace",
 ]
 
 __version__: str

@@ -55,7 +55,8 @@ class Terminal:
             EOFError: Ctrl-D at an empty line.
         """
         try:
-            typed = self._prompt.prompt(_PROMPT, default=text)
+            # In the line Ctrl-C is a key. As a signal it comes when the line was just taken, and is Python's.
+            typed = self._prompt.prompt(_PROMPT, default=text, handle_sigint=False)
         except KeyboardInterrupt:
             if self._prompt.default_buffer.text:
                 return ""
