@@ -123,8 +123,9 @@ impl PageCache {
             let new = end.div_ceil(PAGE_TOKENS).saturating_sub(layer.dropped + layer.pages.len());
             let written_to =
                 (past / PAGE_TOKENS).checked_sub(layer.dropped).and_then(|index| layer.pages.get(index));
-            // One that a fork shares is copied first.
-            new + written_to.map_or(0, |page| usize::from(Arc::strong_count(page) > 1))
+            // One that a fork shares is copied first; until then, a fork shares the list of them all.
+            let is_shared = |page| Arc::strong_count(&layer.pages) > 1 || Arc::strong_count(page) > 1;
+            new + usize::from(written_to.is_some_and(is_shared))
         });
         pages.sum::<usize>() * self.shape.page_bytes()
     }
