@@ -51,6 +51,10 @@ test-rust: check-cargo
 test-python: dev
 	$(bin)/python -m pytest $(PYTEST)
 
+.PHONY: test-parallel
+test-parallel: dev ## Run Python's tests with each by two threads at once
+	$(bin)/python -m pytest $(PYTEST) --parallel-threads 2
+
 .PHONY: test-processors
 test-processors: check-cargo ## Run the kernels' tests under qemu, as older x86-64 and as ARM
 	tools/qemu_x86_64.sh
@@ -71,6 +75,8 @@ lint-python: dev
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/pyright --pythonpath $(bin)/python
+	@echo "$(bin)/pyright --verifytypes candle_phi --ignoreexternal"
+	@found=$$(PATH="$(bin):$$PATH" $(bin)/pyright --verifytypes candle_phi --ignoreexternal) || { echo "$$found"; exit 1; }
 	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml
 
 .PHONY: lint-workflows

@@ -1,8 +1,10 @@
 """What the tests share: the embedded model, sessions on it, and a model that is slow enough to be interrupted."""
 
+import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,27 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 from candle_phi import Phi3Model, Phi3Session
 from tiny_gguf import TinyPhi3, write
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With `make test-parallel` several threads run each test at once, on the same fixtures."""
+    if isinstance(item, pytest.Function) and int(item.config.getoption("parallel_threads", 1)) > 1:
+        item.obj = with_sessions_of_its_own(item.obj)
+
+
+def with_sessions_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
+    """The test, where each thread has its own sessions in place of the fixtures': a session is for one thread."""
+
+    @functools.wraps(test)
+    def run(*args: object, **fixtures: object) -> None:
+        with ExitStack() as stack:
+            for name, value in fixtures.items():
+                if isinstance(value, Phi3Session):
+                    own = Phi3Session(model=value.model, config=value.config)
+                    fixtures[name] = stack.enter_context(own)
+            test(*args, **fixtures)
+
+    return run
 
 
 @pytest.fixture(scope="session")

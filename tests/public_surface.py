@@ -1,15 +1,37 @@
-"""Everything public of the package, found by looking at it."""
+"""Everything public of the package, found by looking at it, and how it is called when all is well."""
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin, is_typeddict
 
 import candle_phi
 import candle_phi.bench
 import candle_phi.doctor
+from candle_phi import AsyncTokenStream, GenerationConfig, Message, Phi3Model, Phi3Session
 
 MODULES = (candle_phi, candle_phi.bench, candle_phi.doctor)
+GREEDY = GenerationConfig.greedy(max_tokens=6, ignore_eos=True)
+DEMO = Phi3Model.demo().path
+HAIKU = "Write a haiku about ice hockey"
+# A good value for what has no default.
+GOOD = {
+    "content": "hello",
+    "messages": [Message.user("hello")],
+    "n": 2,
+    "n_ctx": 8,
+    "name_or_repo": "phi-3-mini-4k",
+    "path": DEMO,
+    "prompt": "hello",
+    "repo": "owner/name",
+    "role": "user",
+    "text": "hello",
+    "tokens": [1, 2],
+    "value": Message.user("hello"),
+    "values": [1.0],
+}
 
 
 @dataclass(frozen=True)
@@ -79,3 +101,41 @@ def options(annotation: Any, owner: type | None) -> list[str]:
         return list(keywords.__annotations__)
     assert owner is not None
     return list(owner.__dataclass_fields__)
+
+
+def usual(public: Public, tmp_path: Path) -> dict[str, Any]:
+    """Arguments that are right, such as one bad one can be put on."""
+    given = {name: GOOD[name] for name in public.required if name in GOOD}
+    if public.name == "Phi3Session":
+        given["path"] = DEMO
+    elif public.name.endswith(".save"):
+        given["path"] = tmp_path / "conversation.phi"
+    if "local_files_only" in public.parameters:
+        given |= {"local_files_only": True, "cache_dir": tmp_path}
+    return given
+
+
+def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a call comes to: a stream is begun, a coroutine awaited."""
+    found = call(*arguments, **options)
+    if isinstance(found, AsyncTokenStream):
+
+        async def read() -> list[Any]:
+            async with found as stream:
+                return [chunk async for chunk in stream]
+
+        return asyncio.run(read())
+    return asyncio.run(found) if inspect.iscoroutine(found) else found
+
+
+def is_right(session: Phi3Session, model: Phi3Model) -> bool:
+    """Whether a session with no conversation computes what a new one does."""
+    assert session.messages == []
+    with Phi3Session(model=model) as fresh:
+        expected = [fresh.chat("Hello", GREEDY).tokens, fresh.generate(HAIKU, GREEDY).tokens]
+        found = [session.chat("Hello", GREEDY).tokens, session.generate(HAIKU, GREEDY).tokens]
+    session.rewind()
+    return found == expected
+
+
+CALLABLES = callables()

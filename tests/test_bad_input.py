@@ -4,38 +4,22 @@ The public surface is found by looking at it (`public_surface`). What is new the
 what bad input looks like, fails these tests.
 """
 
-import asyncio
-import gc
-import inspect
 import math
-import random
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
 
 import pytest
 
 import public_surface
 from candle_phi import (
-    AsyncTokenStream,
     DownloadError,
     GenerationConfig,
-    InvalidOptionError,
-    Message,
     Phi3Error,
     Phi3Model,
     Phi3Session,
-    SessionBusyError,
-    SessionClosedError,
     SessionConfig,
-    TokenStream,
 )
 from candle_phi.bench import bench
-
-GREEDY = GenerationConfig.greedy(max_tokens=6, ignore_eos=True)
-DEMO = Phi3Model.demo().path
-HAIKU = "Write a haiku about ice hockey"
+from public_surface import CALLABLES, DEMO, GOOD, HAIKU, is_right, outcome, usual
 
 # Records that the package fills in, and whose values it believes.
 RECORDS = {
@@ -139,22 +123,6 @@ BAD = {
     "value": (JUNK, 5, None, "hello", ("user", "x"), {"role": "user"}, {"role": "robot", "content": "x"}),
     "values": (JUNK, 5, None, [], ["a"]),
 }
-# A good value for what has no default.
-GOOD = {
-    "content": "hello",
-    "messages": [Message.user("hello")],
-    "n": 2,
-    "n_ctx": 8,
-    "name_or_repo": "phi-3-mini-4k",
-    "path": DEMO,
-    "prompt": "hello",
-    "repo": "owner/name",
-    "role": "user",
-    "text": "hello",
-    "tokens": [1, 2],
-    "value": Message.user("hello"),
-    "values": [1.0],
-}
 # The messages speak of these in other words.
 IN_OTHER_WORDS = {
     "begin": "Phi3Session.astream",
@@ -167,30 +135,6 @@ IN_OTHER_WORDS = {
     "quantization": "quantization|quantized|Q99",
     "repo": "repo",
 }
-CALLABLES = public_surface.callables()
-
-
-def usual(public: public_surface.Public, tmp_path) -> dict:
-    """Good arguments, on which one bad one is put."""
-    given = {name: GOOD[name] for name in public.required if name in GOOD}
-    if public.name == "Phi3Session":
-        given["path"] = DEMO
-    if "local_files_only" in public.parameters:
-        given |= {"local_files_only": True, "cache_dir": tmp_path}
-    return given
-
-
-def outcome(call, *arguments, **options):
-    """What a call comes to: a stream is begun, a coroutine awaited."""
-    found = call(*arguments, **options)
-    if isinstance(found, AsyncTokenStream):
-
-        async def read():
-            async with found as stream:
-                return [chunk async for chunk in stream]
-
-        return asyncio.run(read())
-    return asyncio.run(found) if inspect.iscoroutine(found) else found
 
 
 def error_of(call):
@@ -200,16 +144,6 @@ def error_of(call):
     except Exception as error:  # noqa: BLE001 # whatever it is, it is looked at
         return error
     return None
-
-
-def is_right(session, model):
-    """Whether a session with no conversation computes what a new one does."""
-    assert session.messages == []
-    with Phi3Session(model=model) as fresh:
-        expected = [fresh.chat("Hello", GREEDY).tokens, fresh.generate(HAIKU, GREEDY).tokens]
-        found = [session.chat("Hello", GREEDY).tokens, session.generate(HAIKU, GREEDY).tokens]
-    session.rewind()
-    return found == expected
 
 
 def instance(owner, model, session):
@@ -269,221 +203,6 @@ def test_an_unknown_keyword_is_pythons_own_error(name, session, model, tmp_path)
     with pytest.raises(TypeError, match="no_such_option") as caught:
         outcome(call, **usual(public, tmp_path), no_such_option=1)
     assert not isinstance(caught.value, Phi3Error)
-
-
-# What is there of a session that computes nothing and keeps nothing.
-STILL_THERE = {"cancel", "close", "closed", "config", "device", "isa", "model", "n_ctx", "n_threads"}
-# What can be done while a stream is open.
-NOT_DISTURBING = STILL_THERE | {
-    "count_tokens",
-    "detokenize",
-    "messages",
-    "render_chat",
-    "render_chat_tokens",
-    "reset",
-    "tokenize",
-    "tokens",
-}
-OPENING = {"demo", "from_pretrained"}
-OF_A_SESSION = [member for member in public_surface.members(Phi3Session) if member not in OPENING]
-
-
-def use(session, member, tmp_path):
-    """Calls a member of a session, or looks at it."""
-    public = CALLABLES.get(f"Phi3Session.{member}")
-    if public is None:
-        return getattr(session, member)
-    return outcome(getattr(session, member), **usual(public, tmp_path))
-
-
-@pytest.mark.parametrize("member", OF_A_SESSION)
-def test_a_closed_session_says_so(member, model, tmp_path):
-    session = Phi3Session(model=model)
-    session.chat("Hello", GREEDY)
-    session.close()
-    if member in STILL_THERE:
-        use(session, member, tmp_path)
-        return
-    with pytest.raises(SessionClosedError, match="closed; open a new one"):
-        use(session, member, tmp_path)
-
-
-@pytest.mark.parametrize("member", OF_A_SESSION)
-def test_a_session_with_an_open_stream_is_busy_and_says_what_to_do(member, session, model, tmp_path):
-    stream = session.stream(HAIKU, GREEDY, max_tokens=20)
-    first = next(stream)
-    if member in NOT_DISTURBING:
-        use(session, member, tmp_path)
-        if member == "close":
-            return
-    else:
-        with pytest.raises(SessionBusyError, match="finish it, close it, or use another session"):
-            use(session, member, tmp_path)
-        with Phi3Session(model=model) as fresh:
-            expected = fresh.generate(HAIKU, GREEDY, max_tokens=20).tokens
-        assert [first.token_id, *(chunk.token_id for chunk in stream if chunk.token_id is not None)] == expected
-    stream.close()
-    assert is_right(session, model)
-
-
-@pytest.mark.parametrize("member", [member for member in OF_A_SESSION if member not in NOT_DISTURBING - {"reset"}])
-def test_a_session_that_another_thread_computes_with_is_busy(member, session, model, tmp_path):
-    inside, done = threading.Event(), threading.Event()
-
-    def wait(_tokens, _logits):
-        inside.set()
-        assert done.wait(60)
-
-    with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(session.generate, HAIKU, GREEDY, logits_processor=wait)
-        assert inside.wait(60)
-        try:
-            if member == "reset":
-                session.reset()
-            else:
-                with pytest.raises(SessionBusyError):
-                    use(session, member, tmp_path)
-        finally:
-            done.set()
-        if member == "reset":
-            # It says so where the work was.
-            with pytest.raises(SessionBusyError, match="reset"):
-                running.result()
-        else:
-            assert len(running.result().tokens) == 6
-    assert is_right(session, model)
-
-
-def test_many_threads_at_once_are_refused_or_served(session, model, tmp_path):
-    """Each call is served as a whole, perhaps with what another one cancelled, or is a `SessionBusyError`."""
-    members = [member for member in OF_A_SESSION if member not in {"close", "closed"}]
-    served = []
-
-    def work(seed):
-        # Each thread in an order of its own.
-        for member in random.Random(seed).sample(members, len(members)):
-            try:
-                use(session, member, tmp_path)
-            except SessionBusyError:
-                continue
-            except InvalidOptionError as error:
-                if "turns" not in str(error):
-                    raise
-            served.append(member)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(work, range(8)))
-    finally:
-        sys.setswitchinterval(interval)
-    assert set(served) >= NOT_DISTURBING - {"close", "closed"}
-    session.reset()
-    assert is_right(session, model)
-
-
-WAYS_TO_STREAM = ["stream", "chat_stream", "astream", "achat_stream"]
-
-
-async def begin(stream):
-    return await anext(stream)
-
-
-@pytest.mark.parametrize("way", WAYS_TO_STREAM)
-@pytest.mark.parametrize("chunks", [0, 1, 3])
-def test_a_stream_that_was_left_in_the_middle_leaves_the_session_right(session, model, way, chunks):
-    stream = getattr(session, way)(HAIKU, GREEDY)
-    for _ in range(chunks):
-        if isinstance(stream, TokenStream):
-            next(stream)
-        else:
-            asyncio.run(begin(stream))
-    del stream
-    gc.collect()
-    assert is_right(session, model)
-
-
-@pytest.mark.parametrize("way", WAYS_TO_STREAM)
-def test_a_loop_that_raises_leaves_the_session_right(session, model, way):
-    async def loop(stream):
-        async with stream:
-            async for _ in stream:
-                raise ZeroDivisionError
-
-    def read():
-        stream = getattr(session, way)(HAIKU, GREEDY)
-        if isinstance(stream, AsyncTokenStream):
-            asyncio.run(loop(stream))
-        for _ in stream:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        read()
-    gc.collect()
-    assert is_right(session, model)
-
-
-OF_A_STREAM = public_surface.members(TokenStream)
-OF_AN_ASYNC_STREAM = public_surface.members(AsyncTokenStream)
-
-
-@pytest.mark.parametrize("member", [*OF_A_STREAM, "__next__", "__iter__", "__enter__"])
-@pytest.mark.parametrize("state", ["at its end", "cancelled", "closed", "without its session"])
-def test_a_stream_that_is_over_takes_any_call(session, model, member, state):
-    stream = session.stream(HAIKU, GREEDY)
-    next(stream)
-    if state == "at its end":
-        list(stream)
-    elif state == "cancelled":
-        stream.cancel()
-        list(stream)
-    elif state == "closed":
-        stream.close()
-    else:
-        other = Phi3Session(model=model)
-        stream = other.stream(HAIKU, GREEDY)
-        next(stream)
-        other.close()
-        with pytest.raises(SessionClosedError):
-            next(stream)
-    if member == "__next__":
-        with pytest.raises(StopIteration):
-            next(stream)
-    elif member == "result":
-        assert stream.result.tokens
-    else:
-        getattr(stream, member)()
-    assert list(stream) == []
-
-
-@pytest.mark.parametrize("member", [*OF_AN_ASYNC_STREAM, "__anext__", "__aenter__"])
-@pytest.mark.parametrize("state", ["not begun", "at its end", "closed"])
-def test_an_async_stream_that_is_over_takes_any_call(session, model, member, state):
-    async def main():
-        stream = session.astream(HAIKU, GREEDY)
-        if state == "at its end":
-            assert [chunk async for chunk in stream]
-        else:
-            if state == "closed":
-                await anext(stream)
-            await stream.aclose()
-        if member == "result" and state == "not begun":
-            with pytest.raises(asyncio.InvalidStateError, match="nothing was read of it"):
-                stream.result  # noqa: B018 # looking at it is what is tested
-        elif member == "result":
-            assert stream.result.tokens
-        elif member == "__anext__":
-            with pytest.raises(StopAsyncIteration):
-                await anext(stream)
-        else:
-            called = getattr(stream, member)()
-            if inspect.isawaitable(called):
-                await called
-        assert [chunk async for chunk in stream] == []
-
-    asyncio.run(main())
-    assert is_right(session, model)
 
 
 class Fault(Exception):  # noqa: N818 # an error of nobody's

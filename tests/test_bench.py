@@ -128,6 +128,7 @@ class TestBadArguments:
             bench(tmp_path / "text.gguf")
 
 
+@pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 class TestCommand:
     def test_json(self):
         result = invoke(DEMO, *QUICK, "--json")

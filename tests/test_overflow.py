@@ -199,24 +199,42 @@ def test_penalties_and_stop_texts_see_past_what_was_left_out(short):
     assert len(set(forbidden.tokens)) == 200
 
 
-def test_a_chat_loses_its_oldest_turns_and_nothing_else(short, model):
-    messages = [RULE, *said(8)]
-    completion = short.chat(messages, OLDEST)
-    gone = completion.truncated_messages
-    assert gone == messages[1 : 1 + len(gone)]
-    assert len(gone) % 2 == 0
-    left = [RULE, *messages[1 + len(gone) :]]
-    assert left[1].role == "user"
-    assert left[-1] == messages[-1]
-    tokens = model.render_chat_tokens(left)
-    assert counted(completion) == (len(tokens), len(model.render_chat_tokens(messages)) - len(tokens))
-    # Half of the context at most, and no more was left out than that takes.
-    assert len(tokens) <= N_CTX // 2 < len(model.render_chat_tokens([RULE, *messages[len(gone) - 1 :]]))
-    with Phi3Session(model=model, n_ctx=N_CTX) as fresh:
-        assert fresh.chat(left, GREEDY).tokens == completion.tokens
-    # What was left out has left the conversation too.
-    assert short.messages == [*left, Message.assistant(completion.text)]
-    assert short.tokens == [*tokens, *completion.tokens]
+def test_a_chat_loses_its_oldest_turns_and_nothing_else(model):
+    messages = [RULE, *said(12)]
+    n_ctx = 3 * N_CTX
+    with Phi3Session(model=model, n_ctx=n_ctx) as session:
+        completion = session.chat(messages, OLDEST)
+        gone = completion.truncated_messages
+        assert gone == messages[1 : 1 + len(gone)]
+        assert len(gone) % 2 == 0
+        left = [RULE, *messages[1 + len(gone) :]]
+        assert left[1].role == "user"
+        assert left[-1] == messages[-1]
+        assert len(left) > 4
+        tokens = model.render_chat_tokens(left)
+        assert counted(completion) == (len(tokens), len(model.render_chat_tokens(messages)) - len(tokens))
+        # Half of the context at most, and no more was left out than that takes.
+        assert len(tokens) <= n_ctx // 2 < len(model.render_chat_tokens([RULE, *messages[len(gone) - 1 :]]))
+        with Phi3Session(model=model, n_ctx=n_ctx) as fresh:
+            assert fresh.chat(left, GREEDY).tokens == completion.tokens
+        # What was left out has left the conversation too.
+        assert session.messages == [*left, Message.assistant(completion.text)]
+        assert session.tokens == [*tokens, *completion.tokens]
+
+
+def test_a_long_turn_is_kept_where_nothing_else_would_be_left(model):
+    """What was said last is what the next message is about."""
+    long = [Message.user("ice hockey " * 27), Message.assistant("Ice hockey at dusk")]
+    messages = [*said(3), Message.assistant("Ice."), *long, Message.user("Who are you?")]
+    left = [*long, messages[-1]]
+    with Phi3Session(model=model, n_ctx=128) as session:
+        tokens = len(model.render_chat_tokens(left))
+        assert 128 // 2 < tokens <= 128 - 15
+        completion = session.chat(messages, OLDEST)
+        assert completion.usage.prompt_tokens == tokens
+        assert session.messages[:3] == left
+        # With no room for the answer it goes, too.
+        assert session.chat("Hello", OLDEST, max_tokens=50).truncated_messages[:2] == long
 
 
 def test_a_conversation_goes_on_for_ever(short, model):

@@ -11,6 +11,7 @@ from candle_phi import InvalidModelError, ModelNotFoundError, Phi3Session, inspe
 
 IDS = tiny_gguf.random_ids(12)
 PARTS = 3
+DAMAGES = pytest.mark.thread_unsafe(reason="it changes the files that the threads share")
 
 
 def scores(path, **options):
@@ -73,6 +74,7 @@ def test_the_facts_are_those_of_all_parts_together(whole, parts):
     assert (split_model.name, split_model.block_count) == (one.name, one.block_count)
 
 
+@DAMAGES
 @pytest.mark.parametrize("missing", range(PARTS))
 def test_a_missing_part_is_named(parts, missing):
     parts[missing].unlink()
@@ -87,6 +89,7 @@ def test_a_part_that_lost_its_name_says_what_it_is(parts, tmp_path):
         Phi3Session(lost)
 
 
+@DAMAGES
 def test_parts_in_each_others_place(parts, tmp_path):
     shutil.move(parts[1], tmp_path / "other")
     shutil.move(parts[2], parts[1])
@@ -95,6 +98,7 @@ def test_parts_in_each_others_place(parts, tmp_path):
         Phi3Session(parts[0])
 
 
+@DAMAGES
 def test_a_part_of_another_model(whole, parts, tmp_path):
     (tmp_path / "other").mkdir()
     other = tiny_gguf.write(tmp_path / "other.gguf", block_count=3)
@@ -120,6 +124,7 @@ def test_parts_that_contradict_each_other(whole, tmp_path, damage, message):
         Phi3Session(first)
 
 
+@DAMAGES
 def test_a_part_that_was_cut_short(parts):
     body = parts[2].read_bytes()
     parts[2].write_bytes(body[:-64])

@@ -95,6 +95,7 @@ def test_random_weights_are_as_large_as_real_ones(kind):
     assert abs(weights.mean()) < 0.15 / 32
 
 
+@pytest.mark.thread_unsafe(reason="it adds a model to the program's list, and takes it away again")
 @pytest.mark.parametrize("mixture", ["bf16", "iq4_xs", "q2_k", "q5_0", "q5_k_m"])
 def test_a_file_of_each_mixture_is_sound(mixture, tmp_path):
     path = tmp_path / "tiny.gguf"

@@ -150,8 +150,9 @@ class GenerationConfig:
             Before the answer that is done where the prompt leaves no room for `max_tokens`, or for a quarter of
             the context if that is less. Of a raw prompt the oldest tokens are left out until there is that room,
             but not the token for the beginning of a text. Of a chat the oldest turns are, until at most half of
-            the context is in use, but never a system message and never the last turn; they leave the session's
-            conversation too when the answer has ended. An answer that fills the context goes on after the oldest
+            the context is in use, or until there is that room if nothing but the last turn would be left; never a
+            system message and never the last turn. They leave the session's conversation too when the answer has
+            ended. An answer that fills the context goes on after the oldest
             was left out again, down to half of the context, until `max_tokens` or an end token, for ever if
             there is neither; where what may not be left out takes more than three quarters, it ends with
             "length". What is left is computed again, as a new session would compute it. A last turn that is

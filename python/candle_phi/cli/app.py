@@ -103,7 +103,7 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=CommandLine,
     name="candle-phi",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -10,7 +10,9 @@ import typer
 from candle_phi import ModelNotFoundError, cached_models, named_models, remove_cached
 from candle_phi.cli import complete, console, options
 
-models_app = typer.Typer(help="List the known and the cached models, or remove one.", rich_markup_mode=None)
+models_app: typer.Typer = typer.Typer(
+    help="List the known and the cached models, or remove one.", rich_markup_mode=None
+)
 
 
 @models_app.callback(invoke_without_command=True)

@@ -77,24 +77,37 @@ impl Script {
         before.filter(|message| message.role != Role::System).cloned().collect()
     }
 
-    /// Leaves out the fewest of the oldest turns with which the prompt has at most `most` tokens, or all but the last
-    /// turn. Returns the prompt, or nothing if nothing was left that can be left out.
-    fn shorten(&mut self, model: &Phi3Model, most: usize) -> Result<Option<Vec<u32>>> {
+    /// Leaves out the fewest of the oldest turns with which the prompt has at most `wanted` tokens; or, if nothing but the
+    /// last turn would be left of it, at most `most`; or all but the last turn. Returns the prompt, or nothing if nothing
+    /// was left that can be left out.
+    fn shorten(&mut self, model: &Phi3Model, wanted: usize, most: usize) -> Result<Option<Vec<u32>>> {
         // A prompt can begin at each message of the user's, and the last of them is what is to be answered.
         let is_beginning = |(index, message): (usize, &Message)| {
             (index > self.first && message.role == Role::User).then_some(index)
         };
         let beginnings: Vec<usize> = self.messages.iter().enumerate().filter_map(is_beginning).collect();
-        let mut shortest: Option<(usize, Vec<u32>)> = None;
+        let mut found = self.fewest(model, &beginnings, wanted)?;
+        if found.as_ref().map(|(first, _)| first) == beginnings.last() && wanted < most {
+            found = self.fewest(model, &beginnings, most)?;
+        }
+        Ok(found.map(|(first, prompt)| {
+            self.first = first;
+            prompt
+        }))
+    }
+
+    /// The first of the `beginnings` with which the prompt has at most `most` tokens, or the last of them, and the prompt.
+    fn fewest(&self, model: &Phi3Model, beginnings: &[usize], most: usize) -> Result<Option<(usize, Vec<u32>)>> {
+        let mut found: Option<(usize, Vec<u32>)> = None;
         let (mut low, mut high) = (0, beginnings.len());
         while low < high {
-            // The last one first: if it alone fits, or nothing does, there is nothing to look for.
-            let middle = if shortest.is_none() { high - 1 } else { low.midpoint(high) };
+            // The last one first: it is what is left if nothing fits.
+            let middle = if found.is_none() { high - 1 } else { low.midpoint(high) };
             let Some(first) = beginnings.get(middle).copied() else { break };
             let prompt = self.prompt(model, first)?;
             let fits = prompt.len() <= most;
-            if fits || shortest.is_none() {
-                shortest = Some((first, prompt));
+            if fits || found.is_none() {
+                found = Some((first, prompt));
             }
             if fits {
                 high = middle;
@@ -102,10 +115,7 @@ impl Script {
                 low = middle + 1;
             }
         }
-        Ok(shortest.map(|(first, prompt)| {
-            self.first = first;
-            prompt
-        }))
+        Ok(found)
     }
 
     fn prompt(&self, model: &Phi3Model, first: usize) -> Result<Vec<u32>> {
@@ -120,7 +130,8 @@ impl Prompt {
     /// Leaves out the oldest, if there is no room for an answer otherwise. Returns how many tokens that were.
     ///
     /// Room is what `max_tokens` can take, and a quarter of the context at most. A chat is cut down to half of the
-    /// context: it goes on, and would have to be cut and computed again for each answer that follows.
+    /// context, unless that would leave nothing but its last turn: it goes on, and would have to be cut and computed again
+    /// for each answer that follows.
     pub(crate) fn leave_out_oldest(
         &mut self,
         model: &Phi3Model,
@@ -134,7 +145,7 @@ impl Prompt {
             return Ok(0);
         }
         if let Some(script) = &mut self.script {
-            if let Some(shorter) = script.shorten(model, n_ctx / 2)? {
+            if let Some(shorter) = script.shorten(model, n_ctx / 2, n_ctx - room)? {
                 self.tokens = shorter;
             }
         } else {
@@ -163,7 +174,8 @@ impl Generation {
         let half = n_ctx / 2;
         if let Some(script) = &mut self.script {
             let mut answer = self.sequence.split_off(self.prompt_len.min(before));
-            let shorter = script.shorten(model, half.saturating_sub(answer.len()));
+            let most = (n_ctx - n_ctx / 4).saturating_sub(answer.len());
+            let shorter = script.shorten(model, half.saturating_sub(answer.len()), most);
             match shorter {
                 Ok(Some(shorter)) => self.sequence = shorter,
                 Ok(None) => {}
