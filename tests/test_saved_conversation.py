@@ -351,6 +351,35 @@ def test_paths_that_cannot_be(session, tmp_path):
             call(5)
 
 
+def test_only_a_saved_conversation_is_replaced(session, tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF and all that follows")
+    with pytest.raises(ConversationFileError, match='no saved conversation: it begins with "GGUF and"; save to'):
+        session.save(file)
+    assert file.read_bytes() == b"GGUF and all that follows"
+    # A temporary file that was made to have a name of its own is empty.
+    file.write_bytes(b"")
+    session.save(file)
+    session.save(file)
+    session.load(file)
+
+
+def test_what_was_left_out_of_a_full_context_stays_out(tiny, file):
+    oldest = GenerationConfig.greedy(max_tokens=8, ignore_eos=True, on_overflow="truncate_oldest")
+    with Phi3Session(tiny, n_ctx=64) as session:
+        while not session.chat("hello", oldest).truncated_messages:
+            pass
+        session.chat("you", oldest)
+        session.save(file)
+        with Phi3Session(tiny, n_ctx=64) as loaded:
+            loaded.load(file)
+            assert (loaded.messages, loaded.tokens) == (session.messages, session.tokens)
+            for conversation in (session, loaded):
+                conversation.rewind()
+            assert (loaded.messages, loaded.tokens) == (session.messages, session.tokens)
+            assert loaded.chat("are", oldest).tokens == session.chat("are", oldest).tokens
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are Unix's")
 def test_a_pipe_or_a_device_is_not_replaced(session, tmp_path):
     pipe = tmp_path / "pipe"

@@ -177,6 +177,23 @@ impl Reader {
     }
 }
 
+/// Refuses to save over what is no saved conversation: a slip must not cost a model that took hours to download. What
+/// cannot be read says so where it is written.
+pub(super) fn check_replaceable(path: &Path) -> Result<()> {
+    let mut magic = Vec::new();
+    let is_read = path.is_file()
+        && File::open(path).is_ok_and(|file| file.take(MAGIC.len() as u64).read_to_end(&mut magic).is_ok());
+    if !is_read || magic.is_empty() || magic == MAGIC {
+        return Ok(());
+    }
+    Err(Error::conversation_file(format!(
+        "cannot save to {}: the file that is there is no saved conversation: it begins with \"{}\"; save to another path, \
+         or remove it first",
+        path.display(),
+        magic.escape_ascii()
+    )))
+}
+
 fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::conversation_file(format!("cannot read {}: {error}", path.display())).with_source(error)
 }

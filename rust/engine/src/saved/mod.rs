@@ -67,6 +67,7 @@ pub(crate) fn save(
     let failed = |error: std::io::Error| {
         Error::conversation_file(format!("cannot save to {}: {error}", path.display())).with_source(error)
     };
+    format::check_replaceable(path)?;
     let positions = state.cache.positions();
     let head = Head::new(model.fingerprint()?, state, kv_dtype, &positions).to_json()?;
     let rows = rows_len(model.config(), kv_dtype, &positions);
