@@ -31,6 +31,7 @@ RECORDS = {
     "Device",
     "Diagnosis",
     "Memory",
+    "MemoryEstimate",
     "MemoryUse",
     "ModelInfo",
     "NamedModel",

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from candle_phi import _checks, _native
 
 __all__ = ["trace"]
 
 
-@contextmanager
-def trace(path: str | os.PathLike[str]) -> Generator[None, None, None]:
+def trace(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
     """Writes a trace of everything that the engine does inside the ``with`` block, in any thread.
 
         with candle_phi.trace("generation.json"):
@@ -27,15 +26,20 @@ def trace(path: str | os.PathLike[str]) -> Generator[None, None, None]:
     Args:
         path: The file; one that is there is overwritten.
 
-    Yields:
-        Nothing.
+    Returns:
+        What ``with`` takes; it gives nothing.
 
     Raises:
         InvalidOptionError: A trace is being written already; a process has one at a time.
         OSError: The file cannot be written.
         TypeError: It is no path.
     """
-    _native.start_trace(_checks.as_path(path, "path"))
+    return _writing(_checks.as_path(path, "path"))
+
+
+@contextmanager
+def _writing(path: str) -> Generator[None, None, None]:
+    _native.start_trace(path)
     try:
         yield
     finally:

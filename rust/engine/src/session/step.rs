@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Instant;
 
 use tracing::debug_span;
+use tracing::span::EnteredSpan;
 
 use super::Session;
 use crate::completion::{Chunk, Completion};
@@ -29,7 +30,8 @@ impl Session {
     /// [`Cancelled`](crate::ErrorKind::Cancelled) once `cancel` is set. The generation can be continued with another
     /// step, or dropped; either way the session stays usable.
     pub fn step(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<Option<Chunk>> {
-        match self.begin_step(generation, cancel)? {
+        let _span = step_span(generation);
+        match self.first_half(generation, cancel)? {
             HalfStep::Logits => self.finish_step(generation, cancel),
             HalfStep::Whole(chunk) => Ok(chunk),
         }
@@ -41,11 +43,15 @@ impl Session {
     /// # Errors
     /// As for [`step`](Self::step).
     pub fn begin_step(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<HalfStep> {
+        let _span = step_span(generation);
+        self.first_half(generation, cancel)
+    }
+
+    fn first_half(&mut self, generation: &mut Generation, cancel: &CancelToken) -> Result<HalfStep> {
         if generation.is_finished() {
             return Ok(HalfStep::Whole(None));
         }
         self.check_ticket(generation)?;
-        let _span = if generation.has_tokens() { debug_span!("decode") } else { debug_span!("prefill") }.entered();
         let limited = cancel.until(generation.mark_started());
         if let Some(prompt) = generation.give_echo() {
             return Ok(HalfStep::Whole(Some(prompt)));
@@ -108,6 +114,7 @@ impl Session {
         if generation.is_finished() {
             let Completion { finish_reason, usage, timings, .. } = generation.completion();
             tracing::debug!(
+                target: "candle_phi_engine::session", // the room's name: loggers are public, files are not
                 ?finish_reason,
                 prompt_tokens = usage.prompt_tokens,
                 cached_tokens = usage.cached_tokens,
@@ -173,4 +180,10 @@ impl Session {
         generation.sequence = sequence;
         logits
     }
+}
+
+/// A step in a trace: an ended generation has none.
+fn step_span(generation: &Generation) -> Option<EnteredSpan> {
+    let span = || if generation.has_tokens() { debug_span!("decode") } else { debug_span!("prefill") };
+    (!generation.is_finished()).then(|| span().entered())
 }
