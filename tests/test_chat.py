@@ -11,7 +11,10 @@ from candle_phi.cli.repl.commands import COMMANDS
 from command_line import fail, run
 from terminal import READY, TAKEN, Terminal, started
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has terminals of another kind")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has terminals of another kind"),
+    pytest.mark.thread_unsafe(reason="two would type into one terminal"),
+]
 
 HAIKU = "Write a haiku about ice hockey"
 SNOW = "Write a haiku about snow"

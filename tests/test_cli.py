@@ -17,6 +17,8 @@ from candle_phi import GenerationConfig, Message, Phi3Session
 from candle_phi.cli import generate as generate_module
 from command_line import COMMAND, DEMO, ESCAPE, PROMPT, cached, fail, invoke, run, succeed
 
+pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
+
 ENDS = {"</s>", "<|endoftext|>", "<|end|>", "<|assistant|>"}
 
 

@@ -6,6 +6,8 @@ from candle_phi import Phi3Session
 from candle_phi.cli import words
 from command_line import DEMO, PROMPT, fail, invoke
 
+pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
+
 
 class TestErrors:
     def test_no_model_is_chosen(self):

@@ -14,6 +14,8 @@ import candle_phi
 from candle_phi import Phi3Session
 from command_line import COMMAND, DEMO, PROMPT, cached, fail, invoke, succeed
 
+pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
+
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 
 

@@ -15,7 +15,10 @@ from terminal import started
 BIN = Path(sys.executable).parent
 NAMES = [model.name for model in candle_phi.named_models()]
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="these shells are not those of Windows")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="these shells are not those of Windows"),
+    pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process"),
+]
 
 
 def needs(shell: str) -> pytest.MarkDecorator:

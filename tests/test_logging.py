@@ -6,6 +6,8 @@ import sys
 
 from candle_phi import Phi3Model, Phi3Session
 
+pytestmark = pytest.mark.thread_unsafe(reason="loggers are the process's")
+
 
 def test_a_record_has_the_room_of_the_engine_as_its_logger(caplog):
     with caplog.at_level(logging.DEBUG, logger="candle_phi"):

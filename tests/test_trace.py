@@ -15,6 +15,8 @@ import pytest
 import candle_phi
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
 
+pytestmark = pytest.mark.thread_unsafe(reason="a process writes one trace at a time")
+
 GREEDY = GenerationConfig.greedy(max_tokens=8, ignore_eos=True)
 OPERATIONS = ("attn_norm", "attn_qkv", "attention", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
 
