@@ -31,6 +31,7 @@ _CLASS = re.compile(r"(Phi3\w+|[A-Z]\w+(?:Error|Config|Session|Stream))(?:\(.*\)
 _RUST = re.compile(r"(?:\w+::)+(\w+)")
 _SNAKE = re.compile(r"(?!(?:manylinux|musllinux|macosx|win)_)[a-z]+(?:_[a-z0-9]+)+")
 _MODULE = re.compile(r"candle_phi((?:\.\w+)+)(?:\(.*)?")
+_EVENT = re.compile(r"\btracing::(?:error|warn|info|debug|trace)!\(\s*(?:target: .candle_phi_engine::([\w:]+))?")
 
 _VARIABLES = {
     "session": candle_phi.Phi3Session,
@@ -77,7 +78,7 @@ def _problem(span: str) -> str | None:
     if span.startswith(("candle-phi ", "make ")):
         return _command_problem(span)
     if module := _MODULE.fullmatch(span):
-        return None if _is_in_package(module[1]) else "not in the package"
+        return None if _is_in_package(module[1]) or span in _loggers() else "not in the package"
     if (member := _MEMBER.fullmatch(span)) and (owner := _owner(member[1])) is not None:
         return None if _has(owner, member[2]) else f"{owner.__name__} has no {member[2]}"
     if keyword := _KEYWORD.fullmatch(span):
@@ -186,6 +187,20 @@ def _is_in_package(dotted: str) -> bool:
             return False
         thing = getattr(thing, name)
     return True
+
+
+@cache
+def _loggers() -> frozenset[str]:
+    """What the engine's records are logged by, each after the module that it is from, and those above them."""
+    found: set[str] = set()
+    engine = ROOT / "rust" / "engine" / "src"
+    for source in engine.glob("**/*.rs"):
+        parts = source.relative_to(engine).with_suffix("").parts
+        module = ".".join(part for part in parts if part != "mod")
+        for target in _EVENT.findall(source.read_text(encoding="utf-8")):
+            room = target.replace("::", ".") or module
+            found |= {f"candle_phi.{room[: end.start()]}" for end in re.finditer(r"\.|$", room)}
+    return frozenset(found)
 
 
 @cache

@@ -51,6 +51,7 @@ def test_many_names_are_looked_at():
         "Phi3Session.chatt()",
         "Completion.texts",
         "candle_phi.fetch_model",
+        "candle_phi.hub.transfers",
         "Phi4Session",
         "Phi3Sessions",
         "NoSuchError",

@@ -160,7 +160,7 @@ class GenerationConfig:
         logits_processor: A function that edits the logits of each token before it is drawn: ``function(tokens,
             logits)`` gets the ids of the prompt and of all generated tokens as a list, and the logits, penalties
             and bias applied, as a writable memoryview of format "f" and the vocabulary's size. It edits them in
-            place and returns None; ``numpy.frombuffer(logits, numpy.float32)`` is an array on the same memory.
+            place and returns None; ``numpy.asarray(logits)`` is an array on the same memory.
             ``-inf`` forbids a token. The buffer is valid during the call only. What it raises ends the
             generation and comes out as it is (a `StopIteration` as a `RuntimeError`); logits that are no
             numbers, or leave no token, are an `InvalidOptionError`. It runs on the thread that computes, under

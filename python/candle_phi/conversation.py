@@ -82,15 +82,16 @@ class ConversationMethods:
         """Writes the conversation to a file, with what was computed of it: `load` goes on from there.
 
         The file has the messages, the token ids and the cache's keys and values, which are most of it:
-        `ModelInfo.kv_cache_bytes` says how much. A file that is there is replaced when the new one is whole: if
-        the call fails, is interrupted or dies with its process, the old one stays. The options of the session are
-        not in the file, and neither is the model.
+        `ModelInfo.kv_cache_bytes` says how much. A saved conversation that is there is replaced when the new one
+        is whole: if the call fails, is interrupted or dies with its process, the old one stays. A file of another
+        kind is not replaced, unless it is empty. The options of the session are not in the file, and neither is
+        the model.
 
         Args:
             path: Where to.
 
         Raises:
-            ConversationFileError: The file cannot be written.
+            ConversationFileError: The file cannot be written, or one of another kind is there.
             InvalidOptionError: The path is empty.
             TypeError: It is no path.
             SessionBusyError: The session is at work.
