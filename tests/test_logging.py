@@ -4,6 +4,8 @@ import logging
 import subprocess
 import sys
 
+import pytest
+
 from candle_phi import Phi3Model, Phi3Session
 
 pytestmark = pytest.mark.thread_unsafe(reason="loggers are the process's")
