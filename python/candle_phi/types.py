@@ -116,7 +116,7 @@ class Usage:
         cached_tokens: Tokens of the prompt that were in the cache already and took no computing.
         recomputed_tokens: Tokens that were in the cache and were computed again all the same: the conversation
             crossed the boundary between LongRoPE's factors (see `SessionConfig.rope_factors`), went back to
-            before what the sliding window had let go, went on after its oldest was left out, or the
+            before what the sliding window had let go, lost its oldest in the middle of the answer, or the
             log-probabilities of the prompt were asked for.
         truncated_tokens: Tokens of the prompt and of the answer that were left out, because the context was full
             and `GenerationConfig.on_overflow` is "truncate_oldest".
