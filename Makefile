@@ -55,6 +55,14 @@ test-python: dev
 test-parallel: dev ## Run Python's tests with each by two threads at once
 	$(bin)/python -m pytest $(PYTEST) --parallel-threads 2
 
+.PHONY: test-capi
+test-capi: check-cargo ## Run the C interface's tests, under valgrind too
+	$(cargo) test --workspace --release --locked --test header --test programs -- --include-ignored
+
+.PHONY: test-engine
+test-engine: check-cargo ## Build the engine and run its example where no Python is on the PATH
+	tools/engine_alone.sh
+
 .PHONY: test-processors
 test-processors: check-cargo ## Run the kernels' tests under qemu, as older x86-64 and as ARM
 	tools/qemu_x86_64.sh
@@ -112,6 +120,10 @@ format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters ca
 	$(cargo) fmt --all
 	$(bin)/ruff check --fix --show-fixes .
 	$(bin)/ruff format .
+
+.PHONY: capi-header
+capi-header: check-cargo ## Write the header of the C interface anew, from its sources
+	CANDLE_PHI_WRITE_HEADER=1 $(cargo) test --workspace --release --locked --test header
 
 # The site runs the notebook, which takes the package and what the tests run it with.
 .PHONY: docs

@@ -91,7 +91,9 @@ def _make(arguments: list[str]) -> None:
 
 def _cargo(arguments: list[str]) -> None:
     given = dict(pairwise(arguments))
-    assert arguments[0] in {"build", "run", "test", "bench", "clippy", "fmt", "doc"}, f"cargo {arguments[0]}"
+    assert arguments[0] in {"build", "run", "rustc", "test", "bench", "clippy", "fmt", "doc"}, (
+        f"cargo {arguments[0]}"
+    )
     manifests = {path.parent: path.read_text(encoding="utf-8") for path in ROOT.glob("rust/*/Cargo.toml")}
     crate = given.get("-p")
     folders = [folder for folder, text in manifests.items() if crate is None or f'name = "{crate}"' in text]
@@ -141,6 +143,18 @@ def _pip(arguments: list[str]) -> None:
         Requirement(word)
 
 
+def _cc(arguments: list[str]) -> None:
+    """Its sources and the folders of its headers; libraries are built before it."""
+    paths = [path for flag, path in pairwise(arguments) if flag == "-I"]
+    paths += [word for word in arguments if word.endswith(".c")]
+    for path in paths:
+        assert (ROOT / path).exists(), f"no file {path}"
+
+
+def _built(arguments: list[str]) -> None:
+    assert not arguments
+
+
 def _bash(arguments: list[str]) -> None:
     assert (ROOT / arguments[0]).is_file(), f"no program {arguments[0]}"
 
@@ -163,6 +177,8 @@ _CHECKS = {
     "python": _python,
     "pip": _pip,
     "bash": _bash,
+    "cc": _cc,
+    "./chat": _built,
     ".": _source,
     "git": _git,
 }

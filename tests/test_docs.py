@@ -23,7 +23,7 @@ from tiny_gguf import TinyPhi3, write
 if not (ROOT / "docs").exists():
     pytest.skip("docs/ is not beside the tests", allow_module_level=True)
 
-LANGUAGES = {"python", "bash", "text", "toml", "json", "rust", "mermaid"}
+LANGUAGES = {"python", "bash", "text", "toml", "json", "rust", "c", "mermaid"}
 PYTHON = all_blocks("python")
 SHELL = all_blocks("bash")
 
@@ -132,11 +132,12 @@ def test_python_has_the_types_of_the_package(tmp_path):
     assert ran.returncode == 0, "\n".join(named) or ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("block", all_blocks("rust"), ids=name)
-def test_rust_is_part_of_an_example(block):
+@pytest.mark.parametrize("block", all_blocks("rust", "c"), ids=name)
+def test_rust_and_c_are_part_of_an_example(block):
     """Which are compiled with the tests, and run by them."""
     flat = " ".join(block.code.split())
-    examples = (ROOT / "rust" / "engine" / "examples").glob("*.rs")
+    suffix = {"rust": "rs", "c": "c"}[block.language]
+    examples = (ROOT / "rust").glob(f"*/examples/*.{suffix}")
     assert any(flat in " ".join(example.read_text(encoding="utf-8").split()) for example in examples)
 
 

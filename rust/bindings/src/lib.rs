@@ -45,7 +45,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("__build__", crate::processor::BUILD)?;
-        crate::runtime::keep_panics_quiet();
+        candle_phi_engine::keep_panics_quiet();
         crate::listener::listen();
         if cfg!(debug_assertions) {
             let message =

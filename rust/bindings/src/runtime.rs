@@ -4,15 +4,11 @@
 //! thread, the only one on which Python handles signals, the work runs on a thread of its own, and the calling one
 //! looks for signals meanwhile: Ctrl-C cancels the work and raises `KeyboardInterrupt`. A panic is an `InferenceError`.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use candle_phi_engine::{CancelToken, Error, Result};
+use candle_phi_engine::{CancelToken, Error, Result, catch_panic};
 use pyo3::prelude::*;
 
 use crate::error::exception;
@@ -75,11 +71,6 @@ pub(crate) fn enter_briefly<T: Send>(py: Python<'_>, work: impl FnOnce() -> Resu
     let outcome = py.detach(|| catch_panic(work).and_then(|outcome| outcome));
     log::pass_on(py)?;
     outcome.map_err(|error| exception(&error))
-}
-
-/// Runs work, and turns a panic into an error. What the work had borrowed may be in any state then.
-pub(crate) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| panic_error(payload.as_ref()))
 }
 
 /// Runs `work` on a thread of its own while this one handles signals and events.
@@ -157,29 +148,4 @@ fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
     let threading = py.import("threading")?;
     let main = threading.call_method0("main_thread")?;
     Ok(threading.call_method0("current_thread")?.is(&main))
-}
-
-/// Where the latest panic was; the payload that `catch_unwind` returns does not say.
-static PANICKED_AT: Mutex<String> = Mutex::new(String::new());
-
-/// Makes a panic report itself in the exception alone. The hook is this library's own, not the process's.
-pub(crate) fn keep_panics_quiet() {
-    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
-        let place = info.location().map_or_else(String::new, |location| {
-            let file = Path::new(location.file()).file_name().unwrap_or_default();
-            format!(" at {}:{}", file.display(), location.line())
-        });
-        *PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner) = place;
-    }));
-}
-
-fn panic_error(payload: &(dyn Any + Send)) -> Error {
-    let reason = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .and_then(|reason| reason.lines().next())
-        .unwrap_or("no reason given");
-    let place = PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
-    Error::inference(format!("internal error of the engine{place}: {reason}; please report it"))
 }

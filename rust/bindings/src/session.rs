@@ -318,7 +318,7 @@ impl SharedSession {
         let Some(session) = guard.as_mut().filter(|_| !self.is_closed()) else {
             return Err(closed());
         };
-        match runtime::catch_panic(|| work(session)) {
+        match candle_phi_engine::catch_panic(|| work(session)) {
             Ok(Err(error)) if error.kind() == ErrorKind::Cancelled && self.is_closed() => Err(closed()),
             Ok(outcome) => outcome,
             Err(panic) => {

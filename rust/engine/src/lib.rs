@@ -7,7 +7,7 @@
 //! - [`Error`] and [`ErrorKind`]: what went wrong, for a person and for a program.
 //!
 //! # Usage
-//! 1. [`Phi3Model::load`] a GGUF file (from disk, or from the hub through [`hub::download`]).
+//! 1. [`Phi3Model::load`] a GGUF file (from disk, or from the hub through `hub::download`).
 //! 2. Make a [`Session`].
 //! 3. [`Session::start`] a prompt, or [`Session::start_chat`] a conversation.
 //! 4. Call [`Session::step`] until it returns `None`, and print each chunk's text as it comes.
@@ -29,6 +29,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//! - `hub`, on by default: downloads from the Hugging Face hub, and with them an HTTP client with TLS, which needs a C
+//!   compiler. A program that has its files is smaller without it.
+//! - `cuda`, `flash-attn`, `metal`, `accelerate`, `mkl`: handed on to Candle.
 
 mod cache;
 mod cancel;
@@ -42,6 +47,7 @@ mod file;
 mod fingerprint;
 mod generation;
 mod gguf;
+#[cfg(feature = "hub")]
 pub mod hub;
 mod info;
 mod loader;
@@ -50,6 +56,7 @@ mod memory;
 mod model;
 mod new_file;
 mod overflow;
+mod panics;
 mod sampling;
 mod saved;
 mod session;
@@ -72,6 +79,7 @@ pub use machine::{instruction_set, thread_count};
 pub use memory::MemoryEstimate;
 pub use model::ExecutorKind;
 pub use overflow::OnOverflow;
+pub use panics::{catch_panic, keep_panics_quiet};
 pub use sampling::SamplingOptions;
 pub use session::{HalfStep, RopeFactors, Session, SessionOptions};
 pub use stop::{FinishReason, StopOutcome, StopStrings};

@@ -99,12 +99,32 @@ impl Phi3Model {
         progress: &mut dyn FnMut(LoadProgress<'_>),
         cancel: &CancelToken,
     ) -> Result<Self> {
+        Self::load_from(path, |path| Gguf::open(path, options.mmap, cancel), options, progress, cancel)
+    }
+
+    /// Loads a model from the bytes of a GGUF file, which are copied; the path is `<memory>` then, and
+    /// [`mmap`](LoadOptions::mmap) is without meaning.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_bytes(bytes: &[u8], options: &LoadOptions, cancel: &CancelToken) -> Result<Self> {
+        let open = |name: &Path| Gguf::from_bytes(name, bytes);
+        Self::load_from(Path::new("<memory>"), open, options, &mut |_| (), cancel)
+    }
+
+    fn load_from(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<Gguf>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress<'_>),
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         let _span = debug_span!("load", path = %path.display()).entered();
         let started = Instant::now();
         let spec = options.device.resolve();
         let device = spec.open()?;
         let executor = options.executor.resolve(&device)?;
-        let gguf = Arc::new(debug_span!("open").in_scope(|| Gguf::open(path, options.mmap, cancel))?);
+        let gguf = Arc::new(debug_span!("open").in_scope(|| open(path))?);
         model::supported_architecture(&gguf)?;
         cancel.check()?;
         let tokenizer = debug_span!("tokenizer").in_scope(|| match &options.tokenizer {
@@ -179,7 +199,7 @@ impl Phi3Model {
         &self.info.config
     }
 
-    /// The file that the model was loaded from.
+    /// The file that the model was loaded from; `<memory>` for one that was [loaded from bytes](Self::load_bytes).
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -124,6 +124,22 @@ fn one_part_or_none_is_an_ordinary_file() {
 }
 
 #[test]
+fn a_part_in_memory_is_refused_and_a_whole_file_is_read() {
+    let (_folder, paths) = written(&parts());
+    let error = Gguf::from_bytes(Path::new("<memory>"), &std::fs::read(&paths[1]).unwrap()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
+    assert!(error.to_string().contains("<memory> is one of 3 parts"), "{error}");
+
+    let mut whole = parts()[1].clone();
+    whole.set("split.count", None);
+    let (_folder, paths) = written(&[whole]);
+    let bytes = std::fs::read(&paths[0]).unwrap();
+    let gguf = Gguf::from_bytes(Path::new("<memory>"), &bytes).unwrap();
+    assert_eq!(gguf.tensors().len(), 2);
+    assert_eq!(gguf.tensor_bytes(gguf.required_tensor("b").unwrap()), 2.0_f32.to_le_bytes().repeat(8));
+}
+
+#[test]
 fn parts_that_were_cancelled_are_not_opened() {
     let (_folder, paths) = written(&parts());
     let cancel = CancelToken::new();

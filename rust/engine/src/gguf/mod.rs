@@ -115,11 +115,30 @@ impl Gguf {
         }
     }
 
+    /// Checks the header of a GGUF file that is in memory, and keeps a copy of it. `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a part of a split
+    /// file.
+    pub fn from_bytes(name: &Path, bytes: &[u8]) -> Result<Self> {
+        let gguf = Self::from_part(Part::copied(name, bytes)?)?;
+        match gguf.optional_usize(split::COUNT)? {
+            None | Some(0 | 1) => Ok(gguf),
+            Some(count) => Err(Error::unsupported_model(format!(
+                "{} is one of {count} parts of a split GGUF, which are only found as files; expected a whole one",
+                name.display()
+            ))),
+        }
+    }
+
     /// Opens this one file, whatever it says of others.
     fn open_one(path: &Path, mmap: bool, cancel: &CancelToken) -> Result<Self> {
-        let part = Part::open(path, mmap, cancel)?;
+        Self::from_part(Part::open(path, mmap, cancel)?)
+    }
+
+    fn from_part(part: Part) -> Result<Self> {
         let header = parse::header(part.bytes())
-            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", part.path.display())))?;
         Ok(Self { parts: vec![part], metadata: header.metadata, tensors: header.tensors })
     }
 

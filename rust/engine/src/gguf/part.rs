@@ -16,16 +16,15 @@ const READ_BYTES: usize = 16 << 20;
 /// No system has smaller pages.
 const PAGE_BYTES: usize = 4096;
 
-/// A file that was opened, and its bytes.
+/// A file that was opened, or what one would hold, and its bytes.
 pub(super) struct Part {
     pub(super) path: PathBuf,
-    file: File,
     bytes: Bytes,
 }
 
-/// The file's bytes: mapped, or read into anonymous memory that is page-aligned as a mapping is.
+/// The bytes: of a file that is mapped, or in anonymous memory that is page-aligned as a mapping is.
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Mmap, File),
     Read(MmapMut),
 }
 
@@ -34,7 +33,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map, _) => map,
             Self::Read(map) => map,
         }
     }
@@ -51,6 +50,15 @@ fn map_file(file: &File, offset: usize, len: usize) -> std::io::Result<Mmap> {
     // it short, the operating system ends the process; that one exception is documented, and `mmap = false`
     // is there for such files.
     unsafe { options.map(file) }
+}
+
+/// Memory of `len` bytes that belongs to no file.
+fn anonymous(len: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(len)?;
+    // Larger pages are read faster, where the system has them; where it has not, it is only a hint.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
 }
 
 impl Part {
@@ -80,22 +88,37 @@ impl Part {
             // for what the system holds in small pages already, it is only a hint.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
-            Bytes::Mapped(map)
+            Bytes::Mapped(map, file)
         } else {
             memory::check(len as u64, "mmap=False, which reads the file into memory,", "load it with mmap=True")?;
-            let memory = MmapMut::map_anon(len);
+            let memory = anonymous(len);
             let mut memory =
                 memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
-            // Larger pages are read faster, where the system has them; where it has not, it is only a hint.
-            #[cfg(target_os = "linux")]
-            let _ = memory.advise(memmap2::Advice::HugePage);
             for piece in memory.chunks_mut(READ_BYTES) {
                 cancel.check()?;
                 (&file).read_exact(piece).map_err(read_error)?;
             }
             Bytes::Read(memory)
         };
-        Ok(Self { path: path.to_owned(), file, bytes })
+        Ok(Self { path: path.to_owned(), bytes })
+    }
+
+    /// A copy of what a file would hold; `name` stands for the path.
+    pub(super) fn copied(name: &Path, bytes: &[u8]) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::invalid_model(format!(
+                "{} has no bytes; expected those of a GGUF file",
+                name.display()
+            )));
+        }
+        memory::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
+        let mut memory = anonymous(bytes.len()).map_err(|error| {
+            out_of_memory(&error, bytes.len()).unwrap_or_else(|| {
+                Error::invalid_model(format!("cannot copy {}: {error}", name.display())).with_source(error)
+            })
+        })?;
+        memory.copy_from_slice(bytes);
+        Ok(Self { path: name.to_owned(), bytes: Bytes::Read(memory) })
     }
 
     /// All of the file.
@@ -105,7 +128,8 @@ impl Part {
 
     /// An error if the file is mapped and has been cut short since: reading behind its end would end the process.
     pub(super) fn check_length(&self) -> Result<()> {
-        let (Bytes::Mapped(map), Ok(metadata)) = (&self.bytes, self.file.metadata()) else { return Ok(()) };
+        let Bytes::Mapped(map, file) = &self.bytes else { return Ok(()) };
+        let Ok(metadata) = file.metadata() else { return Ok(()) };
         if metadata.len() >= map.len() as u64 {
             return Ok(());
         }
@@ -132,7 +156,7 @@ impl Part {
     pub(super) fn lock(&self) -> Result<()> {
         #[cfg(unix)]
         let locked = match &self.bytes {
-            Bytes::Mapped(map) => map.lock(),
+            Bytes::Mapped(map, _) => map.lock(),
             Bytes::Read(map) => map.lock(),
         };
         #[cfg(not(unix))]
@@ -152,7 +176,7 @@ impl Part {
     pub(super) fn data(&self, range: &Range<usize>, what: &str) -> Result<TensorData<'_>> {
         let in_place = self.bytes.get(range.clone()).unwrap_or_default();
         match &self.bytes {
-            Bytes::Mapped(_) if !in_place.is_empty() => map_file(&self.file, range.start, range.len())
+            Bytes::Mapped(_, file) if !in_place.is_empty() => map_file(file, range.start, range.len())
                 .map(|map| TensorData(DataSource::Mapped(map)))
                 .map_err(|error| {
                     Error::invalid_model(format!("{}: cannot map tensor {what}: {error}", self.path.display()))
