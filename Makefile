@@ -20,6 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 maturin  := env -u CONDA_PREFIX VIRTUAL_ENV=$(venv_abs) $(bin)/maturin
 feature_flags := $(if $(FEATURES),--features $(FEATURES))
+# CUDA's libraries stay outside of the wheel: they are a gigabyte, and the driver's belongs to the machine.
+audit_flags   := $(if $(findstring cuda,$(FEATURES))$(findstring flash-attn,$(FEATURES)),--auditwheel skip)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -141,7 +143,7 @@ ifneq ($(portable),)
 	$(with_tools) tools/wheel.sh
 else
 	$(bin)/python tools/sbom.py --features "$(FEATURES)" candle-phi.cyclonedx.json
-	$(maturin) build --release --out dist $(feature_flags) --sbom-include candle-phi.cyclonedx.json
+	$(maturin) build --release --out dist $(feature_flags) $(audit_flags) --sbom-include candle-phi.cyclonedx.json
 endif
 
 .PHONY: wheel-aarch64

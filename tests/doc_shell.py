@@ -11,7 +11,7 @@ from candle_phi.cli import app
 from doc_pages import ROOT, Block
 
 # What a block that is run may use beside the package's own command.
-_ORDINARY = frozenset({"candle-phi", "cat", "cd", "echo", "export", "head", "printf", "wc"})
+_ORDINARY = frozenset({"candle-phi", "cat", "cd", "echo", "eval", "export", "head", "printf", "wc"})
 _KEYWORDS = frozenset({"do", "done", "else", "fi", "for", "if", "then", "while", "!"})
 _ASSIGNMENT = re.compile(r"\w+=")
 _SEPARATORS = set("|&;\n()")

@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from typer.testing import CliRunner
 
-from candle_phi import Phi3Session
+from candle_phi import Phi3Model, Phi3Session, doctor
 from candle_phi.cli import doctor as command
 from candle_phi.cli.app import app
 from candle_phi.doctor import diagnose
@@ -39,12 +40,14 @@ def test_a_machine_that_works_is_well(tmp_path):
     devices = {device["name"]: device for device in found["devices"]}
     assert devices["cpu"] == {"name": "cpu", "available": True, "reason": None}
     assert all(device["reason"] for device in devices.values() if not device["available"])
+    assert devices[found["device"].split(":")[0]]["available"]
+    assert found["device_reason"]
 
 
 def test_people_get_a_table():
     done = run()
     assert done.returncode == 0
-    for expected in ("candle-phi", "processor", "cpu", "cuda", "metal", "cache", "self-test", "tokens/s"):
+    for expected in ("candle-phi", "processor", "cpu", "cuda", "metal", "auto", "cache", "self-test", "tokens/s"):
         assert expected in done.stdout
 
 
@@ -52,6 +55,32 @@ def test_the_levels_are_those_of_a_session():
     found = diagnose(seconds=0)
     with Phi3Session.demo() as session:
         assert (found.isa, found.n_threads) == (session.isa, session.n_threads)
+
+
+def test_a_gpu_that_computes_something_else_is_found(monkeypatch):
+    """The embedded model on the CPU stands for the GPU, and says something else."""
+    demo, chat = Phi3Model.demo, Phi3Session.chat
+    gpus = []
+
+    def on_gpu(**options):
+        if options.get("device") != "cuda:0":
+            return demo(**options)
+        gpus.append(demo(**{**options, "device": "cpu"}))
+        return gpus[-1]
+
+    def wrong(session, *arguments, **options):
+        completion = chat(session, *arguments, **options)
+        if session.model not in gpus:
+            return completion
+        return dataclasses.replace(completion, tokens=[*completion.tokens[:-1], 0])
+
+    monkeypatch.setattr(doctor, "_native", SimpleNamespace(choose_device=lambda name: ("cuda:0", "a GPU")))
+    monkeypatch.setattr(Phi3Model, "demo", on_gpu)
+    assert diagnose(seconds=0).agrees is True
+    monkeypatch.setattr(Phi3Session, "chat", wrong)
+    found = diagnose(seconds=0)
+    assert (found.device, found.device_reason, found.agrees) == ("cuda:0", "a GPU", False)
+    assert found.problems[0].startswith("the device cuda:0 and the CPU chose different tokens")
 
 
 def test_kernels_that_compute_something_else_are_found(monkeypatch):

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import gguf
 import numpy as np
 import pytest
 
@@ -20,12 +19,10 @@ import tiny_llama
 import tiny_phi2
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
 from candle_phi.types import Isa
+from quantized_models import DRAWN, WRITTEN, write_quantized
 from random_models import Draw
 from tiny_gguf import TinyPhi3, random_ids
 from tiny_phi2 import TinyPhi2
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import synthetic_blocks
 
 GREEDY = GenerationConfig.greedy(max_tokens=64, ignore_eos=True)
 PROMPTS = [
@@ -182,36 +179,6 @@ def test_logits_of_each_feature_are_candles(tmp_path: Path, feature: str, tensor
     worst = largest_difference(every_logits(path, ids, executor="kernels", kv_dtype="f32"), expected)
     print(f"{feature} in {tensor_type}: largest difference {worst:.1e}")
     assert worst < EXACT
-
-
-WRITTEN = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "IQ4_XS"]
-DRAWN = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
-"""The gguf package reads these, and does not write them: their blocks are random."""
-
-
-def write_quantized(path: Path, kind: str, options: TinyPhi3) -> Path:
-    if kind in WRITTEN:
-        return tiny_gguf.write(path, replace(options, tensor_type=kind))
-    quantization = gguf.GGMLQuantizationType[kind]
-    rng, drawn = np.random.default_rng(3), dict[str, tiny_gguf.Tensor]()
-    for name, tensor in tiny_gguf.weights(options).items():
-        if tensor.ndim == 2:
-            rows, columns = tensor.shape
-            blocks = synthetic_blocks.random_rows(rng, quantization, rows, columns)
-            gain = float(tensor.std() * np.sqrt(columns))
-            drawn[name] = (quantization, scaled(blocks, quantization, gain))
-    return tiny_gguf.write(path, replace(options, tensors=drawn))
-
-
-def scaled(rows: np.ndarray, kind: gguf.GGMLQuantizationType, gain: float) -> np.ndarray:
-    """The same blocks with larger scales and minimums."""
-    scale, minimum, _ = synthetic_blocks._SCALES[kind]
-    blocks = rows.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1]).copy()
-    for offset in (scale, minimum):
-        if offset is not None:
-            halves = blocks[:, offset : offset + 2].copy().view(np.float16).astype(np.float32) * gain
-            blocks[:, offset : offset + 2] = halves.astype(np.float16).view(np.uint8)
-    return blocks.reshape(rows.shape)
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["fused", "split"])

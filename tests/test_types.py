@@ -1,4 +1,5 @@
 import copy
+import logging
 import pickle
 from dataclasses import FrozenInstanceError, asdict, replace
 
@@ -166,3 +167,11 @@ def test_a_model_says_what_it_is(model):
     assert isinstance(model, Phi3Model)
     assert "phi3" in repr(model)
     assert model.device == "cpu"
+
+
+def test_a_model_says_why_it_computes_where_it_does(model, caplog):
+    assert model.device_reason
+    with caplog.at_level(logging.INFO, logger="candle_phi"):
+        asked = Phi3Model.demo(device="cpu")
+    assert asked.device_reason == "asked for"
+    assert any("asked for" in record.message for record in caplog.records)

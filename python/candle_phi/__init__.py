@@ -9,8 +9,8 @@ for chunk in session.chat_stream("Write a haiku about ice hockey"):
 
 import logging
 
-# First: whether the processor can run what follows.
-from candle_phi import _processor  # noqa: F401  # pyright: ignore[reportUnusedImport]
+# First: whether the processor can run what follows, and where its libraries are.
+from candle_phi import _libraries  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from candle_phi._native import __version__
 from candle_phi.aio import AsyncTokenStream
 from candle_phi.config import GenerationConfig, SessionConfig

@@ -21,8 +21,8 @@ __all__ = [
     "__build__",
     "__version__",
     "cached_models",
-    "check_device",
     "check_session",
+    "choose_device",
     "download",
     "estimate_memory",
     "generation_defaults",
@@ -58,6 +58,8 @@ class Model:
     def path(self) -> str: ...
     @property
     def device(self) -> str: ...
+    @property
+    def device_reason(self) -> str: ...
     @property
     def executor(self) -> str: ...
     @property
@@ -288,7 +290,6 @@ class CachedModel:
 def generation_defaults() -> dict[str, object]: ...
 def inspect(path: str) -> ModelInfo: ...
 def estimate_memory(path: str, *, n_ctx: int | None, kv_dtype: str) -> MemoryEstimate: ...
-def check_device(device: str) -> None: ...
 def check_session(
     device: str,
     executor: str,
@@ -297,6 +298,7 @@ def check_session(
     n_threads: int | None,
     isa: str | None,
 ) -> None: ...
+def choose_device(device: str) -> tuple[str, str]: ...
 def download(
     name_or_repo: str,
     *,

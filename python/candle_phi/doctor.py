@@ -46,11 +46,13 @@ class Diagnosis:
         isa: The instruction set level that the kernels use.
         n_threads: How many threads a session uses by default.
         devices: What can be computed on.
+        device: What ``device="auto"`` stands for here.
+        device_reason: Why it is that one.
         environment: The variables that change what the package does, where they are set.
         cached_models: How many model files are in the cache.
         cached_bytes: How much they take.
-        agrees: Whether the kernels and Candle's operations, the reference, chose the same tokens on the embedded
-            model, greedily.
+        agrees: Whether the kernels, and the GPU that ``device="auto"`` stands for where there is one, chose the
+            same tokens as Candle's operations on the CPU, the reference, on the embedded model, greedily.
         tokens_per_second: How fast the embedded model, a toy, generated with the kernels, in about a second.
         problems: What does not work, in sentences; none if all is well.
     """
@@ -61,6 +63,8 @@ class Diagnosis:
     isa: str
     n_threads: int
     devices: tuple[Device, ...]
+    device: str
+    device_reason: str
     environment: dict[str, str]
     cached_models: int
     cached_bytes: int
@@ -88,16 +92,19 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
     """
     _checks.Range(float, 0).check("seconds", seconds)
     problems: list[str] = []
-    with Phi3Session.demo() as session:
-        reference = _reference(problems)
+    device, device_reason = _native.choose_device("auto")
+    reference = _answer("cpu", problems)
+    with Phi3Session.demo(device="cpu") as session:
         answer = session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
-        if reference is not None and answer != reference:
-            problems.append(
-                f"the kernels ({session.isa}) and Candle's operations chose different tokens on the embedded "
-                'model: results may be wrong; use executor="candle" or a lower isa, and report it',
-            )
+        found = f"the kernels ({session.isa}) and Candle's operations chose different tokens on the embedded model"
+        advice = 'use executor="candle" or a lower isa'
+        agrees = _agrees(answer, reference, f"{found}: results may be wrong; {advice}, and report it", problems)
         speed = _speed(session, seconds)
         isa, n_threads = session.isa, session.n_threads
+    if device != "cpu":
+        found = f"the device {device} and the CPU chose different tokens on the embedded model"
+        advice = 'results may be wrong; use device="cpu", and report it'
+        agrees &= _agrees(_answer(device, problems), reference, f"{found}: {advice}", problems)
     cached = _cached(problems)
     return Diagnosis(
         version=__version__,
@@ -106,23 +113,34 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
         isa=isa,
         n_threads=n_threads,
         devices=tuple(map(_device, _DEVICES)),
+        device=device,
+        device_reason=device_reason,
         environment={name: value for name, value in sorted(os.environ.items()) if _counts(name)},
         cached_models=len(cached),
         cached_bytes=sum(cached),
-        agrees=reference is not None and answer == reference,
+        agrees=agrees,
         tokens_per_second=speed,
         problems=tuple(problems),
     )
 
 
-def _reference(problems: list[str]) -> list[int] | None:
-    """What Candle's operations say, or None where they cannot be asked."""
+def _answer(device: str, problems: list[str]) -> list[int] | None:
+    """What Candle's operations say on a device, or None where they cannot be asked."""
     try:
-        with Phi3Session(model=Phi3Model.demo(device="cpu", executor="candle")) as session:
+        with Phi3Session(model=Phi3Model.demo(device=device, executor="candle")) as session:
             return session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
     except Phi3Error as error:
-        problems.append(f"Candle's operations do not compute here: {error}")
+        problems.append(f"Candle's operations do not compute on {device}: {error}")
         return None
+
+
+def _agrees(answer: list[int] | None, reference: list[int] | None, complaint: str, problems: list[str]) -> bool:
+    """Whether two answers are the same; where they are not, that is a problem."""
+    if answer is None or reference is None:
+        return False
+    if answer != reference:
+        problems.append(complaint)
+    return answer == reference
 
 
 def _speed(session: Phi3Session, seconds: float) -> float:
@@ -139,7 +157,7 @@ def _speed(session: Phi3Session, seconds: float) -> float:
 
 def _device(name: str) -> Device:
     try:
-        _native.check_device(name)
+        _native.choose_device(name)
     except DeviceError as error:
         return Device(name, available=False, reason=str(error))
     return Device(name, available=True, reason=None)

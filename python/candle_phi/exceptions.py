@@ -74,7 +74,7 @@ class UnsupportedModelError(ModelLoadError):
 
 
 class DeviceError(Phi3Error, RuntimeError):
-    """The device does not exist, was not compiled in, or failed."""
+    """The device does not exist, was not compiled in, failed, or has no more memory."""
 
 
 class InvalidOptionError(Phi3Error, ValueError):

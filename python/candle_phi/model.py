@@ -25,7 +25,7 @@ class Phi3Model(Unpicklable):
     Args:
         path: The GGUF file.
         device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
-            compiled in and are there.
+            compiled in and are there; `device_reason` says why it is that one.
         executor: What computes: "kernels", the package's own for CPUs, which read the weights in the file;
             "candle", Candle's operations, which run on every device and copy the weights to it; or "auto", the
             kernels on a CPU and Candle elsewhere.
@@ -48,7 +48,7 @@ class Phi3Model(Unpicklable):
         ModelNotFoundError: There is no such file.
         InvalidModelError: The file is damaged, cut short, or no GGUF file.
         UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
-        DeviceError: The device does not exist or was not compiled in.
+        DeviceError: The device does not exist, was not compiled in, or has too little memory for the model.
         InvalidOptionError: An option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
@@ -189,6 +189,11 @@ class Phi3Model(Unpicklable):
     def device(self) -> str:
         """Where it computes, such as "cpu" or "cuda:0"."""
         return self._engine.device
+
+    @property
+    def device_reason(self) -> str:
+        """Why it computes there: what the device is, and with "auto" why not another."""
+        return self._engine.device_reason
 
     @property
     def executor(self) -> str:
@@ -358,7 +363,7 @@ def check_loading(options: LoadOptions) -> None:
     """Checks what can be checked of the options before there is a file, such as before a long download."""
     executor = options.get("executor", "auto")
     _checks.one_of(executor, "executor", get_args(Executor))
-    _native.check_device(_checks.as_text(options.get("device", "auto"), "device"))
+    _native.choose_device(_checks.as_text(options.get("device", "auto"), "device"))
     _reading(options.get("prefault", False))
     for name in ("mmap", "mlock", "rstrip_control_tokens"):
         _checks.as_bool(options.get(name, True), name)

@@ -31,11 +31,13 @@ def _print(found: Diagnosis) -> None:
     table.add_row("processor", f"{found.isa}, {threads}")
     for device in found.devices:
         table.add_row(device.name, "yes" if device.available else f"no: {device.reason}")
+    table.add_row("auto", f"{found.device}: {found.device_reason}")
     files = f"{found.cached_models} file{'s' if found.cached_models != 1 else ''}"
     table.add_row("cache", f"{files}, {console.human_bytes(found.cached_bytes)}")
     for name, value in found.environment.items():
         table.add_row(name, value)
-    agrees = "the kernels and Candle agree" if found.agrees else "FAILED"
+    who = "the kernels" if found.device == "cpu" else f"the kernels, {found.device}"
+    agrees = f"{who} and Candle agree" if found.agrees else "FAILED"
     table.add_row("self-test", f"{agrees}; {found.tokens_per_second:.0f} tokens/s of the embedded toy model")
     console.print_rich(table)
     for problem in found.problems:

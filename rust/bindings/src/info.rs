@@ -101,10 +101,13 @@ pub(crate) fn estimate_memory(
     })
 }
 
-/// Fails if the device does not exist or was not compiled in.
+/// The device that a name stands for, and why; fails if it does not exist or was not compiled in.
 #[pyfunction]
-pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
-    runtime::enter_briefly(py, || device.parse::<engine::DeviceSpec>()?.check())
+pub(crate) fn choose_device(py: Python<'_>, device: &str) -> PyResult<(String, String)> {
+    runtime::enter_briefly(py, || {
+        let choice = device.parse::<engine::DeviceSpec>()?.choose()?;
+        Ok((choice.device.to_string(), choice.reason))
+    })
 }
 
 /// Fails if sessions of these options are not possible on the executor and the device, whatever the model.

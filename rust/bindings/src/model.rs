@@ -74,6 +74,12 @@ impl Model {
         self.0.device().to_string()
     }
 
+    /// Why it computes there.
+    #[getter]
+    fn device_reason(&self) -> &str {
+        self.0.device_reason()
+    }
+
     /// What computes.
     #[getter]
     fn executor(&self) -> &'static str {

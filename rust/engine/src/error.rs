@@ -215,8 +215,48 @@ fn candle_message(error: &candle_core::Error) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether a Candle error says that a device has no more memory: CUDA's name for it, cuBLAS's, and Candle's for a
+/// buffer that Metal does not give.
+fn is_out_of_memory(message: &str) -> bool {
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to create metal resource: Buffer"]
+        .iter()
+        .any(|name| message.contains(name))
+}
+
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::inference(format!("Candle could not compute: {}", candle_message(&error))).with_source(error)
+        let message = candle_message(&error);
+        let told = if is_out_of_memory(&message) {
+            Self::device(format!(
+                "the device has no more memory ({message}); make the context shorter (n_ctx), close other sessions and \
+                 programs that use the device, take a file of a smaller quantization, or use device=\"cpu\""
+            ))
+        } else {
+            Self::inference(format!("Candle could not compute: {message}"))
+        };
+        told.with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_an_error_of_the_device_that_says_what_to_do() {
+        for message in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "Metal error Failed to create metal resource: Buffer",
+        ] {
+            let error = Error::from(candle_core::Error::Msg(message.to_owned()));
+            assert_eq!(error.kind(), ErrorKind::Device, "{message}");
+            assert!(error.to_string().contains("n_ctx"), "{error}");
+        }
+        let other = Error::from(candle_core::Error::Msg("shape mismatch".to_owned()));
+        assert_eq!(
+            (other.kind(), other.to_string().as_str()),
+            (ErrorKind::Inference, "Candle could not compute: shape mismatch",)
+        );
     }
 }

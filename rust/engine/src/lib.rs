@@ -69,7 +69,7 @@ pub use cancel::CancelToken;
 pub use chat::{ChatFormat, ChatTemplate, Message, Role};
 pub use completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
 pub use config::{Architecture, PhiConfig};
-pub use device::DeviceSpec;
+pub use device::{DeviceChoice, DeviceSpec};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use generation::{Generation, GenerationOptions};
 pub use gguf::{Array, Gguf, LoadProgress, TensorData, TensorInfo, Value};

@@ -9,7 +9,7 @@ use tracing::debug_span;
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, PhiConfig};
-use crate::device::DeviceSpec;
+use crate::device::{DeviceChoice, DeviceSpec, prefill_chunk_on_gpu};
 use crate::fingerprint::Fingerprint;
 use crate::gguf::{Gguf, LoadProgress};
 use crate::info::{ModelInfo, weights_bytes};
@@ -71,7 +71,7 @@ pub struct Phi3Model {
     chat_template: Option<ChatTemplate>,
     info: ModelInfo,
     path: PathBuf,
-    device: DeviceSpec,
+    device: DeviceChoice,
     executor: ExecutorKind,
     load_time: Duration,
     masked_ids: Vec<u32>,
@@ -121,9 +121,9 @@ impl Phi3Model {
     ) -> Result<Self> {
         let _span = debug_span!("load", path = %path.display()).entered();
         let started = Instant::now();
-        let spec = options.device.resolve();
-        let device = spec.open()?;
-        let executor = options.executor.resolve(&device)?;
+        let (device, reason) = debug_span!("device").in_scope(|| options.device.open())?;
+        let choice = DeviceChoice { device: device.spec(), reason };
+        let executor = options.executor.resolve(choice.device)?;
         let gguf = Arc::new(debug_span!("open").in_scope(|| open(path))?);
         model::supported_architecture(&gguf)?;
         cancel.check()?;
@@ -140,7 +140,7 @@ impl Phi3Model {
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = debug_span!("chat_template")
             .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
-        if executor == ExecutorKind::Candle && spec == DeviceSpec::Cpu {
+        if executor == ExecutorKind::Candle && !choice.device.is_gpu() {
             let remedy = "use executor=\"kernels\", which reads them in the file, or a smaller file";
             memory::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
         }
@@ -154,14 +154,21 @@ impl Phi3Model {
         let masked_ids = masked_ids(&config, &tokenizer);
         let info = ModelInfo::new(&gguf, config, Some(&tokenizer), chat_template.as_ref())?;
         let load_time = started.elapsed();
-        tracing::info!(path = %path.display(), device = %spec, %executor, ?load_time, "model loaded");
+        tracing::info!(
+            path = %path.display(),
+            device = %choice.device,
+            reason = choice.reason,
+            %executor,
+            ?load_time,
+            "model loaded"
+        );
         Ok(Self {
             model,
             tokenizer,
             chat_template,
             info,
             path: path.to_owned(),
-            device: spec,
+            device: choice,
             executor,
             load_time,
             masked_ids,
@@ -208,7 +215,13 @@ impl Phi3Model {
     /// Where the model computes; never [`DeviceSpec::Auto`].
     #[must_use]
     pub fn device(&self) -> DeviceSpec {
-        self.device
+        self.device.device
+    }
+
+    /// Why the model computes there, in words: what the device is, and where it was not named, why not another.
+    #[must_use]
+    pub fn device_reason(&self) -> &str {
+        &self.device.reason
     }
 
     /// What computes; never [`ExecutorKind::Auto`].
@@ -239,7 +252,7 @@ impl Phi3Model {
 
     /// Fails where the machine has no memory for a full context of `n_ctx` positions.
     pub(crate) fn check_memory(&self, n_ctx: usize, kv_dtype: KvDtype, prefill_chunk: usize) -> Result<()> {
-        if self.device != DeviceSpec::Cpu {
+        if self.device().is_gpu() {
             return Ok(());
         }
         // Candle's tensors take as much, less what pads a page's rows.
@@ -258,7 +271,7 @@ impl Phi3Model {
 
     /// Fails where the machine has no memory for `bytes` more of keys and values; a GPU has its own.
     pub(crate) fn check_cache_memory(&self, bytes: u64, what: &str) -> Result<()> {
-        if bytes == 0 || self.device != DeviceSpec::Cpu {
+        if bytes == 0 || self.device().is_gpu() {
             return Ok(());
         }
         memory::check(bytes, what, memory::REMEDY)
@@ -296,16 +309,19 @@ impl Phi3Model {
     /// How many tokens of a prompt go through the model at once.
     ///
     /// Large enough to share each weight that is read, and on the CPU small enough that a layer takes about a
-    /// tenth of a second, since cancelling waits for the layer. It follows from the model's shape alone, so that
-    /// the same prompt is always cut the same way.
-    pub(crate) fn prefill_chunk(&self) -> usize {
+    /// tenth of a second, since cancelling waits for the layer. It follows from the model's shape and the context
+    /// alone, so that the same prompt is always cut the same way.
+    pub(crate) fn prefill_chunk(&self, n_ctx: usize) -> usize {
         const SMALLEST: usize = 8;
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
-        // The kernels look up between parts of a layer, and a GPU is fast.
-        if self.executor == ExecutorKind::Kernels || self.device != DeviceSpec::Cpu {
+        let config = self.config();
+        if self.device().is_gpu() {
+            return prefill_chunk_on_gpu(config.head_count, n_ctx);
+        }
+        // The kernels look up between parts of a layer.
+        if self.executor == ExecutorKind::Kernels {
             return LARGEST_PREFILL_CHUNK;
         }
-        let config = self.config();
         let heads = config.head_count + config.head_count_kv;
         let matrices = match config.architecture {
             Architecture::Phi3 => 3,

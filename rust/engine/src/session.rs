@@ -13,7 +13,7 @@ use crate::chat::Message;
 use crate::completion::TokenLogprob;
 use crate::config::PhiConfig;
 use crate::conversation::{Conversation, Turn};
-use crate::device::DeviceSpec;
+use crate::device::{DeviceSpec, check_context};
 use crate::generation::{Generation, GenerationOptions, Prompt};
 use crate::loader::Phi3Model;
 use crate::machine::Compute;
@@ -53,7 +53,7 @@ impl SessionOptions {
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption), or [`Device`](crate::ErrorKind::Device) if the device cannot be
     /// opened.
     pub fn check(&self, device: DeviceSpec, executor: ExecutorKind) -> Result<()> {
-        let executor = executor.resolve(&device.open()?)?;
+        let executor = executor.resolve(device.choose()?.device)?;
         Compute::new(executor, self.n_threads, self.isa.as_deref())?;
         if executor == ExecutorKind::Candle {
             self.kv_dtype.candle()?;
@@ -148,11 +148,13 @@ impl Session {
     /// A session with an empty context.
     ///
     /// # Errors
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's,
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's, or than what the device
+    /// computes rightly,
     /// [`InsufficientMemory`](crate::ErrorKind::InsufficientMemory) for one that was asked for and that the machine has no
     /// memory for. The default is not held against the memory: it is an upper limit, and what is used of it counts.
     pub fn new(model: Arc<Phi3Model>, options: &SessionOptions) -> Result<Self> {
         let n_ctx = context_length(options.n_ctx, model.config())?;
+        check_context(model.device(), n_ctx)?;
         if options.rope_factors != RopeFactors::Auto && !model.config().has_rope_factors {
             return Err(Error::invalid_option(format!(
                 "rope_factors: expected \"auto\", since the model has no LongRoPE factors to choose from, found {:?}",
@@ -164,7 +166,7 @@ impl Session {
                 "prefill_chunk: expected 1 or more tokens, or none to choose, found 0",
             ));
         }
-        let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk());
+        let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk(n_ctx));
         let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
         let cache = model.new_cache(n_ctx, options.kv_dtype)?;
         if options.n_ctx.is_some() {

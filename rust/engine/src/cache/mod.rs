@@ -49,6 +49,13 @@ pub(crate) struct NewPositions {
     pub(crate) first_seen: usize,
 }
 
+impl NewPositions {
+    /// Positions that the last of the new ones can see: cached and new ones.
+    pub(crate) fn visible(&self) -> usize {
+        self.past + self.seq - self.first_seen
+    }
+}
+
 impl KvCache {
     /// An empty cache for at most `max_len` positions.
     pub(crate) fn new(config: &PhiConfig, max_len: usize, storage: Storage) -> Self {

@@ -7,6 +7,7 @@ use half::f16;
 
 use super::NewPositions;
 use crate::config::PhiConfig;
+use crate::device::OpenDevice;
 use crate::{Error, KvDtype, Result};
 
 /// The cache grows by at least this many positions at a time.
@@ -18,7 +19,7 @@ const SEQ_DIM: usize = 2;
 pub(crate) struct TensorCache {
     layers: Vec<Option<LayerCache>>,
     dtype: DType,
-    device: Device,
+    device: OpenDevice,
     head_count_kv: usize,
     head_dim: usize,
     growth: Growth,
@@ -29,6 +30,12 @@ pub(crate) struct TensorCache {
 struct Growth {
     max_len: usize,
     has_window: bool,
+}
+
+impl Drop for TensorCache {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 struct LayerCache {
@@ -54,7 +61,7 @@ impl Growth {
 
 impl TensorCache {
     /// An empty cache for at most `max_len` positions.
-    pub(crate) fn new(config: &PhiConfig, max_len: usize, dtype: KvDtype, device: &Device) -> Result<Self> {
+    pub(crate) fn new(config: &PhiConfig, max_len: usize, dtype: KvDtype, device: &OpenDevice) -> Result<Self> {
         Ok(Self {
             layers: (0..config.block_count).map(|_| None).collect(),
             dtype: dtype.candle()?,
@@ -77,11 +84,14 @@ impl TensorCache {
 
     pub(super) fn clear(&mut self) {
         self.layers.fill_with(|| None);
+        self.device.finish();
     }
 
     pub(super) fn copy(&self) -> Result<Self> {
+        let _turn = self.device.turn();
         let layers = self.layers.iter().map(|layer| layer.as_ref().map(LayerCache::copy).transpose());
-        Ok(Self { layers: layers.collect::<Result<_>>()?, device: self.device.clone(), ..*self })
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self { layers, device: self.device.clone(), ..*self })
     }
 
     pub(super) fn size_bytes(&self) -> usize {
@@ -109,7 +119,7 @@ impl TensorCache {
     }
 
     /// Writes the keys and values of new positions behind the cached ones of a layer and returns all of
-    /// them from the first that is seen on, as f32.
+    /// them from the first that is seen on, in the cache's type.
     pub(crate) fn append(
         &mut self,
         layer: usize,
@@ -135,9 +145,7 @@ impl TensorCache {
         };
         cached.keys.slice_set(&keys, SEQ_DIM, past - cached.start)?;
         cached.values.slice_set(&values, SEQ_DIM, past - cached.start)?;
-        let visible = |tensor: &Tensor| {
-            tensor.narrow(SEQ_DIM, first_seen - cached.start, end - first_seen)?.to_dtype(DType::F32)
-        };
+        let visible = |tensor: &Tensor| tensor.narrow(SEQ_DIM, first_seen - cached.start, end - first_seen);
         Ok((visible(&cached.keys)?, visible(&cached.values)?))
     }
 }
@@ -147,8 +155,10 @@ impl TensorCache {
     pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
         let cached = self.layers.get(layer).and_then(Option::as_ref);
         let cached = cached.ok_or_else(|| Error::inference(format!("the cache has no layer {layer}")))?;
+        let _turn = self.device.turn();
         for tensor in [&cached.keys, &cached.values] {
-            let rows = tensor.narrow(SEQ_DIM, run.start - cached.start, run.len())?;
+            // Laid side by side first: to another device Candle moves all of a tensor that it is a view of.
+            let rows = tensor.narrow(SEQ_DIM, run.start - cached.start, run.len())?.contiguous()?;
             let rows = rows.to_device(&Device::Cpu)?.flatten_all()?; // (heads * positions * head_dim)
             match self.dtype {
                 DType::F16 => out.extend(rows.to_vec1::<f16>()?.iter().flat_map(|value| value.to_le_bytes())),
@@ -167,13 +177,15 @@ impl TensorCache {
         bytes: &[u8],
     ) -> Result<()> {
         let (heads, head_dim, dtype) = (self.head_count_kv, self.head_dim, self.dtype);
+        let _turn = self.device.turn();
+        let device = self.device.candle();
         let Some(slot) = self.layers.get_mut(layer) else {
             return Err(Error::inference(format!("the cache has no layer {layer}")));
         };
         if slot.is_none() {
             let (start, capacity) = (all.start, all.len().next_multiple_of(GROWTH_TOKENS));
             let capacity = capacity.min(self.growth.max_len - start);
-            let zeros = || Tensor::zeros((1, heads, capacity, head_dim), dtype, &self.device);
+            let zeros = || Tensor::zeros((1, heads, capacity, head_dim), dtype, device);
             *slot = Some(LayerCache { keys: zeros()?, values: zeros()?, start, capacity });
         }
         let Some(cached) = slot else { return Err(Error::inference("the cache lost a layer")) };
@@ -183,11 +195,11 @@ impl TensorCache {
             let rows = match dtype {
                 DType::F16 => {
                     let values = bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect();
-                    Tensor::from_vec::<_, f16>(values, shape, &self.device)?
+                    Tensor::from_vec::<_, f16>(values, shape, device)?
                 }
                 _ => {
                     let values = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-                    Tensor::from_vec::<_, f32>(values, shape, &self.device)?
+                    Tensor::from_vec::<_, f32>(values, shape, device)?
                 }
             };
             tensor.slice_set(&rows, SEQ_DIM, run.start - cached.start)?;
@@ -197,8 +209,9 @@ impl TensorCache {
 }
 
 impl LayerCache {
+    /// Not by `Tensor::copy`, which on Metal is the same buffer once more.
     fn copy(&self) -> Result<Self> {
-        Ok(Self { keys: self.keys.copy()?, values: self.values.copy()?, ..*self })
+        Self::moved(Some(self), &self.keys, self.start..self.start + self.capacity, self.capacity)
     }
 
     fn has_place_for(&self, positions: NewPositions) -> bool {

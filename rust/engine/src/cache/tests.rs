@@ -1,11 +1,12 @@
 //! Both storages through the same questions.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_phi_kernels::PAGE_TOKENS;
 
 use super::*;
 use crate::ErrorKind;
 use crate::config::Architecture;
+use crate::device::OpenDevice;
 
 const SEQ_DIM: usize = 2;
 /// Positions that tensors grow by.
@@ -37,7 +38,7 @@ fn tensors(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> KvCache {
     KvCache::new(
         config,
         max_len,
-        Storage::Tensors(TensorCache::new(config, max_len, dtype, &Device::Cpu).unwrap()),
+        Storage::Tensors(TensorCache::new(config, max_len, dtype, &OpenDevice::cpu()).unwrap()),
     )
 }
 
@@ -50,7 +51,7 @@ fn random(seq: usize) -> Tensor {
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Appends to layer 0 and returns all keys that are seen.
@@ -252,5 +253,5 @@ fn with_a_window_pages_that_nobody_sees_are_given_back() {
 fn eight_bits_need_heads_of_whole_blocks() {
     let error = PageCache::new(&config(), KvDtype::Q8_0).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidOption);
-    assert!(TensorCache::new(&config(), 10, KvDtype::Q8_0, &Device::Cpu).is_err());
+    assert!(TensorCache::new(&config(), 10, KvDtype::Q8_0, &OpenDevice::cpu()).is_err());
 }

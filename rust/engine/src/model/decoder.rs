@@ -74,13 +74,14 @@ impl Source<'_> {
 
 /// Weights of a model whose blocks are `B`, on an executor.
 pub(super) struct Decoder<E: Executor, B> {
-    executor: E,
     embedding: Embedding,
     blocks: Vec<B>,
     output_norm: E::Norm,
     output: E::Linear, // (vocabulary, embedding)
     rope: Rope,
     config: PhiConfig,
+    /// Last, so that it is dropped behind the weights.
+    executor: E,
 }
 
 impl<E: Executor, B: Block<E>> Decoder<E, B> {

@@ -15,10 +15,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use crate::cache::KvCache;
 use crate::config::{Architecture, PhiConfig};
+use crate::device::{DeviceSpec, OpenDevice};
 use crate::gguf::Gguf;
 use crate::machine::Compute;
 use crate::{CancelToken, Error, KvDtype, Result};
@@ -88,11 +87,11 @@ impl ExecutorKind {
     ///
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for the kernels on another device than a CPU.
-    pub(crate) fn resolve(self, device: &Device) -> Result<Self> {
+    pub(crate) fn resolve(self, device: DeviceSpec) -> Result<Self> {
         match self {
-            Self::Auto if device.is_cpu() => Ok(Self::Kernels),
-            Self::Auto => Ok(Self::Candle),
-            Self::Kernels if !device.is_cpu() => Err(Error::invalid_option(
+            Self::Auto if device.is_gpu() => Ok(Self::Candle),
+            Self::Auto => Ok(Self::Kernels),
+            Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
                 "executor: expected \"auto\" or \"candle\", since the kernels run on the device \"cpu\" only, found \
                  \"kernels\"",
             )),
@@ -160,7 +159,7 @@ pub(crate) fn load(
     gguf: &Arc<Gguf>,
     config: &PhiConfig,
     executor: ExecutorKind,
-    device: &Device,
+    device: &OpenDevice,
     cancel: &CancelToken,
 ) -> Result<Box<dyn Model>> {
     refuse_unknown_rope(gguf)?;

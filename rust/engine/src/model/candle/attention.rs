@@ -1,6 +1,6 @@
 //! Causal attention over cached keys and values, grouped and windowed.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::Result;
 use crate::config::PhiConfig;
@@ -30,16 +30,17 @@ impl Visibility {
 
 /// `softmax(q kᵀ / sqrt(head_dim) + mask) v`, heads side by side: `(1, seq, head_count * head_dim)`
 pub(super) fn attend(
-    queries: &Tensor, // (1, head_count, seq, head_dim)
-    keys: &Tensor,    // (1, head_count_kv, visible, head_dim)
-    values: &Tensor,  // (1, head_count_kv, visible, head_dim)
+    queries: &Tensor, // (1, head_count, seq, head_dim), f32
+    keys: &Tensor,    // (1, head_count_kv, visible, head_dim), in the cache's type
+    values: &Tensor,  // (1, head_count_kv, visible, head_dim), in the cache's type
     visibility: &Visibility,
     config: &PhiConfig,
 ) -> Result<Tensor> {
     #[cfg(feature = "flash-attn")]
-    if queries.device().is_cuda() {
+    if queries.device().is_cuda() && fits_flash(keys) {
         return flash_attend(queries, keys, values, config);
     }
+    let (keys, values) = (keys.to_dtype(DType::F32)?, values.to_dtype(DType::F32)?);
     let (_, head_count, seq, head_dim) = queries.dims4()?;
     let (_, head_count_kv, visible, _) = keys.dims4()?;
     let scale = 1.0 / f64::from(config.head_dim as u32).sqrt();
@@ -56,22 +57,27 @@ pub(super) fn attend(
     };
     let weights = candle_nn::ops::softmax_last_dim(&scores)?;
     let weights = weights.reshape((1, head_count_kv, head_count / head_count_kv * seq, visible))?;
-    let mixed = weights.matmul(values)?.reshape((1, head_count, seq, head_dim))?;
+    let mixed = weights.matmul(&values)?.reshape((1, head_count, seq, head_dim))?;
     Ok(mixed.transpose(1, 2)?.reshape((1, seq, head_count * head_dim))?)
+}
+
+/// Whether the cache is in half precision, and its heads have a size that flash attention has a kernel for. A cache in
+/// f32 is for exactness.
+#[cfg(feature = "flash-attn")]
+fn fits_flash(keys: &Tensor) -> bool {
+    keys.dtype() == DType::F16 && keys.dims().last().is_some_and(|head_dim| head_dim % 8 == 0 && *head_dim <= 256)
 }
 
 /// The same in one kernel (arXiv:2307.08691), in half precision. It lines the last query up with the last key, so that
 /// its causal mask and its window are those of [`Visibility`].
 #[cfg(feature = "flash-attn")]
 fn flash_attend(queries: &Tensor, keys: &Tensor, values: &Tensor, config: &PhiConfig) -> Result<Tensor> {
-    use candle_core::DType;
-
     let (_, head_count, seq, head_dim) = queries.dims4()?;
-    // (1, heads, seq, head_dim) to (1, seq, heads, head_dim)
-    let half = |x: &Tensor| x.to_dtype(DType::F16)?.transpose(1, 2);
     let scale = 1.0 / (config.head_dim as f32).sqrt();
     let before = config.sliding_window.map(|window| window - 1);
-    let (queries, keys, values) = (half(queries)?, half(keys)?, half(values)?);
+    // (1, heads, seq, head_dim) to (1, seq, heads, head_dim)
+    let queries = queries.to_dtype(DType::F16)?.transpose(1, 2)?;
+    let (keys, values) = (keys.transpose(1, 2)?, values.transpose(1, 2)?);
     let mixed = candle_flash_attn::flash_attn_windowed(&queries, &keys, &values, scale, before, Some(0))?;
     Ok(mixed.to_dtype(DType::F32)?.reshape((1, seq, head_count * head_dim))?)
 }

@@ -16,17 +16,24 @@ use super::executor::{Executor, GateAndUp, Projections, Start};
 use super::weights::NormWeights;
 use crate::cache::{KvCache, NewPositions, Storage, TensorCache};
 use crate::config::PhiConfig;
-use crate::machine::refuse_after_fork;
+use crate::device::{OpenDevice, Turn, waits_before_layer};
 use crate::{KvDtype, Result};
 
 /// Computes with Candle, on one device.
 pub(crate) struct CandleExecutor {
-    device: Device,
+    device: OpenDevice,
 }
 
 impl CandleExecutor {
-    pub(super) fn new(device: &Device) -> Self {
+    pub(super) fn new(device: &OpenDevice) -> Self {
         Self { device: device.clone() }
+    }
+}
+
+impl Drop for CandleExecutor {
+    /// A decoder drops its executor last: the weights' memory goes back to the system.
+    fn drop(&mut self) {
+        self.device.finish();
     }
 }
 
@@ -37,6 +44,7 @@ pub(crate) struct CandlePass<'a> {
     positions: NewPositions,
     rotation: Rotation,
     visibility: Visibility,
+    _turn: Turn<'a>,
 }
 
 impl Executor for CandleExecutor {
@@ -48,11 +56,13 @@ impl Executor for CandleExecutor {
     type Pass<'a> = CandlePass<'a>;
 
     fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
-        Linear::load(source.gguf, name, out, r#in, &self.device)
+        let _turn = self.device.turn();
+        Linear::load(source.gguf, name, out, r#in, self.device.candle())
     }
 
     fn load_norm(&self, weights: NormWeights) -> Result<Norm> {
-        Norm::new(weights, &self.device)
+        let _turn = self.device.turn();
+        Norm::new(weights, self.device.candle())
     }
 
     fn new_cache(&self, config: &PhiConfig, max_len: usize, dtype: KvDtype) -> Result<KvCache> {
@@ -61,20 +71,23 @@ impl Executor for CandleExecutor {
     }
 
     fn begin<'a>(&'a self, start: Start<'a>) -> Result<CandlePass<'a>> {
-        refuse_after_fork()?;
+        self.device.refuse_after_fork()?;
+        let turn = self.device.turn();
         let Start { config, cache, positions, rope, .. } = start;
         let NewPositions { past, seq, .. } = positions;
+        let device = self.device.candle();
         Ok(CandlePass {
             config,
             cache,
             positions,
-            rotation: Rotation::new(&rope, &self.device)?,
-            visibility: Visibility::causal(past, seq, config.sliding_window, &self.device)?,
+            rotation: Rotation::new(&rope, device)?,
+            visibility: Visibility::causal(past, seq, config.sliding_window, device)?,
+            _turn: turn,
         })
     }
 
     fn hidden(&self, pass: &mut CandlePass<'_>, rows: Vec<f32>) -> Result<Tensor> {
-        Ok(Tensor::from_vec(rows, (1, pass.positions.seq, pass.config.embedding_length), &self.device)?)
+        Ok(Tensor::from_vec(rows, (1, pass.positions.seq, pass.config.embedding_length), self.device.candle())?)
     }
 
     fn norm(&self, _: &mut CandlePass<'_>, x: &Tensor, norm: &Norm) -> Result<Tensor> {
@@ -88,6 +101,10 @@ impl Executor for CandleExecutor {
     fn attend(&self, pass: &mut CandlePass<'_>, layer: usize, projections: Projections<Tensor>) -> Result<Tensor> {
         let config = pass.config;
         let (heads, heads_kv) = (config.head_count, config.head_count_kv);
+        let keys_bytes = size_of::<f32>() * heads_kv * config.head_dim * pass.positions.visible();
+        if waits_before_layer(self.device.spec(), pass.positions.seq, keys_bytes) {
+            self.device.candle().synchronize()?;
+        }
         let (q, k, v) = match projections {
             Projections::Split { q, k, v } => (q, k, v),
             Projections::Fused(qkv) => {
