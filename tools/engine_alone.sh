@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
-for tool in cc c++ gcc g++ ld as ar; do
+for tool in cc c++ gcc g++ ld as ar sed; do
   found=$(command -v "$tool") && ln -s "$found" "$tools/$tool"
 done
 # rustup's programs look at the name that they are called by, and in a folder that they know.
@@ -29,6 +29,10 @@ if alone cargo tree --locked --package candle-phi-engine --edges normal,build --
   echo "error: the engine depends on Python" >&2
   exit 1
 fi
-answer=$(alone cargo run --release --locked --package candle-phi-engine --example conversation)
+# --workspace so that features are chosen as everywhere else: with another choice Candle is compiled twice. Of its members
+# only the engine and the kernels are built for this.
+alone cargo build --release --locked --workspace --example conversation
+folder=$(alone cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+answer=$(alone "$folder/release/examples/conversation")
 echo "$answer"
 [[ $answer == *"tokens were there already"* ]] || { echo "error: expected three answers" >&2; exit 1; }
