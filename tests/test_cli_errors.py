@@ -1,5 +1,9 @@
 """What the command line says when it does not work: a line, in its own words, and an exit code."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from candle_phi import Phi3Session
@@ -137,3 +141,46 @@ class TestWords:
     )
     def test_what_only_looks_like_one_stays(self, message):
         assert words.of_the_command_line(message) == message
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shells of Unix close streams so")
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "code", "stdout", "stderr"),
+    [
+        ("2>&-", "generate --demo --json --stats --temperature 0 --max-tokens 1 Hello", 0, "{", ""),
+        ("2>&-", "generate --demo --max-tokens 0 Hello", 2, "", ""),
+        ("<&-", "generate --demo --max-tokens 5", 2, "", "error: the prompt is empty"),
+        ("<&-", "chat --demo", 0, "", ""),
+        (">&-", "generate --demo Hello", 1, "", "error: the standard output is closed"),
+        (">&-", "models", 1, "", "error: the standard output is closed"),
+    ],
+)
+def test_streams_that_are_closed(redirection, arguments, code, stdout, stderr):
+    command = f"exec '{sys.executable}' -W error -m candle_phi {arguments} {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done
+    for found, beginning in ((done.stdout, stdout), (done.stderr, stderr)):
+        assert bool(found) == bool(beginning)
+        assert all(line.startswith(beginning) for line in found.splitlines())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break in another way there")
+@pytest.mark.parametrize("arguments", ["--help", "--version", "generate --help", "models", "info --demo --json"])
+def test_a_reader_that_has_gone_away_is_no_error(arguments):
+    # A pipe that nobody reads from any more, so that it does not depend on who is faster.
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-W", "error", "-m", "candle_phi", *arguments.split()]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

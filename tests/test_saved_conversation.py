@@ -380,6 +380,22 @@ def test_what_was_left_out_of_a_full_context_stays_out(tiny, file):
             assert loaded.chat("are", oldest).tokens == session.chat("are", oldest).tokens
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links are for administrators there")
+def test_a_link_stays_one_whether_it_leads_to_a_file_yet_or_not(session, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link, there = tmp_path / "link", tmp_path / "elsewhere" / "talk"
+    link.symlink_to("elsewhere/talk")
+    for _ in range(2):
+        session.save(link)
+        assert link.is_symlink()
+        assert there.is_file()
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    with pytest.raises(ConversationFileError, match="leads nowhere"):
+        session.save(circle)
+    assert circle.is_symlink()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are Unix's")
 def test_a_pipe_or_a_device_is_not_replaced(session, tmp_path):
     pipe = tmp_path / "pipe"

@@ -251,3 +251,16 @@ def test_spans_follow_each_other_without_overlap_in_a_step(traced):
         )
         assert [span["name"] for span in inside] == ["forward", "sample", "detokenize"]
         assert all(end(first) <= second["ts"] for first, second in pairwise(inside))
+
+
+def test_a_trace_can_be_entered_again_and_decorate(tmp_path):
+    path = tmp_path / "trace.json"
+    trace = candle_phi.trace(path)
+    for _ in range(2):
+        path.unlink(missing_ok=True)
+        with trace:
+            pass
+        assert json.loads(path.read_text()) is not None
+    path.unlink()
+    assert trace(lambda: "done")() == "done"
+    assert path.exists()

@@ -17,6 +17,7 @@ _R = TypeVar("_R")
 
 TOKEN_ID_MAX = 2**32 - 1
 COUNT_MAX = 2**32 - 1
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 # What other libraries call an option of ours: a hint for the error message, no alias.
 _ELSEWHERE = {
@@ -402,5 +403,7 @@ def logit_biases(value: object) -> dict[int, float] | None:
             raise TypeError(f"logit_bias must map token ids to numbers, got {bias!r} of type {type_name(bias)}")
         if math.isnan(number) or number == math.inf:
             raise InvalidOptionError(f"logit_bias of token {key} must be a finite number or -inf, got {bias!r}")
+        if -math.inf < number < -FLOAT32_MAX:  # the engine would take it for -inf
+            raise InvalidOptionError(f"logit_bias of token {key} is out of range, got {bias!r}; -inf forbids it")
         biases[key] = float(number)
     return biases

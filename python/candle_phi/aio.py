@@ -177,7 +177,10 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         return _convert.chunk(chunk)
 
     def cancel(self) -> None:
-        """Ends the stream, from any thread: its next chunk is the last, and its `finish_reason` "cancelled"."""
+        """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
+
+        The `finish_reason` of `result` is "cancelled".
+        """
         self._work.stop()
 
     async def aclose(self) -> None:

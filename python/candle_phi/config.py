@@ -138,7 +138,8 @@ class GenerationConfig:
             place. None: report none.
         ignore_eos: Go on past the model's own end tokens. `stop` and `stop_token_ids` still end it.
         echo: Let the completion's text begin with the prompt's, a stream with a chunk of it: a prompt that was
-            given as a text as it is, and otherwise the text of its tokens, control tokens included. With
+            given as a text as it is, and otherwise, or where its oldest was left out, the text of its tokens,
+            control tokens included; none where "stop" ends it before it is read. With
             `logprobs` also report those of the prompt, for which all of it is computed
             (`Completion.prompt_logprobs`).
         on_overflow: What to do where the context is full (`SessionConfig.n_ctx`, prompt and answer together).

@@ -49,7 +49,9 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         return _convert.chunk(chunk)
 
     def cancel(self) -> None:
-        """Ends the stream, from any thread: its next chunk is the last, and its `finish_reason` "cancelled".
+        """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
+
+        The `finish_reason` of `result` is "cancelled".
 
         A prompt that is being read is left in the middle. The session stays usable.
         """
@@ -58,7 +60,8 @@ class TokenStream(Iterator[Chunk], Unpicklable):
     def keep(self) -> bool:
         """Ends the stream here, and counts what there is of a chat's answer as said.
 
-        As after `cancel`, its next chunk is the last, and its `finish_reason` "cancelled"; but the conversation
+        As after `cancel`, no more chunk comes, except for text that was held
+        back, and the `finish_reason` of `result` is "cancelled"; but the conversation
         goes on from what was said and the answer so far. While another thread is in ``next()``, this waits for it.
 
         Returns:

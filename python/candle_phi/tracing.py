@@ -1,8 +1,7 @@
 """What the engine does and when, in a file that chrome://tracing and Perfetto show."""
 
 import os
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator
 
 from candle_phi import _checks, _native
 
@@ -34,13 +33,17 @@ def trace(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
         OSError: The file cannot be written.
         TypeError: It is no path.
     """
-    return _writing(_checks.as_path(path, "path"))
+    return _Trace(_checks.as_path(path, "path"))
 
 
-@contextmanager
-def _writing(path: str) -> Generator[None, None, None]:
-    _native.start_trace(path)
-    try:
-        yield
-    finally:
+class _Trace(ContextDecorator, AbstractContextManager[None]):
+    """Can be entered again; the file is then written anew."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        _native.start_trace(self._path)
+
+    def __exit__(self, *_error: object) -> None:
         _native.stop_trace()

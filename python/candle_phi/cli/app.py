@@ -26,7 +26,10 @@ EXIT_USAGE = 2
 
 
 class CommandLine(TyperGroup):
-    """All commands, with one rule for their errors: a line on stderr, and an exit code that says which kind."""
+    """All commands, with one rule for their errors: a line on stderr, and an exit code that says which kind.
+
+    A reader that has gone away (`| head`) is no error.
+    """
 
     def main(
         self,
@@ -40,6 +43,7 @@ class CommandLine(TyperGroup):
         """Runs the command in `args` and leaves with `SystemExit`."""
         console.debug = False
         try:
+            console.open_closed_streams()
             code = super().main(
                 args,
                 prog_name=prog_name or "candle-phi",
@@ -48,6 +52,10 @@ class CommandLine(TyperGroup):
                 windows_expand_args=windows_expand_args,
                 **extra,
             )
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_quietly()
+            code = 0
         except typer.TyperException as error:
             console.error(usage_message(error))
             code = EXIT_USAGE
@@ -63,19 +71,31 @@ class CommandLine(TyperGroup):
             code = EXIT_USAGE if isinstance(error, InvalidOptionError) else EXIT_FAILURE
         sys.exit(code if isinstance(code, int) else 0)
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Reads the command line, which may ask for nothing but help."""
+        try:
+            return super().make_context(*arguments, **extra)
+        except BrokenPipeError:
+            leave_quietly()
+            raise typer.Exit(0) from None
+
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; a reader that has gone away (`| head`) is no error."""
+        """Runs the command."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
+        except BrokenPipeError:
+            leave_quietly()
+            raise typer.Exit(0) from None
         except console.UsageProblem as problem:
             problem.command = f"{ctx.command_path} {ctx.invoked_subcommand}"
             raise
-        except BrokenPipeError:
-            # What is still buffered must go somewhere when the interpreter flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
         return result
+
+
+def leave_quietly() -> None:
+    """Gives what is still buffered a place to go when the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage_message(error: typer.TyperException) -> str:

@@ -1,7 +1,9 @@
 """How the command line talks: results to stdout, everything else to stderr, colour only on a terminal."""
 
 import contextlib
+import os
 import sys
+from typing import TextIO, cast
 
 import typer
 from rich.console import Console
@@ -51,6 +53,25 @@ def print_any_text() -> None:
     """Lets stdout take any text: what a console of another encoding lacks becomes a question mark."""
     with contextlib.suppress(AttributeError):  # a stand-in for a terminal may lack it
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a text file, unless it is such a stand-in
+
+
+def open_closed_streams() -> None:
+    """Gives a program that was started with stdin or stderr closed (`<&-`) empty ones.
+
+    Raises:
+        OSError: Its stdout is closed: there is nobody to answer.
+    """
+    if sys.stdin is None:
+        sys.stdin = _nothing(os.O_RDONLY, "r")
+    if sys.stderr is None:
+        sys.stderr = _nothing(os.O_WRONLY, "w")
+    if sys.stdout is None:
+        raise OSError("the standard output is closed")
+
+
+def _nothing(flags: int, mode: str) -> TextIO:
+    """Stays open as long as the process, as what it stands for does."""
+    return cast("TextIO", os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8", closefd=False))
 
 
 def write(text: str) -> None:

@@ -35,8 +35,8 @@ impl NewFile {
             Ok(old) => Some(old),
             Err(_) => None,
         };
-        // A link stays one, and what it points to is replaced.
-        let path = if old.is_some() { path.canonicalize()? } else { path.to_owned() };
+        // A link stays one, and what it points to is replaced, or made.
+        let path = if old.is_some() { path.canonicalize()? } else { behind_links(path)? };
         if path.file_name().is_none() {
             return Err(refused("it names no file"));
         }
@@ -98,6 +98,20 @@ impl Drop for NewFile {
 
 fn refused(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, why)
+}
+
+/// Where a file would be made that is opened by a path which nothing is at: at the end of links.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match path.read_link() {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(refused("it is a link that leads nowhere"))
 }
 
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {

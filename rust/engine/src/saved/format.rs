@@ -91,7 +91,9 @@ impl Reader {
         };
         let mut magic = [0; MAGIC.len()];
         if self.file_len < magic.len() as u64 {
-            return Err(other(self, b""));
+            let mut all = vec![0; usize::try_from(self.file_len).unwrap_or(0)];
+            self.fill(&mut all)?;
+            return Err(other(self, &all));
         }
         self.fill(&mut magic)?;
         if magic != *MAGIC {
