@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,12 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 from candle_phi import Phi3Model, Phi3Session
 from tiny_gguf import TinyPhi3, write
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, by programs that are started too, where a parent in the background ignored it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
