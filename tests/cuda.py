@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEVICE = "cuda:0"
-UNDECIDED = 1.0
+UNDECIDED = 0.1
 """Between log-probabilities where weights are quantized: both devices round activations to eight bits, CUDA in
-other blocks, and a greedy choice between tokens that are closer may fall either way. A wrong token
-is 10 and more behind."""
+other blocks, and a greedy choice between tokens that are closer may fall either way. On an H100 none did."""
 
 
 def skip_without_cuda() -> None:
