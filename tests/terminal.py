@@ -106,8 +106,11 @@ def started(
 ) -> Iterator[Terminal]:
     """`candle-phi`, or another command, at a terminal of its own, with a home of its own."""
     import pty
+    import termios
 
     keyboard, screen = pty.openpty()
+    # Wide enough for the path of any test's folder: a line that is broken is not the text that was typed.
+    termios.tcsetwinsize(screen, (40, 240))
     own = {"HOME": str(home), "XDG_STATE_HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", _AT_ITS_TERMINAL, *command, *map(str, arguments)],

@@ -157,7 +157,7 @@ class TestWords:
 )
 def test_streams_that_are_closed(redirection, arguments, code, stdout, stderr):
     command = f"exec '{sys.executable}' -W error -m candle_phi {arguments} {redirection}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done
     for found, beginning in ((done.stdout, stdout), (done.stderr, stderr)):
         assert bool(found) == bool(beginning)
