@@ -29,6 +29,7 @@ def expected(model, *said: str | Message, config: GenerationConfig = GREEDY) -> 
         return [session.chat(text if isinstance(text, str) else [text], config).text for text in said]
 
 
+@pytest.mark.thread_unsafe(reason="Ctrl-C is for the main thread")
 class TestConversation:
     def test_it_is_what_a_session_has(self, conversation, model, capsys):
         answers = [say(conversation, HAIKU), say(conversation, SNOW)]
@@ -175,6 +176,7 @@ class Interrupted:
         return getattr(self.stream, name)
 
 
+@pytest.mark.thread_unsafe(reason="Ctrl-C is for the main thread")
 class TestInterrupt:
     def test_what_there_is_of_the_answer_counts(self, conversation, capsys):
         whole = say(conversation, HAIKU)

@@ -23,6 +23,8 @@ from tiny_gguf import TinyPhi3, write
 if not (ROOT / "docs").exists():
     pytest.skip("docs/ is not beside the tests", allow_module_level=True)
 
+pytestmark = pytest.mark.thread_unsafe(reason="a block has a folder of its own, and two would run in it")
+
 LANGUAGES = {"python", "bash", "text", "toml", "json", "rust", "c", "mermaid"}
 PYTHON = all_blocks("python")
 SHELL = all_blocks("bash")

@@ -28,6 +28,7 @@ LONG = GenerationConfig.greedy(max_tokens=24, ignore_eos=True)
 HAIKU = "Write a haiku about ice hockey"
 WHO = "Who are you?"
 ORIGINAL_CONTEXT = 64
+DAMAGES = pytest.mark.thread_unsafe(reason="it changes the file that the threads share")
 
 # 32 wide heads, so that q8_0 can hold them.
 WINDOWED = TinyPhi3(head_dim=32, sliding_window=40)
@@ -298,6 +299,7 @@ def test_a_shorter_context_is_refused_and_one_that_is_long_enough_is_not(saved, 
         assert len(enough.messages) == 2
 
 
+@DAMAGES
 def test_a_newer_version_is_refused(saved, tiny):
     content = bytearray(saved.read_bytes())
     content[8] += 1
@@ -314,6 +316,7 @@ def test_a_file_of_another_kind_is_refused(tiny, file, content):
         assert reason(session, file) == "not_a_conversation"
 
 
+@DAMAGES
 def test_damage_anywhere_is_refused(saved, tiny):
     content = saved.read_bytes()
     with Phi3Session(tiny) as session:

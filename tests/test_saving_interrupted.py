@@ -11,6 +11,7 @@ import pytest
 
 from candle_phi import GenerationConfig, Phi3Session
 
+pytestmark = pytest.mark.thread_unsafe(reason="what stands beside the file is counted, and two would write to it")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and memory are Linux's")
 
 
