@@ -132,6 +132,18 @@ impl Activations {
         &self.sums[(block * self.rows + first) * SUMS..(block + 1) * self.rows * SUMS]
     }
 
+    /// Quants of all blocks: `(block, row, 256)`
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn all_q(&self) -> &[i8] {
+        &self.q
+    }
+
+    /// Scales of all blocks: `(block, row)`
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn all_scales(&self) -> &[f32] {
+        &self.scales
+    }
+
     /// The sums of all blocks: `(block, row, 16)`
     pub(crate) fn sums(&self) -> &[i16] {
         &self.sums
@@ -143,9 +155,22 @@ impl Activations {
     }
 }
 
+/// Quantizes a block and returns its scale.
+fn quantize(
+    kernels: Kernels,
+    values: &[f32; SUPER_BLOCK],
+    q: &mut [i8; SUPER_BLOCK],
+    sums: &mut [i16; SUMS],
+) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(scale) = crate::x86::quantize(kernels, values, q, sums) {
+        return scale;
+    }
+    quantize_level(kernels, values, q, sums)
+}
+
 multiversion! {
-    /// Quantizes a block and returns its scale.
-    fn quantize(
+    fn quantize_level(
         values: &[f32; SUPER_BLOCK],
         q: &mut [i8; SUPER_BLOCK],
         sums: &mut [i16; SUMS],
@@ -158,31 +183,28 @@ fn quantize_any<const FMA: bool>(
     q: &mut [i8; SUPER_BLOCK],
     sums: &mut [i16; SUMS],
 ) -> f32 {
-    const LANES: usize = 16;
-    let mut largest = [0f32; LANES];
-    let mut not_finite = [0f32; LANES];
-    for values in values.as_chunks::<LANES>().0 {
-        for lane in 0..LANES {
-            let magnitude = values[lane].abs();
-            largest[lane] = if magnitude > largest[lane] { magnitude } else { largest[lane] };
-            // Zero for what is finite, and not a number for the rest.
-            not_finite[lane] += values[lane] * 0.0;
+    // Of what is finite, the bits without the sign are in the order of the magnitudes, and the rest is above them.
+    let mut largest = [0u32; SUM_LEN];
+    for values in values.as_chunks::<SUM_LEN>().0 {
+        for lane in 0..SUM_LEN {
+            largest[lane] = largest[lane].max(values[lane].to_bits() & !(1 << 31));
         }
     }
-    let largest = largest.iter().fold(0f32, |a, b| a.max(*b));
+    let largest = f32::from_bits(largest.iter().fold(0, |a, b| *b.max(&a)));
     let scale = largest / 127.0;
     let inverse = if scale > 0.0 { 127.0 / largest } else { 0.0 };
     // Adding it rounds to the nearest integer, ties to even, and leaves the integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let groups = values.as_chunks::<SUM_LEN>().0.iter().zip(q.as_chunks_mut::<SUM_LEN>().0);
-    for ((values, q), sum) in groups.zip(sums) {
-        let mut total = 0i32;
-        for i in 0..SUM_LEN {
-            let rounded = (values[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
-            q[i] = rounded as i8;
-            total += i32::from(rounded as i8);
-        }
-        *sum = total as i16;
+    // A loop for each, over all of the block: so they become vectors.
+    let mut rounded = [0i32; SUPER_BLOCK];
+    for (rounded, value) in rounded.iter_mut().zip(values) {
+        *rounded = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
     }
-    scale + not_finite.iter().sum::<f32>()
+    for (q, rounded) in q.iter_mut().zip(&rounded) {
+        *q = *rounded as i8;
+    }
+    for (sum, rounded) in sums.iter_mut().zip(rounded.as_chunks::<SUM_LEN>().0) {
+        *sum = rounded.iter().sum::<i32>() as i16;
+    }
+    if largest.is_finite() { scale } else { f32::NAN }
 }

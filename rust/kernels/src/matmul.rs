@@ -127,6 +127,12 @@ impl Prepared {
         }
     }
 
+    /// Of all blocks: `(block, row, per_row)`
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn all_corrections(&self) -> &[i32] {
+        &self.corrections
+    }
+
     /// Of a block from row `first` on.
     pub(crate) fn corrections(&self, activations: &Activations, block: usize, first: usize) -> &[i32] {
         let rows = activations.rows();

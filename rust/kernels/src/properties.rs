@@ -154,8 +154,15 @@ proptest! {
         let values: Vec<f32> = (0..len).map(|_| random.float() * size).collect();
         let mut row = Activations::new(1, len, ActivationForms::read_by(TensorType::Q4_K));
         row.set_row(Kernels::new(isa).unwrap(), 0, &values);
+        let mut portable = Activations::new(1, len, ActivationForms::read_by(TensorType::Q4_K));
+        portable.set_row(Kernels::new(Isa::Scalar).unwrap(), 0, &values);
+        prop_assert_eq!(row.sums(), portable.sums());
         for (block, values) in values.chunks(SUPER_BLOCK).enumerate() {
             let scale = row.block_scales(block, 0)[0];
+            prop_assert_eq!(scale, portable.block_scales(block, 0)[0]);
+            prop_assert_eq!(row.block_q(block, 0), portable.block_q(block, 0));
+            let sums = row.block_q(block, 0).chunks(16).map(|q| q.iter().copied().map(i16::from).sum());
+            prop_assert_eq!(row.block_sums(block, 0), sums.collect::<Vec<i16>>());
             let largest = values.iter().fold(0f32, |a, b| a.max(b.abs()));
             prop_assert!((scale - largest / 127.0).abs() <= 1e-6 * largest);
             for (value, q) in values.iter().zip(row.block_q(block, 0)) {

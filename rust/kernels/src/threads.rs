@@ -1,6 +1,7 @@
 //! Threads that share the work of a forward pass.
 //!
-//! A pass is a run of jobs, each cut into parts that threads claim one by one. The thread that runs the pass never waits
+//! A pass is a run of jobs, each cut into parts that threads claim one by one: each its own run of them from the front, so
+//! that what it reads goes on where it was, and then what others have left, from behind. The thread that runs the pass never waits
 //! for one that the system has put aside: it computes what is missing itself, and whichever result comes first stays.
 //! Parts are functions of data that they own a share of, so that a late one harms nothing. Which thread computes a part
 //! does not change it; results are the same for any number of threads.
@@ -8,8 +9,9 @@
 //! The helping threads are rayon's. They sleep between passes, and a pool is shared by all passes that want as many
 //! threads: two at once get no more threads than one, and the one that comes second begins alone.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,12 +55,12 @@ impl Threads {
     pub fn pass(self) -> Pass {
         let board = Arc::new(Board::default());
         if let Some(pool) = helpers(self.count - 1) {
-            for _ in 1..self.count {
+            for thread in 1..self.count {
                 let board = Arc::clone(&board);
-                pool.spawn(move || board.help());
+                pool.spawn(move || board.help(thread));
             }
         }
-        Pass { board }
+        Pass { board, threads: self.count }
     }
 }
 
@@ -66,6 +68,7 @@ impl Threads {
 #[derive(Debug)]
 pub struct Pass {
     board: Arc<Board>,
+    threads: usize,
 }
 
 impl Pass {
@@ -76,8 +79,8 @@ impl Pass {
         F: Fn(usize) -> T + Send + Sync + 'static,
     {
         let results: Arc<[OnceLock<T>]> = (0..count).map(|_| OnceLock::new()).collect();
-        let job =
-            Job { part, results: Arc::clone(&results), next: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+        let claims = Claims::new(count, self.threads);
+        let job = Job { part, results: Arc::clone(&results), claims, done: AtomicUsize::new(0) };
         if count == 1 {
             job.compute(0);
         } else if count > 1 {
@@ -132,16 +135,50 @@ impl<T> Parts<T> {
     }
 }
 
+/// What is left of each thread's run of parts.
+struct Claims {
+    /// The first part that is left in the lower half, and behind the last one in the upper.
+    left: Vec<AtomicU64>,
+}
+
+impl Claims {
+    /// `parts` parts, shared out evenly.
+    fn new(parts: usize, threads: usize) -> Self {
+        // More than 2³² parts don't fit; what nobody claims, the thread that runs the pass computes.
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX) as usize;
+        let bound = |thread: usize| (thread * parts / threads) as u64;
+        Self { left: (0..threads).map(|thread| AtomicU64::new(bound(thread) | bound(thread + 1) << 32)).collect() }
+    }
+
+    /// A part that nobody has claimed yet.
+    fn claim(&self, thread: usize) -> Option<usize> {
+        let (before, from) = self.left.split_at_checked(thread)?;
+        let (own, after) = from.split_first()?;
+        let first = |run: Range<u64>| (run.start, run.start + 1..run.end);
+        let last = |run: Range<u64>| (run.end - 1, run.start..run.end - 1);
+        take(own, first).or_else(|| after.iter().chain(before).find_map(|left| take(left, last)))
+    }
+}
+
+/// Takes a part out of a run, unless it is empty: `choose` says which, and what is left.
+fn take(left: &AtomicU64, choose: impl Fn(Range<u64>) -> (u64, Range<u64>)) -> Option<usize> {
+    let run = |bits: u64| bits & u64::from(u32::MAX)..bits >> 32;
+    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+        let run = run(bits);
+        (!run.is_empty()).then(|| choose(run).1).map(|run| run.start | run.end << 32)
+    });
+    taken.ok().map(|bits| choose(run(bits)).0 as usize)
+}
+
 trait Work: Send + Sync {
     /// Claims and computes parts until none is left.
-    fn work(&self);
+    fn work(&self, thread: usize);
 }
 
 struct Job<T, F> {
     part: F,
     results: Arc<[OnceLock<T>]>,
-    /// The part to claim next.
-    next: AtomicUsize,
+    claims: Claims,
     done: AtomicUsize,
 }
 
@@ -163,7 +200,7 @@ impl<T: Send + Sync, F: Fn(usize) -> T + Send + Sync> Job<T, F> {
     /// Works, gives others the time that a part takes, and then computes what they still owe.
     fn finish(&self) {
         let started = Instant::now();
-        self.work();
+        self.work(0);
         let worked = started.elapsed();
         let average = worked / u32::try_from(self.results.len()).unwrap_or(u32::MAX).max(1);
         let deadline = worked + (4 * average).max(GRACE);
@@ -180,12 +217,8 @@ impl<T: Send + Sync, F: Fn(usize) -> T + Send + Sync> Job<T, F> {
 }
 
 impl<T: Send + Sync, F: Fn(usize) -> T + Send + Sync> Work for Job<T, F> {
-    fn work(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.results.len() {
-                return;
-            }
+    fn work(&self, thread: usize) {
+        while let Some(index) = self.claims.claim(thread) {
             self.compute(index);
         }
     }
@@ -236,11 +269,11 @@ impl Board {
     }
 
     /// Works on what is posted until the pass is over.
-    fn help(&self) {
+    fn help(&self, thread: usize) {
         let mut seen = 0;
         while let Posted::Job(job) = self.next(&mut seen) {
             // A part that panics is missing then, and the thread that runs the pass comes upon the panic itself.
-            let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
+            let _ = catch_unwind(AssertUnwindSafe(|| job.work(thread)));
         }
     }
 

@@ -10,7 +10,7 @@ use super::avx512_fill::{Blocks, Mins, PAIRS, Portable, Q4K, Q5K, Q6K, Q40, Q80,
 use crate::TensorType;
 use crate::activations::{Activations, SUMS};
 use crate::matmul::{Prepared, Weight, prefetch};
-use crate::panel::{GROUP, GROUPS, PANEL_ROWS, Rows, Tile};
+use crate::panel::{GROUP, GROUPS, PANEL_ROWS, Tile};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 
@@ -67,8 +67,7 @@ fn multiply_type<S: Source>(
     x: &[(&Activations, &Prepared)],
     out: &mut [f32],
 ) {
-    let runs: Vec<Run> =
-        x.iter().enumerate().flat_map(|(part, (rows, _))| Run::of_part(part, rows.rows())).collect();
+    let runs: Vec<Run<'_>> = x.iter().flat_map(|(part, prepared)| Run::of_part::<S>(part, prepared)).collect();
     let blocks = weight.len().div_ceil(SUPER_BLOCK);
     if rows.is_empty() || runs.is_empty() {
         return;
@@ -86,9 +85,9 @@ fn multiply_type<S: Source>(
     prefetch(tile_at(rows.start).bytes);
     // SAFETY: the caller has found the level on this machine, and the blocks are of the source's type.
     unsafe { fill::<S>(&Blocks::new::<S>(tile_at(rows.start), 0), panel) };
-    let mut sums = vec![[0f32; PANEL_ROWS]; runs.len() * ROW_BLOCK]; // (runs, rows, panel rows)
+    let mut sums = vec![[[0f32; PANEL_ROWS]; ROW_BLOCK]; runs.len()]; // (runs, rows, panel rows)
     for first in rows.clone().step_by(PANEL_ROWS) {
-        sums.fill([0.0; PANEL_ROWS]);
+        sums.as_flattened_mut().fill([0.0; PANEL_ROWS]);
         // The next tile comes into the cache while this one is multiplied.
         let ahead =
             weight.tile((first + PANEL_ROWS).min(weight.rows())..weight.rows().min(first + 2 * PANEL_ROWS));
@@ -102,17 +101,17 @@ fn multiply_type<S: Source>(
                 None
             };
             let in_steps = next.filter(Blocks::are_whole::<S>);
-            let mut filling = in_steps.map(|blocks| Filling { blocks, panel: &mut *next_panel });
-            let mut ahead = ahead.next().unwrap_or_default();
-            for (run, sums) in runs.iter().zip(sums.chunks_mut(ROW_BLOCK)) {
-                let (part, prepared) = x[run.part];
-                let rows = Rows {
-                    q: part.block_q(block, run.first),
-                    scales: part.block_scales(block, run.first),
-                    corrections: prepared.corrections(part, block, run.first),
-                };
-                let sums = &mut sums[..run.rows];
-                run_of_rows::<S>(panel, rows, sums, std::mem::take(&mut ahead), filling.take());
+            let ahead = ahead.next().unwrap_or_default();
+            // SAFETY: the caller has found the level on this machine, and `block` is one of the activations' blocks.
+            unsafe {
+                if let Some(blocks) = in_steps {
+                    let filling = Filling { blocks, panel: &mut *next_panel, ahead };
+                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], filling);
+                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], ());
+                } else {
+                    prefetch(ahead);
+                    all_rows::<S, _>(panel, &runs, block, &mut sums, ());
+                }
             }
             if let (Some(next), None) = (next, in_steps) {
                 next.fill(next_panel);
@@ -120,7 +119,7 @@ fn multiply_type<S: Source>(
             std::mem::swap(&mut panel, &mut next_panel);
         }
         let column = first - rows.start;
-        let sums = runs.iter().zip(sums.chunks(ROW_BLOCK)).flat_map(|(run, sums)| &sums[..run.rows]);
+        let sums = runs.iter().zip(&sums).flat_map(|(run, sums)| &sums[..run.rows]);
         for (sums, out) in sums.zip(out.chunks_exact_mut(rows.len())) {
             match out[column..].first_chunk_mut() {
                 Some(out) => *out = *sums,
@@ -138,61 +137,83 @@ fn padded(tile: Tile<'_>) -> Vec<u8> {
 }
 
 /// Rows of a part of the activations that go over a panel together.
-#[derive(Clone, Copy)]
-struct Run {
-    part: usize,
-    first: usize,
+struct Run<'a> {
     rows: usize,
+    /// From the first row of the first block on.
+    q: &'a [i8],
+    scales: &'a [f32],
+    corrections: &'a [i32],
+    /// Rows of the part: what lies between a row's blocks.
+    of: usize,
 }
 
-impl Run {
-    /// Those of a part of so many rows: as even as they can be.
-    fn of_part(part: usize, rows: usize) -> impl Iterator<Item = Self> {
-        let count = rows.div_ceil(ROW_BLOCK);
+impl<'a> Run<'a> {
+    /// What a row needs of corrections.
+    const fn per_row<S: Source>() -> usize {
+        if matches!(S::MINS, Mins::Pairs) { PAIRS.len() } else { S::SUBS }
+    }
+
+    /// Those of a part: as even as they can be.
+    fn of_part<S: Source>(part: &'a Activations, prepared: &'a Prepared) -> impl Iterator<Item = Self> {
+        let of = part.rows();
+        let (q, scales, corrections) = (part.all_q(), part.all_scales(), prepared.all_corrections());
+        let rows = part.blocks() * of;
+        assert!(
+            q.len() >= rows * SUPER_BLOCK
+                && scales.len() >= rows
+                && corrections.len() >= rows * Self::per_row::<S>()
+        );
+        let count = of.div_ceil(ROW_BLOCK);
         (0..count).map(move |run| {
-            let first = run * rows / count;
-            Self { part, first, rows: (run + 1) * rows / count - first }
+            let first = run * of / count;
+            Self {
+                rows: (run + 1) * of / count - first,
+                q: &q[first * SUPER_BLOCK..],
+                scales: &scales[first..],
+                corrections: &corrections[first * Self::per_row::<S>()..],
+                of,
+            }
         })
     }
 }
 
-/// A panel that is filled while another is multiplied.
+/// A panel that is filled while another is multiplied, and the bytes that are asked for meanwhile.
 struct Filling<'a> {
     /// Whole, and of the source's type.
     blocks: Blocks<'a>,
     panel: &'a mut WidePanel,
+    ahead: &'a [u8],
 }
 
-fn run_of_rows<S: Source>(
+/// Adds the products of all runs of rows with a panel to `sums`.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the activations the block.
+unsafe fn all_rows<S: Source, M: Meanwhile>(
     panel: &WidePanel,
-    rows: Rows<'_>,
-    sums: &mut [[f32; PANEL_ROWS]],
-    ahead: &[u8],
-    filling: Option<Filling<'_>>,
+    runs: &[Run<'_>],
+    block: usize,
+    sums: &mut [[[f32; PANEL_ROWS]; ROW_BLOCK]],
+    mut meanwhile: M,
 ) {
-    macro_rules! rows {
-        ($($count:literal)*) => {
-            match sums.len() {
-                $($count => {
-                    let per_row = if S::MINS == Mins::Pairs { PAIRS.len() } else { S::SUBS };
-                    assert!(
-                        rows.q.len() >= $count * SUPER_BLOCK
-                            && rows.scales.len() >= $count
-                            && rows.corrections.len() >= $count * per_row
-                    );
-                    // SAFETY: the caller has found the level on this machine, and the lengths were just checked.
-                    unsafe {
-                        match filling {
-                            Some(filling) => some_rows::<S, _, $count>(panel, rows, sums, ahead, filling),
-                            None => some_rows::<S, _, $count>(panel, rows, sums, ahead, ()),
-                        }
-                    }
-                })*
-                _ => {}
-            }
-        };
+    let (mut runs, mut sums) = (runs, sums);
+    while let Some(first) = runs.first() {
+        let alike = runs.iter().take_while(|run| run.rows == first.rows).count();
+        let (these, others) = runs.split_at(alike);
+        let (sums_of_these, sums_of_others) = sums.split_at_mut(alike);
+        macro_rules! rows {
+            ($($count:literal)*) => {
+                match first.rows {
+                    // SAFETY: as the caller vouches for, and each of the runs has so many rows.
+                    $($count => unsafe {
+                        some_rows::<S, M, $count>(panel, these, block, sums_of_these, &mut meanwhile);
+                    })*
+                    _ => {}
+                }
+            };
+        }
+        rows!(1 2 3 4 5 6 7 8);
+        (runs, sums) = (others, sums_of_others);
     }
-    rows!(1 2 3 4 5 6 7 8);
 }
 
 /// What else is done while rows of activations go over a panel.
@@ -213,6 +234,12 @@ impl Meanwhile for Filling<'_> {
     unsafe fn before<S: Source>(&mut self, sub: usize) {
         const { assert!(S::STEPS > 0 && S::SUBS.is_multiple_of(S::STEPS)) };
         let every = S::SUBS / S::STEPS;
+        // A few at a time: what is under way from memory at once is limited.
+        let share = self.ahead.len().div_ceil(S::SUBS).max(64);
+        for line in self.ahead.chunks(share).nth(sub).unwrap_or_default().chunks(64) {
+            // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
         // SAFETY: the caller vouches for the level; the blocks are whole and of the type, and steps come in their order.
         unsafe {
             if sub == 0 {
@@ -225,74 +252,75 @@ impl Meanwhile for Filling<'_> {
     }
 }
 
-/// Adds the products of `ROWS` rows with a panel to `sums`. Between sub-blocks it asks for the bytes `ahead`, a few at a
-/// time since what is under way from memory at once is limited.
+/// Adds the products of runs of `ROWS` rows with a panel to `sums`.
 ///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`, and there be at least `ROWS` rows in `rows` and `sums`.
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, each of the runs have `ROWS` rows, and the activations the block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
     panel: &WidePanel,
-    rows: Rows<'_>,
-    sums: &mut [[f32; PANEL_ROWS]],
-    ahead: &[u8],
-    mut meanwhile: M,
+    runs: &[Run<'_>],
+    block: usize,
+    sums: &mut [[[f32; PANEL_ROWS]; ROW_BLOCK]],
+    meanwhile: &mut M,
 ) {
-    let mut ahead = ahead.chunks((ahead.len().div_ceil(S::SUBS)).max(64));
+    const { assert!(ROWS <= ROW_BLOCK) };
     let groups = GROUPS / S::SUBS;
-    let (q, corrections) = (rows.q.as_ptr(), rows.corrections.as_ptr());
     let of_panel = &panel.panel;
-    // SAFETY: all reads are of the first `ROWS` rows, which the caller vouches for, and inside the panel's arrays.
-    unsafe {
-        let mut total = [_mm512_setzero_ps(); ROWS];
-        for sub in 0..S::SUBS {
-            for line in ahead.next().unwrap_or_default().chunks(64) {
-                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-            }
-            meanwhile.before::<S>(sub);
-            let correction = |row: usize| *corrections.add(row * S::SUBS + sub);
-            let mut dots = [_mm512_setzero_si512(); ROWS];
-            if S::MINS == Mins::None {
-                for (row, dot) in dots.iter_mut().enumerate() {
-                    *dot = _mm512_set1_epi32(correction(row));
+    for (run, sums) in runs.iter().zip(sums) {
+        let before = block * run.of;
+        // SAFETY: all reads are of rows of the run's block, which the caller vouches for, and inside the panel's arrays.
+        unsafe {
+            let q = run.q.as_ptr().add(before * SUPER_BLOCK);
+            let scales = run.scales.as_ptr().add(before);
+            let corrections = run.corrections.as_ptr().add(before * Run::per_row::<S>());
+            let mut total = [_mm512_setzero_ps(); ROWS];
+            for sub in 0..S::SUBS {
+                meanwhile.before::<S>(sub);
+                let correction = |row: usize| *corrections.add(row * S::SUBS + sub);
+                let mut dots = [_mm512_setzero_si512(); ROWS];
+                if S::MINS == Mins::None {
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        *dot = _mm512_set1_epi32(correction(row));
+                    }
+                }
+                for group in sub * groups..(sub + 1) * groups {
+                    let w = _mm512_load_si512(of_panel.q.as_ptr().add(group).cast());
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        let a = q.add(row * SUPER_BLOCK + group * GROUP).cast::<i32>().read_unaligned();
+                        *dot = _mm512_dpbusd_epi32(*dot, w, _mm512_set1_epi32(a));
+                    }
+                }
+                let scale = _mm512_load_ps(of_panel.scale.as_ptr().add(sub).cast());
+                for (total, dot) in total.iter_mut().zip(dots) {
+                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+                }
+                if S::MINS == Mins::Floats {
+                    let min = _mm512_load_ps(of_panel.min.as_ptr().add(sub).cast());
+                    for (row, total) in total.iter_mut().enumerate() {
+                        let sum = _mm512_castsi512_ps(_mm512_set1_epi32(correction(row)));
+                        *total = _mm512_fnmadd_ps(min, sum, *total);
+                    }
                 }
             }
-            for group in sub * groups..(sub + 1) * groups {
-                let w = _mm512_load_si512(of_panel.q.as_ptr().add(group).cast());
-                for (row, dot) in dots.iter_mut().enumerate() {
-                    let a = q.add(row * SUPER_BLOCK + group * GROUP).cast::<i32>().read_unaligned();
-                    *dot = _mm512_dpbusd_epi32(*dot, w, _mm512_set1_epi32(a));
+            if S::MINS == Mins::Pairs {
+                let mut mins = [_mm512_setzero_si512(); ROWS];
+                for pair in 0..PAIRS.len() {
+                    let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
+                    for (row, mins) in mins.iter_mut().enumerate() {
+                        let sums = *corrections.add(row * PAIRS.len() + pair);
+                        *mins = _mm512_dpwssd_epi32(*mins, min, _mm512_set1_epi32(sums));
+                    }
+                }
+                let scale = _mm512_loadu_ps(panel.min_scale.as_ptr());
+                for (total, mins) in total.iter_mut().zip(mins) {
+                    *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), scale, *total);
                 }
             }
-            let scale = _mm512_load_ps(of_panel.scale.as_ptr().add(sub).cast());
-            for (total, dot) in total.iter_mut().zip(dots) {
-                *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+            for row in 0..ROWS {
+                let sums = sums.as_mut_ptr().add(row).cast();
+                let scale = _mm512_set1_ps(*scales.add(row));
+                _mm512_storeu_ps(sums, _mm512_fmadd_ps(total[row], scale, _mm512_loadu_ps(sums)));
             }
-            if S::MINS == Mins::Floats {
-                let min = _mm512_load_ps(of_panel.min.as_ptr().add(sub).cast());
-                for (row, total) in total.iter_mut().enumerate() {
-                    let sum = _mm512_castsi512_ps(_mm512_set1_epi32(correction(row)));
-                    *total = _mm512_fnmadd_ps(min, sum, *total);
-                }
-            }
-        }
-        if S::MINS == Mins::Pairs {
-            let mut mins = [_mm512_setzero_si512(); ROWS];
-            for pair in 0..PAIRS.len() {
-                let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
-                for (row, mins) in mins.iter_mut().enumerate() {
-                    let sums = *corrections.add(row * PAIRS.len() + pair);
-                    *mins = _mm512_dpwssd_epi32(*mins, min, _mm512_set1_epi32(sums));
-                }
-            }
-            let scale = _mm512_loadu_ps(panel.min_scale.as_ptr());
-            for (total, mins) in total.iter_mut().zip(mins) {
-                *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), scale, *total);
-            }
-        }
-        for row in 0..ROWS {
-            let sums = sums.as_mut_ptr().add(row).cast();
-            let scale = _mm512_set1_ps(*rows.scales.as_ptr().add(row));
-            _mm512_storeu_ps(sums, _mm512_fmadd_ps(total[row], scale, _mm512_loadu_ps(sums)));
         }
     }
 }

@@ -14,6 +14,7 @@ mod avx512;
 mod avx512_blocks;
 mod avx512_dot;
 mod avx512_fill;
+mod avx512_quantize;
 pub(crate) mod lanes;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,10 @@ use std::ops::Range;
 
 use avx2_level::Level;
 
-use crate::activations::Activations;
+use crate::activations::{Activations, SUMS};
 use crate::matmul::{Prepared, Weight};
 use crate::panel::{PANEL_ROWS, Panel, Rows, Tile};
+use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 use crate::{Isa, Kernels, TensorType};
 
@@ -80,6 +82,16 @@ pub(crate) fn dot_rows(
         _ => return false,
     }
     true
+}
+
+/// Quantizes a block of activations and returns its scale, or nothing if the level has no kernel of its own for that.
+pub(crate) fn quantize(
+    kernels: Kernels,
+    values: &[f32; SUPER_BLOCK],
+    q: &mut [i8; SUPER_BLOCK],
+    sums: &mut [i16; SUMS],
+) -> Option<f32> {
+    (kernels.isa() == Isa::Avx512Vnni).then(|| avx512_quantize::quantize(values, q, sums))
 }
 
 /// What the products of a type need of activations beside their quants, where the level has a form of its own for it.

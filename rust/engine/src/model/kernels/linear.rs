@@ -12,7 +12,7 @@ use crate::gguf::{Gguf, TensorInfo};
 /// Fewest and most weight rows of a part of a job: enough for a thread to read in one go, few enough to share out.
 const PART_WIDTHS: (usize, usize) = (64, 256);
 /// Parts that a job should have at least, so that they are shared out evenly.
-const PARTS: usize = 24;
+const PARTS: usize = 96;
 
 /// `y = x Wᵀ + b` with a weight `(out, in)` that stays in the file.
 ///
