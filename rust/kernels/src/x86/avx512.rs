@@ -85,9 +85,9 @@ fn multiply_type<S: Source>(
     prefetch(tile_at(rows.start).bytes);
     // SAFETY: the caller has found the level on this machine, and the blocks are of the source's type.
     unsafe { fill::<S>(&Blocks::new::<S>(tile_at(rows.start), 0), panel) };
-    let mut sums = vec![[[0f32; PANEL_ROWS]; ROW_BLOCK]; runs.len()]; // (runs, rows, panel rows)
+    let mut sums = vec![Sums::ZERO; runs.len()];
     for first in rows.clone().step_by(PANEL_ROWS) {
-        sums.as_flattened_mut().fill([0.0; PANEL_ROWS]);
+        sums.fill(Sums::ZERO);
         // The next tile comes into the cache while this one is multiplied.
         let ahead =
             weight.tile((first + PANEL_ROWS).min(weight.rows())..weight.rows().min(first + 2 * PANEL_ROWS));
@@ -101,16 +101,15 @@ fn multiply_type<S: Source>(
                 None
             };
             let in_steps = next.filter(Blocks::are_whole::<S>);
-            let ahead = ahead.next().unwrap_or_default();
+            let mut ahead = Ahead::new(ahead.next().unwrap_or_default(), runs.len() * S::SUBS);
             // SAFETY: the caller has found the level on this machine, and `block` is one of the activations' blocks.
             unsafe {
                 if let Some(blocks) = in_steps {
-                    let filling = Filling { blocks, panel: &mut *next_panel, ahead };
-                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], filling);
-                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], ());
+                    let filling = Filling { blocks, panel: &mut *next_panel };
+                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], &mut ahead, filling);
+                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], &mut ahead, ());
                 } else {
-                    prefetch(ahead);
-                    all_rows::<S, _>(panel, &runs, block, &mut sums, ());
+                    all_rows::<S, _>(panel, &runs, block, &mut sums, &mut ahead, ());
                 }
             }
             if let (Some(next), None) = (next, in_steps) {
@@ -119,7 +118,7 @@ fn multiply_type<S: Source>(
             std::mem::swap(&mut panel, &mut next_panel);
         }
         let column = first - rows.start;
-        let sums = runs.iter().zip(&sums).flat_map(|(run, sums)| &sums[..run.rows]);
+        let sums = runs.iter().zip(&sums).flat_map(|(run, sums)| &sums.0[..run.rows]);
         for (sums, out) in sums.zip(out.chunks_exact_mut(rows.len())) {
             match out[column..].first_chunk_mut() {
                 Some(out) => *out = *sums,
@@ -177,12 +176,39 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A panel that is filled while another is multiplied, and the bytes that are asked for meanwhile.
+/// What the rows of a run come to with a tile so far: `(rows, panel rows)`, each in a cache line of its own.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Sums([[f32; PANEL_ROWS]; ROW_BLOCK]);
+
+impl Sums {
+    const ZERO: Self = Self([[0.0; PANEL_ROWS]; ROW_BLOCK]);
+}
+
+/// A panel that is filled while another is multiplied.
 struct Filling<'a> {
     /// Whole, and of the source's type.
     blocks: Blocks<'a>,
     panel: &'a mut WidePanel,
-    ahead: &'a [u8],
+}
+
+/// Bytes that memory is asked for while others are multiplied: a few at a time, since what is under way at once is
+/// limited, and what is needed now would wait behind it.
+struct Ahead<'a>(std::slice::Chunks<'a, u8>);
+
+impl<'a> Ahead<'a> {
+    /// To be asked for in so many steps.
+    fn new(bytes: &'a [u8], steps: usize) -> Self {
+        Self(bytes.chunks(bytes.len().div_ceil(steps).next_multiple_of(64).max(64)))
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        for line in self.0.next().unwrap_or_default().chunks(64) {
+            // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
+    }
 }
 
 /// Adds the products of all runs of rows with a panel to `sums`.
@@ -192,7 +218,8 @@ unsafe fn all_rows<S: Source, M: Meanwhile>(
     panel: &WidePanel,
     runs: &[Run<'_>],
     block: usize,
-    sums: &mut [[[f32; PANEL_ROWS]; ROW_BLOCK]],
+    sums: &mut [Sums],
+    ahead: &mut Ahead<'_>,
     mut meanwhile: M,
 ) {
     let (mut runs, mut sums) = (runs, sums);
@@ -205,7 +232,7 @@ unsafe fn all_rows<S: Source, M: Meanwhile>(
                 match first.rows {
                     // SAFETY: as the caller vouches for, and each of the runs has so many rows.
                     $($count => unsafe {
-                        some_rows::<S, M, $count>(panel, these, block, sums_of_these, &mut meanwhile);
+                        some_rows::<S, M, $count>(panel, these, block, sums_of_these, ahead, &mut meanwhile);
                     })*
                     _ => {}
                 }
@@ -234,12 +261,6 @@ impl Meanwhile for Filling<'_> {
     unsafe fn before<S: Source>(&mut self, sub: usize) {
         const { assert!(S::STEPS > 0 && S::SUBS.is_multiple_of(S::STEPS)) };
         let every = S::SUBS / S::STEPS;
-        // A few at a time: what is under way from memory at once is limited.
-        let share = self.ahead.len().div_ceil(S::SUBS).max(64);
-        for line in self.ahead.chunks(share).nth(sub).unwrap_or_default().chunks(64) {
-            // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-        }
         // SAFETY: the caller vouches for the level; the blocks are whole and of the type, and steps come in their order.
         unsafe {
             if sub == 0 {
@@ -260,7 +281,8 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
     panel: &WidePanel,
     runs: &[Run<'_>],
     block: usize,
-    sums: &mut [[[f32; PANEL_ROWS]; ROW_BLOCK]],
+    sums: &mut [Sums],
+    ahead: &mut Ahead<'_>,
     meanwhile: &mut M,
 ) {
     const { assert!(ROWS <= ROW_BLOCK) };
@@ -275,6 +297,7 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
             let corrections = run.corrections.as_ptr().add(before * Run::per_row::<S>());
             let mut total = [_mm512_setzero_ps(); ROWS];
             for sub in 0..S::SUBS {
+                ahead.step();
                 meanwhile.before::<S>(sub);
                 let correction = |row: usize| *corrections.add(row * S::SUBS + sub);
                 let mut dots = [_mm512_setzero_si512(); ROWS];
@@ -291,8 +314,9 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
                     }
                 }
                 let scale = _mm512_load_ps(of_panel.scale.as_ptr().add(sub).cast());
+                let dots = dots.map(|dot| _mm512_cvtepi32_ps(dot));
                 for (total, dot) in total.iter_mut().zip(dots) {
-                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+                    *total = _mm512_fmadd_ps(dot, scale, *total);
                 }
                 if S::MINS == Mins::Floats {
                     let min = _mm512_load_ps(of_panel.min.as_ptr().add(sub).cast());
@@ -317,9 +341,9 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
                 }
             }
             for row in 0..ROWS {
-                let sums = sums.as_mut_ptr().add(row).cast();
+                let sums = sums.0.as_mut_ptr().add(row).cast();
                 let scale = _mm512_set1_ps(*scales.add(row));
-                _mm512_storeu_ps(sums, _mm512_fmadd_ps(total[row], scale, _mm512_loadu_ps(sums)));
+                _mm512_store_ps(sums, _mm512_fmadd_ps(total[row], scale, _mm512_load_ps(sums)));
             }
         }
     }
