@@ -11,8 +11,11 @@ use crate::gguf::{Gguf, TensorInfo};
 
 /// Fewest and most weight rows of a part of a job: enough for a thread to read in one go, few enough to share out.
 const PART_WIDTHS: (usize, usize) = (64, 256);
-/// Parts that a job should have at least, so that they are shared out evenly.
-const PARTS: usize = 96;
+/// Parts that a job should have at least, so that they are shared out evenly: for few rows of activations, whose parts
+/// take little time, and for more.
+const PARTS: (usize, usize) = (24, 96);
+/// Rows of activations from which on there are more parts.
+const MORE_PARTS_FROM: usize = 32;
 
 /// `y = x Wᵀ + b` with a weight `(out, in)` that stays in the file.
 ///
@@ -49,10 +52,11 @@ impl Linear {
         self.0.tensor_type
     }
 
-    /// Weight rows of a part of a job, for `outputs` rows in all.
-    pub(super) fn part_width(outputs: usize) -> usize {
+    /// Weight rows of a part of a job, for `outputs` rows in all and so many rows of activations.
+    pub(super) fn part_width(outputs: usize, x_rows: usize) -> usize {
         let (fewest, most) = PART_WIDTHS;
-        (outputs / PARTS).next_multiple_of(fewest).clamp(fewest, most).min(outputs.max(1))
+        let parts = if x_rows < MORE_PARTS_FROM { PARTS.0 } else { PARTS.1 };
+        (outputs / parts).next_multiple_of(fewest).clamp(fewest, most).min(outputs.max(1))
     }
 
     /// Products with the weight rows `rows`: `(x rows, rows.len())`

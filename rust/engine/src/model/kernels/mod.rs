@@ -83,7 +83,7 @@ impl KernelPass<'_> {
         width: usize,
         part: impl Fn(std::ops::Range<usize>) -> Vec<f32> + Send + Sync + 'static,
     ) -> Output {
-        let (part_width, cancel) = (Linear::part_width(width), self.cancel.clone());
+        let (part_width, cancel) = (Linear::part_width(width, rows), self.cancel.clone());
         let parts = self.threads.map(width.div_ceil(part_width), move |index| {
             if cancel.is_cancelled() {
                 return Vec::new();
