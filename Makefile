@@ -36,7 +36,7 @@ demo: build ## Build, then answer PROMPT with the embedded model
 
 .PHONY: build
 build: $(VENV)/.build check-cargo ## Build the package into the virtual environment (release profile)
-	$(maturin) develop --release $(feature_flags)
+	$(maturin) develop --release --locked $(feature_flags)
 
 .PHONY: dev
 dev: $(VENV)/.dev build ## The same, with the tools for tests and lints
@@ -143,7 +143,7 @@ ifneq ($(portable),)
 	$(with_tools) tools/wheel.sh
 else
 	$(bin)/python tools/sbom.py --features "$(FEATURES)" candle-phi.cyclonedx.json
-	$(maturin) build --release --out dist $(feature_flags) $(audit_flags) --sbom-include candle-phi.cyclonedx.json
+	$(maturin) build --release --locked --out dist $(feature_flags) $(audit_flags) --sbom-include candle-phi.cyclonedx.json
 endif
 
 .PHONY: wheel-aarch64

@@ -56,6 +56,6 @@ flags=$(
 )
 case " $* " in *" --out "*) ;; *) set -- --out dist "$@" ;; esac
 python tools/sbom.py --target "$target" "$folder/sbom/candle-phi.cyclonedx.json"
-exec maturin build --release --zig --target "$target" --compatibility "$tag" \
+exec maturin build --release --locked --zig --target "$target" --compatibility "$tag" \
   --sbom-include "$folder/sbom/candle-phi.cyclonedx.json" \
   --config "target.$target.rustflags=[$flags]" "$@"
