@@ -1,10 +1,10 @@
 //! Threads that share the work of a forward pass.
 //!
 //! A pass is a run of jobs, each cut into parts that threads claim one by one: each its own run of them from the front, so
-//! that what it reads goes on where it was, and then what others have left, from behind. The thread that runs the pass never waits
-//! for one that the system has put aside: it computes what is missing itself, and whichever result comes first stays.
-//! Parts are functions of data that they own a share of, so that a late one harms nothing. Which thread computes a part
-//! does not change it; results are the same for any number of threads.
+//! that what it reads goes on where it was, and then what others have left, from behind. The thread that runs the pass
+//! never waits for one that the system has put aside: it computes what is missing itself, and whichever result comes first
+//! stays. Parts are functions of data that they own a share of, so that a late one harms nothing. Which thread computes a
+//! part does not change it; results are the same for any number of threads.
 //!
 //! The helping threads are rayon's. They sleep between passes, and a pool is shared by all passes that want as many
 //! threads: two at once get no more threads than one, and the one that comes second begins alone.
@@ -343,6 +343,21 @@ mod tests {
                 let expected: Vec<_> = (0..parts).map(|index| index * index).collect();
                 assert_eq!(squares.iter().copied().collect::<Vec<_>>(), expected);
             }
+        }
+    }
+
+    #[test]
+    fn each_part_is_claimed_once_and_a_threads_own_come_first_and_in_order() {
+        for (parts, threads) in [(0, 1), (1, 3), (7, 3), (24, 2)] {
+            let claims = Claims::new(parts, threads);
+            let own = threads - 1;
+            let claimed: Vec<_> = std::iter::from_fn(|| claims.claim(own)).collect();
+            let first = own * parts / threads;
+            assert_eq!(claimed[..parts - first], (first..parts).collect::<Vec<_>>());
+            let mut sorted = claimed.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..parts).collect::<Vec<_>>());
+            assert!((0..threads).all(|thread| claims.claim(thread).is_none()));
         }
     }
 

@@ -185,7 +185,7 @@ impl Sums {
     const ZERO: Self = Self([[0.0; PANEL_ROWS]; ROW_BLOCK]);
 }
 
-/// A panel that is filled while another is multiplied.
+/// A panel that is filled while another is multiplied, in the steps of one run of rows.
 struct Filling<'a> {
     /// Whole, and of the source's type.
     blocks: Blocks<'a>,
