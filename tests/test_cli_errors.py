@@ -61,6 +61,7 @@ class TestErrors:
         [
             (["--n-ctx", 0], "'--n-ctx'"),
             (["--n-ctx", 1_000_000], "--n-ctx: expected 1 to 512"),
+            (["--isa", "sse9"], "'--isa': 'sse9' is not one of 'scalar', 'avx2'"),
             (["--temperature", -1], "--temperature must be a number of at least 0"),
             (["--top-p", 2], "--top-p must be a number above 0 and at most 1, got 2.0"),
             (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens: expected at most --max-tokens"),

@@ -100,7 +100,8 @@ def leave_quietly() -> None:
 
 def usage_message(error: typer.TyperException) -> str:
     """What was wrong with the command line, and where to read how it is meant."""
-    message = error.format_message().rstrip(".")
+    # The prefix is that of the library that looked at the value.
+    message = error.format_message().replace(": Value error, ", ": ", 1).rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else getattr(error, "command", "candle-phi")
