@@ -126,7 +126,7 @@ def test_zsh_completes_names_and_files(tmp_path):
 def test_installing_puts_the_script_where_the_shell_reads_it(tmp_path, shell):
     ran = subprocess.run(
         ["candle-phi", "--install-completion", shell],
-        env={**environment(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
         check=True,
@@ -138,3 +138,46 @@ def test_installing_puts_the_script_where_the_shell_reads_it(tmp_path, shell):
     }
     assert "candle-phi" in (tmp_path / places[shell]).read_text()
     assert str(tmp_path / places[shell]) in ran.stdout
+
+
+# What tells one shell's script from another's.
+SCRIPTS = {
+    "bash": "complete -o default -F",
+    "zsh": "#compdef candle-phi",
+    "fish": "complete --command candle-phi",
+    "powershell": "Register-ArgumentCompleter",
+    "pwsh": "Register-ArgumentCompleter",
+}
+
+
+def asked(tmp_path: Path, shell: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `candle-phi` says to a shell that calls it."""
+    command = [shell, "-c", 'candle-phi "$@"; exit $?', shell, *arguments]
+    return subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False)
+
+
+@needs("bash")
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_another_shell_is_named(tmp_path, shell):
+    for arguments in (["--show-completion", shell], [f"--show-completion={shell}"]):
+        ran = asked(tmp_path, "bash", *arguments)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert SCRIPTS[shell] in ran.stdout
+        assert sum(words in ran.stdout for words in set(SCRIPTS.values())) == 1
+
+
+@pytest.mark.parametrize("shell", [pytest.param(shell, marks=needs(shell)) for shell in ("bash", "zsh")])
+def test_without_a_name_it_is_the_shell_that_it_is_called_from(tmp_path, shell):
+    for arguments in (["--show-completion"], ["--show-completion", "--debug"]):
+        assert SCRIPTS[shell] in asked(tmp_path, shell, *arguments).stdout
+    assert f"{shell} completion installed" in asked(tmp_path, shell, "--install-completion").stdout
+
+
+@needs("bash")
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+@pytest.mark.parametrize("shell", ["tcsh", "foo", ""])
+def test_a_shell_that_is_not_known_is_an_error_and_writes_nothing(tmp_path, option, shell):
+    ran = asked(tmp_path, "bash", option, shell)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert all(f"'{known}'" in ran.stderr for known in SCRIPTS)
+    assert list(tmp_path.iterdir()) == []

@@ -22,12 +22,16 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 # What other libraries call an option of ours: a hint for the error message, no alias.
 _ELSEWHERE = {
     "best_of": "seed",
+    "cache_type_k": "kv_dtype",
+    "cache_type_v": "kv_dtype",
     "context_length": "n_ctx",
     "context_size": "n_ctx",
+    "ctx_size": "n_ctx",
     "do_sample": "temperature",
     "eos_token_id": "stop_token_ids",
     "files": "filename",
     "gguf_file": "filename",
+    "gpu_layers": "device",
     "max_completion_tokens": "max_tokens",
     "max_length": "max_tokens",
     "max_model_len": "n_ctx",
@@ -66,6 +70,33 @@ def type_name(value: object) -> str:
     return type(value).__name__
 
 
+def called_elsewhere(name: str, known: Iterable[str]) -> str | None:
+    """The option that other libraries call by a name.
+
+    Args:
+        name: The name.
+        known: The options that there are.
+
+    Returns:
+        The option; None if none of them is called so.
+    """
+    ours = _ELSEWHERE.get(name)
+    return ours if ours in tuple(known) else None
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The name that is most like another.
+
+    Args:
+        name: The other.
+        known: The names that there are.
+
+    Returns:
+        The name; None if none of them is much like it.
+    """
+    return next(iter(difflib.get_close_matches(name, tuple(known), n=1)), None)
+
+
 def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuses a keyword that isn't known, and says what was probably meant.
 
@@ -81,9 +112,7 @@ def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) ->
     for name in given:
         if name in known:
             continue
-        meant = _ELSEWHERE.get(name)
-        if meant not in known:
-            meant = next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        meant = called_elsewhere(name, known) or closest(name, known)
         hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(sorted(known))}"
         raise TypeError(f"{function}() has no option {name!r}: {hint}")
 

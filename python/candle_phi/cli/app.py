@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from candle_phi import InvalidOptionError, Phi3Error, __version__
-from candle_phi.cli import console, words
+from candle_phi.cli import console, shells, usage, words
 from candle_phi.cli.bench import bench
 from candle_phi.cli.chat import chat
+from candle_phi.cli.command import Command, Group
 from candle_phi.cli.doctor import doctor
 from candle_phi.cli.download import download
 from candle_phi.cli.generate import generate
@@ -25,7 +25,7 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
 
-class CommandLine(TyperGroup):
+class CommandLine(Group):
     """All commands, with one rule for their errors: a line on stderr, and an exit code that says which kind.
 
     A reader that has gone away (`| head`) is no error.
@@ -57,7 +57,7 @@ class CommandLine(TyperGroup):
             leave_quietly()
             code = 0
         except typer.TyperException as error:
-            console.error(usage_message(error))
+            console.error(usage.message(error))
             code = EXIT_USAGE
         except typer.Abort:
             console.error("cancelled")
@@ -70,6 +70,10 @@ class CommandLine(TyperGroup):
             # An option's value that cannot be meant, whoever found that out.
             code = EXIT_USAGE if isinstance(error, InvalidOptionError) else EXIT_FAILURE
         sys.exit(code if isinstance(code, int) else 0)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the words up to the command."""
+        return super().parse_args(ctx, shells.with_shells(args))
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         """Reads the command line, which may ask for nothing but help."""
@@ -87,9 +91,6 @@ class CommandLine(TyperGroup):
         except BrokenPipeError:
             leave_quietly()
             raise typer.Exit(0) from None
-        except console.UsageProblem as problem:
-            problem.command = f"{ctx.command_path} {ctx.invoked_subcommand}"
-            raise
         return result
 
 
@@ -98,21 +99,13 @@ def leave_quietly() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def usage_message(error: typer.TyperException) -> str:
-    """What was wrong with the command line, and where to read how it is meant."""
-    # The prefix is that of the library that looked at the value.
-    message = error.format_message().replace(": Value error, ", ": ", 1).rstrip(".")
-    message = message[:1].lower() + message[1:]
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else getattr(error, "command", "candle-phi")
-    return f"{message} (see '{command} --help')"
-
-
 def failure_message(error: Exception) -> str:
     """What went wrong, as a sentence. Errors that nobody has foreseen name their class."""
     if isinstance(error, Phi3Error):
         return words.of_the_command_line(str(error))
     if isinstance(error, OSError):
+        if error.strerror and error.filename:
+            return f"{error.strerror.lower()}: {error.filename}"
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
@@ -128,6 +121,7 @@ app: typer.Typer = typer.Typer(
     cls=CommandLine,
     name="candle-phi",
     context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,  # typer's own options for it know the current shell only
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -141,18 +135,20 @@ def candle_phi(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
     debug: Debug = False,
+    install_completion: shells.InstallCompletion = None,
+    show_completion: shells.ShowCompletion = None,
 ) -> None:
     """Run Microsoft's Phi models from GGUF files on this machine."""
-    del version, debug  # their callbacks have acted
+    del version, debug, install_completion, show_completion  # their callbacks have acted
     if ctx.invoked_subcommand is None:
         print(ctx.get_help(), file=sys.stderr)
         raise typer.Exit(EXIT_USAGE)
 
 
-app.command("generate")(generate)
-app.command("chat")(chat)
-app.command("info")(info)
-app.command("download")(download)
-app.command("bench")(bench)
-app.command("doctor")(doctor)
+app.command("generate", cls=Command)(generate)
+app.command("chat", cls=Command)(chat)
+app.command("info", cls=Command)(info)
+app.command("download", cls=Command)(download)
+app.command("bench", cls=Command)(bench)
+app.command("doctor", cls=Command)(doctor)
 app.add_typer(models_app, name="models")

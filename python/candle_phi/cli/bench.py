@@ -43,7 +43,7 @@ def bench(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how fast a model runs on this machine, and what memory it takes."""
+    """Measure how fast a model runs, and the memory that it takes."""
     del debug
     given = {
         "n_threads": n_threads,

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import TextIO, cast
 
 import typer
@@ -21,7 +22,8 @@ class UsageProblem(typer.TyperException):
     """The command line asks for something that cannot be meant."""
 
     exit_code = 2
-    command = "candle-phi"
+    # The context of the command that it is about.
+    ctx: object = None
 
 
 def stderr_console() -> Console:
@@ -86,6 +88,14 @@ def utf8(text: bytes) -> str:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageProblem(f"stdin is not UTF-8: {error}") from None
+
+
+def at_home(path: Path) -> Path:
+    """A path whose ~ is the home; as it is, where nobody knows one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def human_bytes(count: int) -> str:

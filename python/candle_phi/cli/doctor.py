@@ -10,7 +10,7 @@ from candle_phi.doctor import Diagnosis, diagnose
 
 
 def doctor(*, as_json: options.Json = False, debug: options.Debug = False) -> None:
-    """Show what this machine has, and test the package with the embedded model."""
+    """Show what this machine has, and test that the package works."""
     del debug
     found = diagnose()
     if as_json:

@@ -9,9 +9,12 @@ import typer
 
 from candle_phi import ModelNotFoundError, cached_models, named_models, remove_cached
 from candle_phi.cli import complete, console, options
+from candle_phi.cli.command import Command, Group
 
 models_app: typer.Typer = typer.Typer(
-    help="List the known and the cached models, or remove one.", rich_markup_mode=None
+    cls=Group,
+    help="List the known and the cached models, or remove one.",
+    rich_markup_mode=None,
 )
 
 
@@ -48,7 +51,7 @@ def list_models(
     )
 
 
-@models_app.command("remove")
+@models_app.command("remove", cls=Command)
 def remove(
     name: Annotated[
         str, typer.Argument(help="A named model, or OWNER/REPO.", autocompletion=complete.cached_names)
