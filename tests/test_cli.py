@@ -159,6 +159,14 @@ class TestGenerate:
         assert shown == ids
         assert "'<|user|>'" in result.stderr
 
+    def test_the_verbose_prompt_shows_spaces_and_the_bytes_of_characters(self):
+        result = succeed("generate", "--demo", "--max-tokens", 1, "--verbose-prompt", "hi  ü x\n")
+        shown = re.findall(r"^ *\d+ -> (.*)$", result.stderr, re.MULTILINE)
+        assert shown == [
+            *("'<s>'", "'<|user|>'", "' hi'", "' '", "' '"),
+            *(r"b'\xc3' of 'ü'", r"b'\xbc' of 'ü'", "' '", "'x'", "'<|end|>'", "'<|assistant|>'"),
+        ]
+
     def test_the_verbose_raw_prompt_shows_the_ids_that_are_read(self):
         result = succeed("generate", "--demo", "--raw", "--max-tokens", 1, "--verbose-prompt", "<|user|>\nHello")
         shown = [int(found) for found in re.findall(r"^ *(\d+) -> ", result.stderr, re.MULTILINE)]
@@ -337,6 +345,17 @@ class TestModels:
     @pytest.mark.parametrize("name", ["phi-3-mini-4k", "nobody/nothing"])
     def test_remove_what_is_not_there(self, name, cache):
         assert "not in the cache" in fail(1, "models", "remove", "--yes", name, "--cache-dir", cache)
+
+    @pytest.mark.parametrize(
+        ("name", "code", "hint"),
+        [
+            ("phi-3-mini-4", 2, "there is no model named phi-3-mini-4: did you mean phi-3-mini-4k?"),
+            ("xyzzy", 2, "there is no model named xyzzy: candle-phi models shows what is"),
+            ("somebody/Some-Modell-GGUF", 1, "did you mean somebody/Some-Model-GGUF?"),
+        ],
+    )
+    def test_remove_what_is_written_wrong(self, name, code, hint, cache):
+        assert hint in fail(code, "models", "remove", "--yes", name, "--cache-dir", cache)
 
 
 class TestDownload:

@@ -8,7 +8,7 @@ import pytest
 
 from candle_phi import Phi3Session
 from candle_phi.cli import words
-from command_line import DEMO, PROMPT, fail, invoke
+from command_line import DEMO, PROMPT, fail, invoke, succeed
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
@@ -88,6 +88,37 @@ class TestErrors:
     def test_a_download_that_is_not_cached_offline(self, tmp_path):
         fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
         fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
+
+    def test_a_name_in_the_place_of_a_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        line = fail(1, "generate", "--model", "phi-3-mini-4k", PROMPT)
+        assert line == "error: no such file: phi-3-mini-4k; did you mean --name phi-3-mini-4k?"
+
+    def test_a_file_in_the_place_of_a_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert "there is no model named" in fail(2, "generate", "--name", "model.gguf", "--offline", PROMPT)
+        (tmp_path / "model.gguf").write_bytes(DEMO.read_bytes())
+        assert "did you mean --model model.gguf?" in fail(2, "chat", "--name", "model.gguf")
+
+    def test_a_count_of_tokens_in_the_place_of_a_name(self):
+        assert "did you mean --max-tokens 32?" in fail(2, "generate", "-n", 32, PROMPT)
+
+    def test_a_file_that_is_missing_is_said_before_a_prompt_that_is(self):
+        assert "no such file: hello" in fail(1, "generate", "--model", "hello", stdin="")
+
+    def test_a_home_that_the_shell_has_left_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))
+        for command in (["generate", PROMPT, "--model"], ["generate", PROMPT, "--demo", "--tokenizer"], ["info"]):
+            assert str(tmp_path / "none") in fail(1, *command, "~/none")
+        trace = succeed("generate", "--demo", "--max-tokens", 1, "--trace", "~/trace.json", PROMPT)
+        assert trace.stderr == ""
+        assert (tmp_path / "trace.json").exists()
+
+    def test_a_trace_that_cannot_be_written(self, tmp_path):
+        trace = ("generate", "--demo", PROMPT, "--trace")
+        missing = tmp_path / "none" / "trace.json"
+        assert fail(1, *trace, missing) == f"error: cannot trace to {missing}: there is no folder {missing.parent}"
+        assert "it is a directory; expected the path of a file in it" in fail(1, *trace, tmp_path)
 
     def test_an_unknown_name(self, tmp_path):
         assert "fi-3-mini" in fail(2, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)

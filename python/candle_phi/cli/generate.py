@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from candle_phi import GenerationConfig, Message, Phi3Session
-from candle_phi.cli import console, options, results
+from candle_phi.cli import console, options, pieces, results
 from candle_phi.cli.groups import takes_groups
 from candle_phi.cli.sampling import Sampling
 from candle_phi.cli.source import Loading, Source
@@ -101,6 +101,6 @@ def _print_prompt(session: Phi3Session, text: str, messages: list[Message] | Non
         text = session.render_chat(messages)
         ids = session.render_chat_tokens(messages)
     print(text, file=sys.stderr)
-    for token_id in ids:
-        print(f"{token_id:>7} -> {session.detokenize([token_id])!r}", file=sys.stderr)
+    for token_id, piece in zip(ids, pieces.of(session, ids), strict=True):
+        print(f"{token_id:>7} -> {piece}", file=sys.stderr)
     sys.stderr.flush()

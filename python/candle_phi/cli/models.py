@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from candle_phi import ModelNotFoundError, cached_models, named_models, remove_cached
+from candle_phi import (
+    InvalidOptionError,
+    ModelNotFoundError,
+    _checks,
+    cached_models,
+    named_models,
+    remove_cached,
+)
 from candle_phi.cli import complete, console, options
 from candle_phi.cli.command import Command, Group
 
@@ -63,10 +70,16 @@ def remove(
 ) -> None:
     """Remove a model from the cache."""
     del debug
-    repo = next((model.repo for model in named_models() if model.name == name), name)
-    files = [model for model in cached_models(cache_dir) if model.repo == repo]
+    repos = {model.name: model.repo for model in named_models()}
+    cached = cached_models(cache_dir)
+    repo = repos.get(name, name)
+    files = [model for model in cached if model.repo == repo]
     if not files:
-        raise ModelNotFoundError(f"{repo} is not in the cache: candle-phi models shows what is")
+        meant = None if name in repos else _checks.closest(name, [*repos, *(model.repo for model in cached)])
+        hint = "candle-phi models shows what is" if meant is None else f"did you mean {meant}?"
+        if name not in repos and "/" not in name:
+            raise InvalidOptionError(f"there is no model named {name}: {hint}")
+        raise ModelNotFoundError(f"{repo} is not in the cache: {hint}")
     size = console.human_bytes(sum(model.size_bytes for model in files))
     names = ", ".join(model.file for model in files)
     if not yes:

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,22 @@ InstructionSet = Annotated[
 ]
 
 
-def traced(path: Path | None) -> AbstractContextManager[None]:
+@contextmanager
+def traced(path: Path | None) -> Generator[None, None, None]:
     """Writes a trace of what is done in it, if --trace asks for one."""
-    return nullcontext() if path is None else trace(path)
+    with ExitStack() as stack:
+        if path is not None:
+            try:
+                stack.enter_context(trace(path))
+            except OSError as error:
+                raise OSError(f"cannot trace to {path}: {_why_not(path, error)}") from error
+        yield
+
+
+def _why_not(path: Path, error: OSError) -> str:
+    """Why a file cannot be written, in the words that the package has for a conversation's."""
+    if path.is_dir():
+        return "it is a directory; expected the path of a file in it"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    return (error.strerror or str(error)).lower()

@@ -36,7 +36,11 @@ class Sampling:
     ] = None
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: random]")] = None
     stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; may be given again.")
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Stop before this text, taken as it is: $'\\n' is a line break in bash. May be given again.",
+        ),
     ] = None
     on_overflow: Annotated[
         OnOverflow | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from candle_phi import Phi3Session
+from candle_phi import ModelNotFoundError, Phi3Session, inspect_model, named_models
 from candle_phi.cli import complete, console, options
 from candle_phi.types import ChatFormat, RopeFactors
 
@@ -56,6 +56,11 @@ class Source:
         for option in _HUB:
             if self.name is None and getattr(self, option):
                 raise console.UsageProblem(f"--{option.replace('_', '-')} is about the hub: it needs --name")
+        # Before anything else is asked for, a prompt for one, which may be what was taken for the model.
+        if self.model is not None and not self.model.exists():
+            _refuse_missing(self.model)
+        if self.name is not None and self.file is None:
+            _refuse_no_name(self.name)
 
     def open(self, loading: "Loading") -> Phi3Session:
         """Loads the model and opens a session on it."""
@@ -66,6 +71,22 @@ class Source:
             hub = {name: getattr(self, option) for option, name in _HUB.items()}
             return Phi3Session.from_pretrained(self.name, **hub, **given)
         return Phi3Session.demo(**given)
+
+
+def _refuse_missing(model: Path) -> None:
+    if str(model) in {known.name for known in named_models()}:
+        raise ModelNotFoundError(f"no such file: {model}; did you mean --name {model}?")
+    inspect_model(model)  # which has the words for it
+
+
+def _refuse_no_name(name: str) -> None:
+    if name.isdigit():
+        raise console.UsageProblem(
+            f"there is no model named {name}: -n is --name; did you mean --max-tokens {name}?"
+        )
+    is_known = name in {known.name for known in named_models()}
+    if not is_known and console.at_home(Path(name)).is_file():
+        raise console.UsageProblem(f"{name} is a file, and --name takes a name: did you mean --model {name}?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
