@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import candle_phi
 from candle_phi import InvalidModelError, InvalidOptionError, ModelNotFoundError
-from candle_phi.bench import BenchReport, Spread, bench
+from candle_phi.bench import BenchReport, LeftOut, Spread, bench
 from candle_phi.cli import app
 
 DEMO = Path(candle_phi.__file__).parent / "demo" / "candle-phi-demo.gguf"
@@ -33,7 +33,7 @@ def check(spread: dict, rounds: int) -> None:
 class TestReport:
     def test_says_what_ran(self, report):
         info = candle_phi.inspect_model(DEMO)
-        assert (report.name, report.quantization) == (info.name, "Q8_0")
+        assert (report.name, report.architecture, report.quantization) == (info.name, "phi3", "Q8_0")
         assert report.file_size_bytes == DEMO.stat().st_size
         assert report.device == "cpu"
         assert report.executor in {"kernels", "candle"}
@@ -70,6 +70,12 @@ class TestReport:
         assert [speed.tokens for speed in report.prefill] == [64, 128]
         assert [speed.depth for speed in report.decode] == [0]
         assert report.n_ctx <= 512
+        left_out = [("prefill", 512, 513), ("decode", 1000, 1003), ("decode", 4000, 4003)]
+        assert report.left_out == tuple(LeftOut(*left) for left in left_out)
+        assert report.as_dict()["left_out"][0] == {"measure": "prefill", "tokens": 512, "needed_tokens": 513}
+
+    def test_what_was_asked_for_is_not_left_out(self, report):
+        assert report.left_out == ()
 
     def test_the_prompt_of_a_depth_is_read_once(self, monkeypatch):
         cached = []
@@ -107,6 +113,8 @@ class TestBadArguments:
             {"decode_tokens": 0},
             {"prefill": [0]},
             {"depth": [-1]},
+            {"decode_tokens": 512},
+            {"decode_tokens": 100, "n_ctx": 64},
             {"prefill": [513]},
             {"depth": [500], "decode_tokens": 32},
             {"prefill": [200], "n_ctx": 100},
@@ -146,6 +154,29 @@ class TestCommand:
         for words in ("candle-phi demo, Q8_0", "median of 2", "prefill 16", "decode at depth 40", "tokens/s"):
             assert words in result.stdout
         assert result.stderr == ""
+
+    def test_says_what_it_leaves_out(self):
+        result = invoke(DEMO, "--rounds", "1", "--decode-tokens", "2")
+        assert result.exit_code == 0, result.output
+        assert (
+            "left out, as the context cannot hold it: prefill 512 (needs 513 tokens), "
+            "decode at depth 1000 (needs 1003 tokens), decode at depth 4000 (needs 4003 tokens)\n"
+        ) in result.stdout
+
+    def test_the_embedded_model(self):
+        result = invoke("--demo", *QUICK, "--json")
+        assert result.exit_code == 0, result.output
+        assert Path(json.loads(result.stdout)["file"]).samefile(DEMO)
+        for arguments in ([], ["--demo", DEMO]):
+            result = invoke(*arguments)
+            assert result.exit_code == 2
+            assert "--demo, and not both" in result.stderr
+
+    def test_what_cannot_be_measured_and_was_asked_for(self):
+        for arguments in (["--decode-tokens", 600], ["--depth", 9999], ["--prefill", 600]):
+            result = invoke(DEMO, *arguments)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert result.stderr.startswith(f"error: {arguments[0]}")
 
     @pytest.mark.parametrize(
         "arguments",

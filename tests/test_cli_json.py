@@ -99,7 +99,7 @@ def keys(value):
         ("info", ["--demo"]),
         ("models", []),
         ("doctor", []),
-        ("bench", [DEMO, "--prefill", "8", "--depth", "0", "--decode-tokens", "2", "--rounds", "1"]),
+        ("bench", [DEMO, "--decode-tokens", "2", "--rounds", "1"]),
     ],
 )
 def test_every_key_is_in_the_documentation(command, arguments, tmp_path, monkeypatch):
@@ -114,5 +114,8 @@ def test_every_key_is_in_the_documentation(command, arguments, tmp_path, monkeyp
     if command == "models":
         names -= {name for model in candle_phi.named_models() for name in model.files}
         names |= {field.name for field in fields(candle_phi.CachedModel)}
-    missing = {name for name in names if f"`{name}`" not in section[1]}
-    assert not missing
+    documented = set(re.findall(r"`([a-z_0-9]+)`", section[1]))
+    assert names <= documented
+    # The sections of the others have lists that may be empty here, and other words.
+    if command in {"info", "doctor", "bench"}:
+        assert documented <= names

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 from candle_phi import _checks
 from candle_phi._native import __version__
@@ -27,7 +27,7 @@ from candle_phi.model import Phi3Model, check_loading, inspect_model
 from candle_phi.session import Phi3Session
 from candle_phi.types import KvDtype, ModelInfo, Timings
 
-__all__ = ["BenchReport", "DecodeSpeed", "Memory", "MemoryUse", "PrefillSpeed", "Spread", "bench"]
+__all__ = ["BenchReport", "DecodeSpeed", "LeftOut", "Memory", "MemoryUse", "PrefillSpeed", "Spread", "bench"]
 
 PREFILL = (64, 128, 512)
 DEPTH = (0, 1000, 4000)
@@ -35,6 +35,7 @@ _FIRST_PROMPT_TOKENS = 8
 _MEMORY_PROMPT_TOKENS = 512
 _MEMORY_NEW_TOKENS = 64
 _OPTIONS = ("prefill", "depth", "decode_tokens", "rounds", "seed", "progress")
+_DECODED = 32
 _ROUNDS = _checks.Range(int, 1, 1000)
 _DECODE_TOKENS = _checks.Range(int, 1, _checks.COUNT_MAX)
 _SEED = _checks.Range(int, 0, 2**64 - 1)
@@ -106,6 +107,21 @@ class DecodeSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What is usually measured, and was not: the context is too short for it.
+
+    Attributes:
+        measure: "prefill" or "decode".
+        tokens: The length of the prompt, or for "decode" the tokens before those that would have been generated.
+        needed_tokens: The context that it needs.
+    """
+
+    measure: Literal["prefill", "decode"]
+    tokens: int
+    needed_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the process has in memory.
 
@@ -152,6 +168,7 @@ class BenchReport:
         version: The version of candle-phi.
         file: The model file.
         name: The model's name, if the file gives one.
+        architecture: Its architecture, such as "phi3".
         quantization: The type of most of its weights, such as "Q4_K_M".
         parameter_count: How many parameters it has.
         file_size_bytes: The size of the file.
@@ -165,12 +182,14 @@ class BenchReport:
         open_to_first_token_s: Seconds from the path of the file to the first token behind a prompt of 8 tokens.
         prefill: How fast prompts are read.
         decode: How fast tokens are generated.
+        left_out: What would have been measured too, if the context were longer.
         memory: What it takes in memory; None where the system does not say (it does on Linux).
     """
 
     version: str
     file: str
     name: str | None
+    architecture: str
     quantization: str
     parameter_count: int
     file_size_bytes: int
@@ -184,6 +203,7 @@ class BenchReport:
     open_to_first_token_s: Spread
     prefill: tuple[PrefillSpeed, ...]
     decode: tuple[DecodeSpeed, ...]
+    left_out: tuple[LeftOut, ...]
     memory: MemoryUse | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -196,7 +216,7 @@ def bench(
     *,
     prefill: Sequence[int] | None = None,
     depth: Sequence[int] | None = None,
-    decode_tokens: int = 32,
+    decode_tokens: int = _DECODED,
     rounds: int = 5,
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
@@ -209,9 +229,10 @@ def bench(
 
     Args:
         path: The GGUF file.
-        prefill: The lengths of the prompts to read. None: 64, 128 and 512, those of them that fit the context.
+        prefill: The lengths of the prompts to read. None: 64, 128 and 512, those of them that fit the context; the
+            others are in `BenchReport.left_out`.
         depth: How many tokens to have in the context before measuring how fast tokens are generated. None: 0, 1000
-            and 4000, those of them that fit.
+            and 4000, those of them that fit; the others are in `BenchReport.left_out`.
         decode_tokens: How many tokens to generate at each depth.
         rounds: How many times to measure everything.
         seed: The seed of the random prompts.
@@ -249,6 +270,7 @@ class _Plan:
     depth: tuple[int, ...]
     decode_tokens: int
     memory: tuple[int, int]
+    left_out: tuple[LeftOut, ...]
 
     @classmethod
     def of(
@@ -260,25 +282,38 @@ class _Plan:
         n_ctx: int | None,
     ) -> "_Plan":
         most = n_ctx or info.context_length
+        left_out: list[LeftOut] = []
 
         def lengths(
-            name: str, given: Sequence[int] | None, usual: tuple[int, ...], least: int, more: int
+            measure: Literal["prefill", "decode"],
+            given: Sequence[int] | None,
+            usual: tuple[int, ...],
+            *,
+            least: int,
+            more: int,
         ) -> tuple[int, ...]:
             if given is None:
+                left_out.extend(LeftOut(measure, value, value + more) for value in usual if value + more > most)
                 return tuple(value for value in usual if value + more <= most)
+            name = "depth" if measure == "decode" else measure
             span = _checks.Range(int, least, _checks.COUNT_MAX)
             numbers = tuple(_checks.each(given, name, lambda value: int(cast("int", span.check(name, value)))))
             for number in numbers:
                 if number + more > most:
                     raise InvalidOptionError(
-                        f"{name} has {number}, which with {more} generated tokens needs a context of "
-                        f"{number + more}, and this one holds {most}"
+                        f"{name}: {number} and {more} generated tokens need a context of {number + more}, and "
+                        f"this one holds {most}"
                     )
             return numbers
 
         # The first generated token comes out of the prompt, and its own place is never needed by the last.
-        prefills = lengths("prefill", prefill, PREFILL, 1, 1)
-        depths = lengths("depth", depth, DEPTH, 0, decode_tokens + 1)
+        more = decode_tokens + 1
+        if depth is None and decode_tokens != _DECODED and more > most:
+            raise InvalidOptionError(
+                f"decode_tokens must be at most {most - 1}, got {decode_tokens}: the context holds {most} tokens"
+            )
+        prefills = lengths("prefill", prefill, PREFILL, least=1, more=1)
+        depths = lengths("decode", depth, DEPTH, least=0, more=more)
         new = min(_MEMORY_NEW_TOKENS, max(1, most // 4))
         prompt = max(1, min(_MEMORY_PROMPT_TOKENS, most - new - 1))
         needed = [
@@ -287,7 +322,8 @@ class _Plan:
             *(value + 1 for value in prefills),
             *(max(value, 1) + decode_tokens + 1 for value in depths),
         ]
-        return cls(n_ctx or min(most, max(needed)), prefills, depths, decode_tokens, (prompt, new))
+        context = n_ctx or min(most, max(needed))
+        return cls(context, prefills, depths, decode_tokens, (prompt, new), tuple(left_out))
 
 
 class _Bench:
@@ -332,6 +368,7 @@ class _Bench:
             version=__version__,
             file=str(self.path),
             name=info.name,
+            architecture=info.architecture,
             quantization=info.quantization,
             parameter_count=info.parameter_count,
             file_size_bytes=info.file_size_bytes,
@@ -345,6 +382,7 @@ class _Bench:
             open_to_first_token_s=Spread.of(self.first_s),
             prefill=prefill,
             decode=decode,
+            left_out=self.plan.left_out,
             memory=memory,
         )
 

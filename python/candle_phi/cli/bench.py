@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -18,15 +17,21 @@ if TYPE_CHECKING:
 
 
 def bench(
-    file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)],
+    file: options.ModelFile = None,
     *,
+    demo: options.Demo = False,
     prefill: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Lengths of the prompts to read.  [default: 64,128,512]"),
+        typer.Option(
+            metavar="N,N,...", help="Lengths of the prompts to read.  [default: those of 64,128,512 that fit]"
+        ),
     ] = None,
     depth: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Tokens before those that are generated.  [default: 0,1000,4000]"),
+        typer.Option(
+            metavar="N,N,...",
+            help="Tokens before those that are generated.  [default: those of 0,1000,4000 that fit]",
+        ),
     ] = None,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at each depth.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to measure.")] = 5,
@@ -45,6 +50,7 @@ def bench(
 ) -> None:
     """Measure how fast a model runs, and the memory that it takes."""
     del debug
+    path = options.file_or_demo(file, demo=demo)
     given = {
         "n_threads": n_threads,
         "n_ctx": n_ctx,
@@ -62,7 +68,7 @@ def bench(
             status = stack.enter_context(console.stderr_console().status("loading"))
             progress = status.update
         report = measure(
-            file,
+            path,
             prefill=prefills,
             depth=depths,
             decode_tokens=decode_tokens,
@@ -104,6 +110,9 @@ def _print(report: BenchReport) -> None:
     for name, spread, unit in _figures(report):
         table.add_row(name, *(f"{value:.{_digits(unit)}f} {unit}" for value in _three(spread)))
     console.print_rich(table)
+    if report.left_out:
+        print()
+        print(_left_out(report))
     if report.memory is None:
         return
     print()
@@ -128,6 +137,15 @@ def _figures(report: BenchReport) -> list[tuple[str, Spread, str]]:
         *((f"prefill {speed.tokens}", speed.tokens_per_second, "tokens/s") for speed in report.prefill),
         *((f"decode at depth {speed.depth}", speed.tokens_per_second, "tokens/s") for speed in report.decode),
     ]
+
+
+def _left_out(report: BenchReport) -> str:
+    names = {"prefill": "prefill {}", "decode": "decode at depth {}"}
+    left_out = (
+        f"{names[left.measure].format(left.tokens)} (needs {left.needed_tokens} tokens)"
+        for left in report.left_out
+    )
+    return f"left out, as the context cannot hold it: {', '.join(left_out)}"
 
 
 def _digits(unit: str) -> int:

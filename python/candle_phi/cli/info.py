@@ -2,22 +2,18 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
-from candle_phi import MemoryEstimate, ModelInfo, Phi3Model, estimate_memory, inspect_model
+from candle_phi import MemoryEstimate, ModelInfo, estimate_memory, inspect_model
 from candle_phi.cli import console, options
 
 
 def info(
-    file: Annotated[
-        Path | None, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)
-    ] = None,
+    file: options.ModelFile = None,
     *,
-    demo: Annotated[bool, typer.Option("--demo", help="The embedded toy model.")] = False,
+    demo: options.Demo = False,
     n_ctx: options.ContextLength = None,
     kv_dtype: options.KvCache = None,
     as_json: options.Json = False,
@@ -25,9 +21,7 @@ def info(
 ) -> None:
     """Say what a GGUF file holds, and how much memory it needs."""
     del debug
-    if demo is (file is not None):
-        raise console.UsageProblem("expected the path of a GGUF file, or --demo, and not both")
-    path = Phi3Model.demo().path if file is None else file
+    path = options.file_or_demo(file, demo=demo)
     described = describe(inspect_model(path), estimate_memory(path, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
     if as_json:
         print(json.dumps(described, indent=2))

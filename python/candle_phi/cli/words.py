@@ -5,7 +5,7 @@ import re
 from candle_phi.config import GenerationOptions, SessionOptions
 
 _HUB = {"filename": "file", "local_files_only": "offline", "cache_dir": "cache-dir"}
-_SIMPLE = ("quantization", "revision", "token")
+_SIMPLE = ("quantization", "revision", "token", "prefill", "depth", "decode_tokens")
 _NAMES = (*GenerationOptions.__annotations__, *SessionOptions.__annotations__, *_SIMPLE)
 _FLAGS = {**{name: name.replace("_", "-") for name in _NAMES}, **_HUB}
 # Ways out that are calls in Python.
