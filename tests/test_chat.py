@@ -214,7 +214,7 @@ class TestCommands:
             say(chat, HAIKU)
         assert "and 1 more" in say(chat, "/undo 2")
         assert "1 turn\n" in say(chat, "/tokens")
-        assert "expected 1 to 1" in say(chat, "/undo 2")
+        assert "there is only one turn to take back" in say(chat, "/undo 2")
         assert "expected a number" in say(chat, "/undo two")
         say(chat, "/reset")
         assert answers[SNOW] in say(chat, SNOW)
@@ -257,15 +257,16 @@ class TestCommands:
         ("line", "message"),
         [
             ("/set warmth 2", "'warmth'"),
-            ("/set top_p 2", "--top-p must be"),
-            ("/set max_tokens 0.5", "--max-tokens must be"),
-            ("/set temperature warm", "--temperature must be a number"),
+            ("/set top_p 2", "top_p must be"),
+            ("/set max_tokens 0.5", "max_tokens must be"),
+            ("/set temperature warm", "error: temperature must be a number"),
         ],
     )
     def test_what_cannot_be_set(self, chat, line, message):
         shown = say(chat, line)
         assert "error: " in shown
         assert message in shown
+        assert "--" not in shown
 
     def test_model_says_what_this_is(self, chat):
         shown = say(chat, "/model")

@@ -1,12 +1,16 @@
 """A chat without its terminal: what is said, taken back, said again, and stopped."""
 
+import re
 import signal
 
 import pytest
 
-from candle_phi import GenerationConfig, InvalidOptionError, Message, Phi3Session
-from candle_phi.cli.repl import answer
+from candle_phi import ContextLengthError, GenerationConfig, InvalidOptionError, Message, Phi3Session
+from candle_phi.cli import words
+from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
+from candle_phi.cli.repl.loop import Chat
+from candle_phi.cli.sampling import SETTINGS
 
 GREEDY = GenerationConfig.greedy(max_tokens=40)
 HAIKU = "Write a haiku about ice hockey"
@@ -62,11 +66,20 @@ class TestConversation:
             assert say(conversation, HAIKU) == first
 
     def test_more_turns_than_there_are(self, conversation):
+        with pytest.raises(InvalidOptionError, match="nothing was said yet"):
+            conversation.take_back(1)
         say(conversation, HAIKU)
-        for turns in (2, 0, -1):
-            with pytest.raises(InvalidOptionError, match="1 to 1"):
+        for turns, message in (
+            (2, "there is only one turn to take back, found 2"),
+            (0, "a number of turns from 1 on, found 0"),
+            (-1, "a number of turns from 1 on, found -1"),
+        ):
+            with pytest.raises(InvalidOptionError, match=message):
                 conversation.take_back(turns)
         assert conversation.turns == 1
+        say(conversation, SNOW)
+        with pytest.raises(InvalidOptionError, match="there are only 2 turns to take back, found 3"):
+            conversation.take_back(3)
 
     def test_another_system_message_leaves_what_was_said(self, conversation):
         said = say(conversation, HAIKU)
@@ -78,6 +91,15 @@ class TestConversation:
         conversation.set_system(None)
         assert conversation.messages == []
         assert say(conversation, HAIKU) == said
+
+    def test_the_same_system_message_again_changes_nothing(self, conversation):
+        for system in (None, "Be brief."):
+            conversation.set_system(system)
+            say(conversation, HAIKU)
+            tokens = conversation.session.tokens
+            conversation.set_system(system)
+            assert not conversation.is_unread
+            assert conversation.session.tokens == tokens != []
 
     def test_no_system_message_any_more_and_everything_taken_back_is_a_new_conversation(self, conversation):
         said = say(conversation, HAIKU)
@@ -122,11 +144,15 @@ class TestConversation:
     def test_what_the_session_has_not_read_yet_cannot_be_saved(self, conversation, monkeypatch, tmp_path):
         saved = []
         monkeypatch.setattr(Phi3Session, "save", lambda _session, path: saved.append(path), raising=False)
-        for unread in (lambda: None, lambda: conversation.set_system("Be brief.")):
-            unread()
-            with pytest.raises(InvalidOptionError, match="say something first"):
+        for _ in range(2):
+            with pytest.raises(InvalidOptionError, match="nothing was said yet"):
                 conversation.save(tmp_path / "talk")
+            conversation.set_system("Be brief.")
         say(conversation, HAIKU)
+        conversation.set_system("You count.")
+        with pytest.raises(InvalidOptionError, match="read again with the next message, and can be saved then"):
+            conversation.save(tmp_path / "talk")
+        say(conversation, SNOW)
         conversation.save(tmp_path / "talk")
         assert saved == [tmp_path / "talk"]
 
@@ -147,6 +173,104 @@ class TestConversation:
             assert conversation.last_said == "snow " * 100
             answer.show(conversation, conversation.say_again("Hello"))
             assert [message.content for message in conversation.messages][:1] == ["Hello"]
+
+
+@pytest.mark.thread_unsafe(reason="what is said is read from the streams of the process")
+class TestCommands:
+    """Commands without a terminal to type them into."""
+
+    @pytest.fixture
+    def do(self, conversation, capsys):
+        chat = Chat(conversation, terminal=None, stats=False)
+
+        def do(line: str) -> str:
+            capsys.readouterr()
+            commands.run(chat, line)
+            return capsys.readouterr().err.strip()
+
+        return do
+
+    @pytest.mark.parametrize(
+        ("line", "meant"),
+        [
+            ("/exit", "quit"),
+            ("/q", "quit"),
+            ("/Help", "help"),
+            ("/?", "help"),
+            ("/rest", "reset"),
+            ("/clear", "reset"),
+        ],
+    )
+    def test_an_unknown_one_says_what_was_meant(self, do, line, meant):
+        with pytest.raises(
+            InvalidOptionError, match=rf"there is no command {re.escape(line)}: did you mean /{meant}\?"
+        ):
+            do(line)
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("/set temprature 0.7", "there is no setting 'temprature': did you mean 'temperature'?"),
+            ("/set n_predict 3", "there is no setting 'n_predict': did you mean 'max_tokens'?"),
+            ("/set n_ctx 3", "'n_ctx' is set when a chat begins: candle-phi chat --n-ctx"),
+            ("/set xyzzy 3", f"there is no setting 'xyzzy': expected one of {', '.join(SETTINGS)}"),
+            (
+                "/set temperature -1",
+                "temperature must be a number of at least 0 (0 takes the likeliest token), got -1",
+            ),
+            ("/set max_tokens soon", "max_tokens must be an integer from 1 to 4294967295, got 'soon'"),
+            ("/set stop 'a", "expected a quote at the end as at the beginning, found 'a"),
+        ],
+    )
+    def test_settings_have_the_names_that_they_are_set_by(self, do, line, message):
+        with pytest.raises((InvalidOptionError, TypeError)) as error:
+            do(line)
+        assert words.of_the_chat(str(error.value)) == message
+
+    def test_what_overflows_says_how_to_set_it(self, conversation):
+        with pytest.raises(ContextLengthError) as error:
+            conversation.say("snow " * 600)
+        said = words.of_the_chat(str(error.value))
+        assert "; /set on_overflow truncate_oldest leaves out the oldest" in said
+        assert "--" not in said
+
+    @pytest.mark.parametrize(
+        ("typed", "stop"),
+        [
+            ("goal", ("goal",)),
+            ('"a b "', ("a b ",)),
+            ("'a' 'b c'", ("a", "b c")),
+            ('"\n"', ("\n",)),
+            ("5", ("5",)),
+            ("it's", ("it's",)),
+            ("'none'", ("none",)),
+            ("none", None),
+        ],
+    )
+    def test_a_stop_text_may_be_in_quotes(self, do, conversation, typed, stop):
+        do(f"/set stop {typed}")
+        assert conversation.config.stop == stop
+
+    def test_a_path_may_be_in_quotes(self, do, conversation, tmp_path):
+        say(conversation, HAIKU)
+        path = tmp_path / "a talk.phi"
+        assert do(f'/save "{path}"') == f"saved to {path}"
+        assert path.exists()
+        assert do(f"/load {path}").startswith("1 turn; the last: ")
+
+    def test_what_is_read_again_is_said_so(self, do, conversation):
+        say(conversation, HAIKU)
+        say(conversation, SNOW)
+        do("/system You count.")
+        assert do("/stats").endswith("context   0 of 512 tokens, 2 turns, read again with the next message")
+        say(conversation, HAIKU)
+        assert do("/stats").endswith("3 turns")
+
+    def test_a_file_without_a_turn_has_no_last_one(self, do, model, tmp_path):
+        with Phi3Session(model=model) as session:
+            session.generate("Hello", max_tokens=1)
+            session.save(tmp_path / "text.phi")
+        assert do(f"/load {tmp_path / 'text.phi'}") == "0 turns"
 
 
 class Interrupted:

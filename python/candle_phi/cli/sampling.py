@@ -1,6 +1,6 @@
 """How to generate, as options of the command line."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated
 
 import typer
@@ -56,3 +56,7 @@ class Sampling:
         given = {name: value for name, value in asdict(self).items() if value not in (None, [])}
         del given["tutorial"]
         return start.replace(**given)
+
+
+# What the chat's /set sets: what there are options for.
+SETTINGS = tuple(field.name for field in fields(Sampling) if field.name != "tutorial")

@@ -1,20 +1,31 @@
 """The commands of a chat: lines that begin with a slash."""
 
-import dataclasses
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from candle_phi import GenerationConfig, InvalidOptionError
+from candle_phi import GenerationConfig, InvalidOptionError, _checks
 from candle_phi.cli import console, results
-from candle_phi.cli.sampling import Sampling
+from candle_phi.cli.sampling import SETTINGS
+from candle_phi.config import SessionOptions
 
 if TYPE_CHECKING:
     from candle_phi.cli.repl.loop import Chat
 
-# What /set sets: what the command line has options for.
-SETTINGS = tuple(field.name for field in dataclasses.fields(Sampling) if field.name != "tutorial")
+# What other programs call our commands.
+_ELSEWHERE = {
+    "?": "help",
+    "bye": "quit",
+    "clear": "reset",
+    "exit": "quit",
+    "h": "help",
+    "new": "reset",
+    "q": "quit",
+    "regen": "retry",
+    "regenerate": "retry",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,10 @@ def run(chat: "Chat", line: str) -> None:
     name, _, argument = line.removeprefix("/").partition(" ")
     command = COMMANDS.get(name)
     if command is None:
+        meant = _ELSEWHERE.get(name.lower()) or _checks.closest(name.lower(), COMMANDS)
+        hint = "/help lists them" if meant is None else f"did you mean /{meant}?"
         raise InvalidOptionError(
-            f"there is no command /{name}: /help lists them; what is said to the model and begins with a slash is "
+            f"there is no command /{name}: {hint}; what is said to the model and begins with a slash is "
             "written with two"
         )
     argument = argument.strip()
@@ -91,7 +104,8 @@ def _stats(chat: "Chat", _argument: str) -> None:
     if chat.last is not None:
         console.note(results.stats(chat.last))
     session = chat.conversation.session
-    console.note(f"context   {len(session.tokens)} of {session.n_ctx} tokens, {_turns(chat)}")
+    unread = ", read again with the next message" if chat.conversation.is_unread else ""
+    console.note(f"context   {len(session.tokens)} of {session.n_ctx} tokens, {_turns(chat)}{unread}")
 
 
 def _set(chat: "Chat", argument: str) -> None:
@@ -102,7 +116,7 @@ def _set(chat: "Chat", argument: str) -> None:
         console.note_table([[setting, _written(getattr(config, setting))] for setting in SETTINGS])
         return
     if name not in SETTINGS:
-        raise InvalidOptionError(f"there is no setting {name!r}: expected one of {', '.join(SETTINGS)}")
+        raise InvalidOptionError(_no_such_setting(name))
     if value:
         changed: dict[str, Any] = {name: _value(name, value.strip())}
         chat.conversation.config = config.replace(**changed)
@@ -117,7 +131,8 @@ def _save(chat: "Chat", argument: str) -> None:
 
 def _load(chat: "Chat", argument: str) -> None:
     chat.conversation.load(_path(argument, "/load"))
-    console.note(f"{_turns(chat)}; the last: {_short(chat.conversation.last_said or '')}")
+    last = chat.conversation.last_said
+    console.note(_turns(chat) + ("" if last is None else f"; the last: {_short(last)}"))
 
 
 def _model(chat: "Chat", _argument: str) -> None:
@@ -171,19 +186,41 @@ def _count(argument: str) -> int:
 def _path(argument: str, command: str) -> Path:
     if not argument:
         raise InvalidOptionError(f"expected the path of a file: {command} PATH")
-    return Path(argument).expanduser()
+    if len(argument) > 1 and argument[0] == argument[-1] and argument[0] in {"'", '"'}:
+        argument = argument[1:-1]
+    return console.at_home(Path(argument))
+
+
+def _no_such_setting(name: str) -> str:
+    meant = _checks.called_elsewhere(name, SETTINGS) or _checks.closest(name, SETTINGS)
+    if meant is None and name in SessionOptions.__annotations__:
+        return f"{name!r} is set when a chat begins: candle-phi chat --{name.replace('_', '-')}"
+    hint = f"expected one of {', '.join(SETTINGS)}" if meant is None else f"did you mean {meant!r}?"
+    return f"there is no setting {name!r}: {hint}"
 
 
 def _value(name: str, text: str) -> object:
     """A setting's value out of what was typed; the package has the ranges."""
     if text.lower() in {"none", "default"}:
         return getattr(GenerationConfig(), name)
+    if name == "stop":
+        return _texts(text)
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def _texts(typed: str) -> list[str]:
+    """One text as it is, or texts between quotes as a shell has them."""
+    if not typed.startswith(("'", '"')):
+        return [typed]
+    try:
+        return shlex.split(typed)
+    except ValueError:
+        raise InvalidOptionError(f"expected a quote at the end as at the beginning, found {typed}") from None
 
 
 def _written(value: object) -> str:

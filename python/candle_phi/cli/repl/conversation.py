@@ -34,6 +34,11 @@ class Conversation:
         return list(self._ahead) or self.session.messages
 
     @property
+    def is_unread(self) -> bool:
+        """Whether what was said is to be read again, since the system message has changed."""
+        return bool(self._ahead) and self.turns > 0
+
+    @property
     def turns(self) -> int:
         """How many messages of the user were answered."""
         return sum(message.role == "user" for message in self.messages)
@@ -93,8 +98,13 @@ class Conversation:
         Raises:
             InvalidOptionError: There are fewer.
         """
-        if not 1 <= turns <= self.turns:
-            raise InvalidOptionError(f"expected 1 to {self.turns}, the turns of this conversation, found {turns}")
+        if not self.turns:
+            raise InvalidOptionError("nothing was said yet")
+        if turns < 1:
+            raise InvalidOptionError(f"expected a number of turns from 1 on, found {turns}")
+        if turns > self.turns:
+            there_is = "is only one turn" if self.turns == 1 else f"are only {self.turns} turns"
+            raise InvalidOptionError(f"there {there_is} to take back, found {turns}")
         said: list[str] = []
         for _ in range(turns):
             # A turn that began with more messages, a system message for one, comes back with them.
@@ -113,14 +123,21 @@ class Conversation:
 
     def set_system(self, text: str | None) -> None:
         """Has another system message, or none. What was said stays, and is read again with the next message."""
+        if text == self.system:
+            return
         said = [message for message in self.messages if message.role != "system"]
         self._ahead = said if text is None else [Message.system(text), *said]
         self.session.reset()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Saves the conversation to a file."""
-        if self._ahead or not self.session.messages:
-            raise InvalidOptionError("there is nothing to save before the next answer: say something first")
+        if not self.turns:
+            raise InvalidOptionError("nothing was said yet: say something first")
+        if self.is_unread:
+            raise InvalidOptionError(
+                "the system message has changed, so what was said is read again with the next message, and can be "
+                "saved then: say something first"
+            )
         cast("Any", self.session).save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:

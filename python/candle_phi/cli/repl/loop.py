@@ -40,7 +40,7 @@ class Chat:
                 raise
             # A conversation does not end with what went wrong in it.
             except (Phi3Error, OSError, TypeError) as error:
-                console.error(words.of_the_command_line(str(error)))
+                console.error(words.of_the_chat(str(error)))
 
     def ask(self, text: str) -> str:
         """Has a text changed; nothing, if the person would rather not."""
