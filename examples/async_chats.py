@@ -1,6 +1,6 @@
 """Several conversations at once under asyncio, as a server has them: one model, a bound, a time for each.
 
-python examples/async_chats.py                   # the embedded toy model
+python examples/async_chats.py --demo            # the embedded toy model, as without an option
 python examples/async_chats.py --model PATH      # a GGUF file
 """
 
@@ -55,7 +55,9 @@ async def run(model: Phi3Model) -> int:
 def main() -> None:
     """Loads the model once, and talks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a GGUF file")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", type=Path, help="a GGUF file")
+    source.add_argument("--demo", action="store_true", help="the embedded toy model, which is the default")
     arguments = parser.parse_args()
     model = Phi3Model(arguments.model) if arguments.model else Phi3Model.demo()
     print(f"the event loop was free {asyncio.run(run(model))} times meanwhile")

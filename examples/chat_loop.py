@@ -1,6 +1,6 @@
 """A chat in the terminal. An empty line leaves it; Ctrl-C ends an answer and nothing else.
 
-python examples/chat_loop.py                     # the embedded toy model
+python examples/chat_loop.py --demo              # the embedded toy model, as without an option
 python examples/chat_loop.py --model PATH        # a GGUF file
 python examples/chat_loop.py --system "You answer in verse."
 
@@ -51,7 +51,9 @@ def respond(session: Phi3Session, line: str, system: str | None, config: Generat
 def main() -> None:
     """Asks and answers until there is nothing more to say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a GGUF file")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", type=Path, help="a GGUF file")
+    source.add_argument("--demo", action="store_true", help="the embedded toy model, which is the default")
     parser.add_argument("--system", help="a system message before the conversation")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time")
     arguments = parser.parse_args()

@@ -74,9 +74,9 @@ def chat(typed: str, *arguments: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("system", [[], ["--system", "Be terse."]])
-def test_the_chat_goes_on_until_the_input_ends(system):
-    said = chat("My word is lantern.\nWhat was my word?\n", *system)
+@pytest.mark.parametrize("options", [[], ["--demo", "--system", "Be terse."]])
+def test_the_chat_goes_on_until_the_input_ends(options):
+    said = chat("My word is lantern.\nWhat was my word?\n", *options)
     assert said.endswith("> Your word is lantern.\n> \n")
 
 
@@ -91,9 +91,10 @@ def test_the_chat_says_what_does_not_fit():
     assert "and 512 are all" in chat("Say: " + "snow " * 600 + "\nhello\n\n")
 
 
-def test_conversations_side_by_side_under_asyncio():
+@pytest.mark.parametrize("options", [[], ["--demo"]])
+def test_conversations_side_by_side_under_asyncio(options):
     ran = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples" / "async_chats.py"],
+        [sys.executable, "-W", "error", ROOT / "examples" / "async_chats.py", *options],
         capture_output=True,
         text=True,
         check=False,
