@@ -30,6 +30,7 @@ RECORDS = {
     "DecodeSpeed",
     "Device",
     "Diagnosis",
+    "LeftOut",
     "Memory",
     "MemoryEstimate",
     "MemoryUse",

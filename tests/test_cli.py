@@ -15,6 +15,7 @@ import candle_phi
 import tiny_gguf
 from candle_phi import GenerationConfig, Message, Phi3Session
 from candle_phi.cli import generate as generate_module
+from candle_phi.cli import pieces
 from command_line import COMMAND, DEMO, ESCAPE, PROMPT, cached, fail, invoke, run, succeed
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
@@ -166,6 +167,16 @@ class TestGenerate:
             *("'<s>'", "'<|user|>'", "' hi'", "' '", "' '"),
             *(r"b'\xc3' of 'ü'", r"b'\xbc' of 'ü'", "' '", "'x'", "'<|end|>'", "'<|assistant|>'"),
         ]
+
+    def test_a_character_whose_tokens_have_several_bytes_each(self):
+        class Session:
+            vocabulary = (b"\xf0\x9f", b"\x98\x80", b" x", b"\xff")
+
+            def detokenize(self, ids):
+                return b"".join(self.vocabulary[token_id] for token_id in ids).decode(errors="replace")
+
+        shown = list(pieces.of(Session(), [0, 1, 2, 3]))  # type: ignore[arg-type] # all that is needed of one
+        assert shown == ["part 1 of 2 of '😀'", "part 2 of 2 of '😀'", "' x'", "'�'"]
 
     def test_the_verbose_raw_prompt_shows_the_ids_that_are_read(self):
         result = succeed("generate", "--demo", "--raw", "--max-tokens", 1, "--verbose-prompt", "<|user|>\nHello")

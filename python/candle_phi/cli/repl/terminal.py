@@ -16,6 +16,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 
 from candle_phi.cli.repl import commands
+from candle_phi.cli.sampling import SETTINGS
 
 _PROMPT = "> "
 _CONTINUATION = "… "
@@ -140,7 +141,7 @@ class _Commands(Completer):
             offers = commands.names() if name.startswith("/") else ()
             yield from (Completion(offer, -len(name)) for offer in offers if offer.startswith(name))
         elif name == "/set":
-            settings = (setting for setting in commands.SETTINGS if setting.startswith(argument))
+            settings = (setting for setting in SETTINGS if setting.startswith(argument))
             yield from (Completion(setting, -len(argument)) for setting in settings)
         elif name in {"/save", "/load"}:
             path = Document(argument, len(argument))
