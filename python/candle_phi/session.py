@@ -20,9 +20,10 @@ from candle_phi.config import (
 )
 from candle_phi.conversation import ConversationMethods
 from candle_phi.exceptions import SessionClosedError
+from candle_phi.messages import messages_of
 from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
-from candle_phi.types import ChatFormat, Completion, Isa, KvDtype, Message, MessageLike, Progress, RopeFactors
+from candle_phi.types import ChatFormat, Completion, Isa, KvDtype, MessageLike, Progress, RopeFactors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -481,12 +482,15 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
 
     def render_chat(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> str:
-        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`."""
+        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`.
+
+        What was said in this session before is not part of it.
+        """
         return self._open_model().render_chat(
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -495,12 +499,15 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
 
     def render_chat_tokens(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`."""
+        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`.
+
+        What was said in this session before is not part of it.
+        """
         return self._open_model().render_chat_tokens(
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -563,16 +570,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         self, messages: object, config: GenerationConfig, continue_final_message: object
     ) -> _native.Generation:
         goes_on = _checks.as_bool(continue_final_message, "continue_final_message")
-        if isinstance(messages, str):
-            if goes_on:
-                raise TypeError(
-                    "continue_final_message needs messages, the last of them the assistant's; got a text"
-                )
-            said = [Message.user(_checks.as_text(messages, "messages"))]
-        else:
-            said = _checks.each(messages, "messages", Message.of)
+        if goes_on and isinstance(messages, str):
+            raise TypeError("continue_final_message needs messages, the last of them the assistant's; got a text")
         return self._engine.start_chat(
-            said,
+            messages_of(messages),
             replace=not isinstance(messages, str),
             continue_final_message=goes_on,
             config=config,
