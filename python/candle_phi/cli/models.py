@@ -9,6 +9,7 @@ import typer
 
 from candle_phi import ModelNotFoundError, cached_models, named_models, remove_cached
 from candle_phi.cli import complete, console, options
+from candle_phi.hub import repository
 
 models_app: typer.Typer = typer.Typer(
     help="List the known and the cached models, or remove one.", rich_markup_mode=None
@@ -60,7 +61,7 @@ def remove(
 ) -> None:
     """Remove a model from the cache."""
     del debug
-    repo = next((model.repo for model in named_models() if model.name == name), name)
+    repo = repository(name)
     files = [model for model in cached_models(cache_dir) if model.repo == repo]
     if not files:
         raise ModelNotFoundError(f"{repo} is not in the cache: candle-phi models shows what is")
