@@ -264,10 +264,17 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         first, if the model wants it and it isn't there. The session's conversation stays out of it; what the
         prompt has in common with the last call's is not computed again.
 
+        An empty text is a prompt too, where the model has a token for the beginning of a text: it says what comes
+        to it. No token at all is an `InvalidOptionError`. In `chat` an empty text is a message in which the user
+        says nothing, and is answered.
+
         Args:
             prompt: The text, or token ids, which are taken as they are.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The completion. Its text is what was generated, without the prompt.
@@ -298,7 +305,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             n: How many completions.
             config: How to generate. The first completion has its seed, or a random one, and each that follows has
                 the next number: what `generate` gives with the `Completion.seed` of one is that one.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The completions, in the order of their seeds; fewer, where `cancel` ended the last of them.
@@ -328,7 +338,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. The session is busy until it came to its end, is closed or given up.
@@ -363,7 +376,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             config: How to generate.
             continue_final_message: Go on with the last of the messages, which is the assistant's, in place of
                 answering it. The completion is what comes behind it; in the conversation they are one message.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The answer.
@@ -396,7 +412,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. Message and answer become part of the conversation when it came to its end; a
