@@ -12,17 +12,6 @@ from candle_phi.types import CachedModel, NamedModel, Progress
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
-# The keywords of `download`, for the messages of functions that pass them on.
-OPTIONS = (
-    "filename",
-    "quantization",
-    "revision",
-    "cache_dir",
-    "token",
-    "local_files_only",
-    "progress",
-)
-
 
 @_checks.suggests_keywords
 def download(

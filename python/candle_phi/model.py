@@ -105,6 +105,7 @@ class Phi3Model(Unpicklable):
         self._info = _convert.model_info(self._engine.info)
 
     @classmethod
+    @_checks.suggests_keywords_and(LoadOptions.__annotations__)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -142,7 +143,6 @@ class Phi3Model(Unpicklable):
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))
         check_loading(options)
         path, own_tokenizer = hub.fetch(
             name_or_repo,

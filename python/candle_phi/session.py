@@ -134,6 +134,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         )
 
     @classmethod
+    @_checks.suggests_keywords_and(OPTIONS)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -172,7 +173,6 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("from_pretrained", options, (*OPTIONS, *hub.OPTIONS))
         loading, own = split_options(options)
         check_loading(loading)
         config = session_config(**own)
