@@ -75,8 +75,8 @@ class TestErrors:
         assert "_" not in line.replace("q8_0", "")
         assert "None" not in line
 
-    def test_a_device_that_is_not_there(self):
-        assert "abacus" in fail(1, "generate", "--demo", "--device", "abacus", PROMPT)
+    def test_a_device_of_an_unknown_name_is_a_wrong_command_line(self):
+        assert "abacus" in fail(2, "generate", "--demo", "--device", "abacus", PROMPT)
 
     @pytest.mark.parametrize("command", [["generate", PROMPT, "--model"], ["info"]])
     def test_files_that_are_no_models(self, command, tmp_path):

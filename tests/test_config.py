@@ -2,6 +2,8 @@ import copy
 import inspect
 import math
 import pickle
+import pydoc
+import re
 from dataclasses import FrozenInstanceError, fields
 from typing import get_type_hints
 
@@ -16,8 +18,14 @@ from candle_phi import (
     Phi3Session,
     SessionConfig,
     download,
+    estimate_memory,
 )
 from candle_phi.config import GenerationOptions, LoadOptions, SessionOptions
+
+GENERATING = (
+    *("generate", "generate_many", "stream", "chat", "chat_stream"),
+    *("agenerate", "astream", "achat", "achat_stream"),
+)
 
 
 def test_the_defaults_sample_from_the_models_own_distribution():
@@ -214,14 +222,37 @@ def test_what_was_given_can_change_later_without_effect():
         (Phi3Model, "use_mmap", "mmap"),
         (Phi3Model.demo, "devise", "device"),
         (Phi3Model.from_pretrained, "quant", "quantization"),
+        (Phi3Session.from_pretrained, "repo_id", "name_or_repo"),
+        (Phi3Model.from_pretrained, "quantized_model_id", "name_or_repo"),
         (download, "revison", "revision"),
+        (download, "repo_id", "name_or_repo"),
+        (estimate_memory, "nctx", "n_ctx"),
     ],
 )
 def test_an_unknown_keyword_says_what_was_meant(call, given, meant):
-    arguments = ["x"] if call in {Phi3Session.from_pretrained, Phi3Model.from_pretrained, download} else []
+    named = {Phi3Session.from_pretrained, Phi3Model.from_pretrained, download, estimate_memory}
+    arguments = ["x"] if call in named else []
     with pytest.raises(TypeError, match=f"no option '{given}': did you mean '{meant}'") as caught:
         call(*arguments, **{given: 1})
     assert not isinstance(caught.value, Phi3Error)
+
+
+def test_what_another_library_calls_the_first_argument_is_told_before_that_it_is_missing():
+    for call in (Phi3Session.from_pretrained, Phi3Model.from_pretrained, download):
+        with pytest.raises(TypeError, match="no option 'repo_id': did you mean 'name_or_repo'"):
+            call(repo_id="microsoft/Phi-3-mini-4k-instruct-gguf", filename="Phi-3-mini-4k-instruct-q4.gguf")
+
+
+def test_help_shows_the_options():
+    for config in (GenerationConfig, SessionConfig):
+        parameters = inspect.signature(config).parameters
+        assert list(parameters) == [field.name for field in fields(config)]
+        assert "None" in pydoc.plain(pydoc.render_doc(config)).splitlines()[3]
+    for method in GENERATING:
+        documented = inspect.getdoc(getattr(Phi3Session, method))
+        assert documented is not None
+        listed = documented.partition("**options")[2].partition("Returns:")[0]
+        assert re.findall(r"\w+", listed.partition("config``:")[2]) == list(GenerationOptions.__annotations__)
 
 
 @pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream"])

@@ -92,6 +92,11 @@ def test_a_completion_is_shown_on_a_line_or_two():
 def test_a_real_completion_is_shown_on_a_line_or_two(session):
     found = session.chat("Write a haiku about ice hockey", GREEDY, logprobs=20, echo=True)
     assert len(repr(found)) < 400
+    for alternatives in (0, 1, 5):
+        found = session.generate("Once upon", max_tokens=20, logprobs=alternatives, echo=True)
+        assert len(repr(found)) < 400
+        assert "prompt_logprobs=<5 items>" in repr(found)
+        assert all(len(repr(token)) < 150 for token in found.prompt_logprobs)
     assert len(repr(next(session.stream("hello", GREEDY, logprobs=20)))) < 200
     assert len(repr(session.model.info)) < 250
     assert "\n" not in repr(found)
@@ -105,6 +110,12 @@ def test_a_real_completion_is_shown_on_a_line_or_two(session):
         (Chunk("hi"), "Chunk(text='hi')"),
         (Usage(1, 2), "Usage(prompt_tokens=1, completion_tokens=2)"),
         (TokenLogprob(3, -1.25), "TokenLogprob(token_id=3, logprob=-1.25)"),
+        (
+            TokenLogprob(3, -1.23456789, ((4, -0.123456789), (3, -1.23456789))),
+            "TokenLogprob(token_id=3, logprob=-1.23457, top=((4, -0.123457), (3, -1.23457)))",
+        ),
+        (GenerationConfig(stop="x" * 200), "GenerationConfig(stop=<1 item>)"),
+        (GenerationConfig(logit_bias={4: -float("inf")}), "GenerationConfig(logit_bias={4: -inf})"),
         (GenerationConfig(), "GenerationConfig()"),
         (GenerationConfig.greedy(max_tokens=4), "GenerationConfig(max_tokens=4, temperature=0.0)"),
         (GenerationConfig(logit_bias=dict.fromkeys(range(99), 1.0)), "GenerationConfig(logit_bias=<99 items>)"),

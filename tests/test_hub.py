@@ -292,6 +292,31 @@ def test_removing_what_is_not_there(tmp_path):
         remove_cached(REPO, tmp_path)
 
 
+def test_a_named_model_is_removed_by_its_short_name(tmp_path):
+    named = named_models()[0]
+    folder = tmp_path / f"models--{named.repo.replace('/', '--')}" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / next(iter(named.files.values()))).write_bytes(b"GGUF")
+    assert len(cached_models(tmp_path)) == 1
+    assert remove_cached(named.name, tmp_path) == 4
+    assert cached_models(tmp_path) == []
+    with pytest.raises(ModelNotFoundError, match=named.repo):
+        remove_cached(named.name, tmp_path)
+
+
+@pytest.mark.parametrize("call", [Phi3Session.from_pretrained, Phi3Model.from_pretrained, download])
+def test_a_file_in_the_place_of_a_name_is_told_how_it_is_opened(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOptionError) as caught:
+        call("model.gguf", local_files_only=True)
+    assert "opened by its path" not in str(caught.value)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for name in ("model.gguf", str(tmp_path / "model.gguf")):
+        with pytest.raises(InvalidOptionError, match="opened by its path") as caught:
+            call(name, local_files_only=True)
+        assert str(caught.value).endswith(f"Phi3Session({name!r})")
+
+
 def test_a_cached_file_does_where_the_hub_cannot_be_reached_and_a_warning_is_logged(hub, monkeypatch, caplog):
     path = download(REPO, FILE)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -25,6 +25,7 @@ def test_a_generation_is_told_of_at_the_level_debug(session, caplog):
     (ended,) = (record for record in caplog.records if "generation ended" in record.getMessage())
     assert (ended.name, ended.levelno) == ("candle_phi.session", logging.DEBUG)
     assert "completion_tokens=3" in ended.getMessage()
+    assert " finish_reason=length " in ended.getMessage()
 
 
 def test_a_part_of_the_package_can_be_listened_to_alone(session, caplog):

@@ -88,6 +88,35 @@ def test_by_default_a_long_prompt_is_an_error_that_names_the_ways_out(short):
     assert (caught.value.prompt_tokens, caught.value.context_length) == (80, N_CTX)
 
 
+def test_leaving_out_the_oldest_is_advised_only_where_it_helps(short):
+    short_turn, long_turn = Message.user("go"), Message.user("winter " * 80)
+    answer = Message.assistant("Ice hockey at dusk")
+    for messages, helps in [
+        (said(8), True),
+        ([long_turn, answer, short_turn], True),
+        (long_turn.content, False),
+        ([RULE, long_turn], False),
+        ([short_turn, answer, long_turn], False),
+        ([Message.system("winter " * 80), short_turn, answer, short_turn], False),
+    ]:
+        with pytest.raises(ContextLengthError, match="shorten it") as caught:
+            short.chat(messages)
+        assert ("truncate_oldest" in str(caught.value)) is helps, messages
+        if helps:
+            assert short.chat(messages, OLDEST).usage.truncated_tokens > 0
+            short.reset()
+
+
+def test_a_text_that_is_too_long_behind_others_is_told_the_same(model):
+    with Phi3Session(model=model, n_ctx=N_CTX) as session:
+        session.chat("go", GREEDY)
+        with pytest.raises(ContextLengthError) as caught:
+            session.chat("winter " * 80)
+        assert "truncate_oldest" not in str(caught.value)
+        with pytest.raises(ContextLengthError, match="truncate_oldest"):
+            session.chat("winter " * 40)
+
+
 def test_stop_ends_at_once_and_says_what_it_needs(short, model):
     for completion in (
         short.generate([BOS] * 80, STOP),
@@ -355,8 +384,12 @@ def test_what_may_not_be_left_out_can_fill_the_context(short, model):
     assert (completion.finish_reason, completion.usage.prompt_tokens) == ("length", tokens)
     assert completion.usage.total_tokens == N_CTX + 1
     too_long = Message.user("winter " * 80)
-    for messages in ([too_long], [*said(2), too_long], [RULE, too_long]):
-        with pytest.raises(ContextLengthError, match="even without all that may be left out of it"):
+    for messages, told in [
+        ([too_long], ", of which nothing may be left out, but"),
+        ([RULE, too_long], ", of which nothing may be left out, but"),
+        ([*said(2), too_long], " even without all that may be left out of it, but"),
+    ]:
+        with pytest.raises(ContextLengthError, match=f"tokens{told} the context holds"):
             short.chat(messages, OLDEST)
     assert short.messages == [long, Message.assistant(completion.text)]
 

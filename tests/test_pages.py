@@ -8,7 +8,7 @@ import pytest
 
 import candle_phi
 import doc_names
-from candle_phi import exceptions, named_models
+from candle_phi import InvalidOptionError, exceptions, named_models
 from doc_pages import ROOT, blocks, pages, prose
 
 DOCS = ROOT / "docs"
@@ -120,6 +120,15 @@ def test_the_table_of_models_is_what_the_package_knows():
     assert [row[:2] for row in table] == [[model.name, model.repo] for model in named_models()]
     for row, model in zip(table, named_models(), strict=True):
         assert row[2].split(", ") == list(model.files)
+
+
+def test_the_quantizations_that_are_listed_are_those_that_the_package_knows():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Models", 1)[1].split("\n## ", 1)[0]
+    listed = section.partition("they take one of")[2].partition(", if the repository")[0]
+    with pytest.raises(InvalidOptionError) as caught:
+        candle_phi.download("phi-2", quantization="none", local_files_only=True)
+    known = str(caught.value).partition("known: ")[2].partition(". ")[0]
+    assert re.findall(r"`(\w+)`", listed) == known.split(", ")
 
 
 def test_the_table_of_exceptions_is_complete():

@@ -6,7 +6,16 @@ import weakref
 import numpy as np
 import pytest
 
-from candle_phi import Completion, ContextLengthError, GenerationConfig, Message, Phi3Model, Phi3Session, Usage
+from candle_phi import (
+    Completion,
+    ContextLengthError,
+    GenerationConfig,
+    InvalidOptionError,
+    Message,
+    Phi3Model,
+    Phi3Session,
+    Usage,
+)
 
 GREEDY = GenerationConfig.greedy(max_tokens=24)
 HAIKU = "Write a haiku about ice hockey"
@@ -181,6 +190,35 @@ def test_what_chat_reads_are_the_rendered_tokens(session):
     chatted = session.chat(messages, GREEDY)
     assert chatted.usage.prompt_tokens == len(tokens)
     assert session.generate(tokens, GREEDY).tokens == chatted.tokens
+
+
+def test_a_text_is_rendered_as_it_is_chatted(session, model):
+    chatted = session.chat(HAIKU, GREEDY)
+    asked = [Message.user(HAIKU)]
+    for renders in (session, model):
+        assert renders.render_chat(HAIKU) == model.render_chat(asked)
+        assert renders.render_chat_tokens(HAIKU) == model.render_chat_tokens(asked)
+    assert chatted.usage.prompt_tokens == len(model.render_chat_tokens(HAIKU))
+
+
+@pytest.mark.parametrize("method", ["chat", "chat_stream", "render_chat", "render_chat_tokens"])
+def test_what_is_said_is_a_text_or_messages(session, method):
+    for said, told in [
+        (5, "must be a text or a sequence of messages, got int"),
+        (b"hi", "must be a text or a sequence of messages, got bytes"),
+        (Message.user("hi"), "put it in a list"),
+        ({"role": "user", "content": "hi"}, "put it in a list"),
+    ]:
+        with pytest.raises(TypeError, match=told):
+            getattr(session, method)(said)
+
+
+def test_an_empty_text_is_a_prompt_and_a_message(session):
+    assert session.generate("", GREEDY).usage.prompt_tokens == 1
+    assert session.chat("", GREEDY).tokens
+    assert session.messages[0] == Message.user("")
+    with pytest.raises(InvalidOptionError, match="at least one token"):
+        session.generate([])
 
 
 def test_a_raw_prompt_leaves_the_conversation_alone(session, model):

@@ -193,7 +193,10 @@ def test_one_trace_at_a_time(tmp_path, model):
 def test_a_file_that_cannot_be_written(tmp_path, path, error):
     with pytest.raises(error) as caught, candle_phi.trace(tmp_path / path):
         pass
-    assert str(tmp_path) in str(caught.value.filename)
+    assert caught.value.errno
+    told = str(caught.value)
+    assert told.startswith(f"cannot write a trace to {tmp_path / path}: ")
+    assert told.endswith((f"there is no folder {tmp_path / 'missing'}", "expected the path of a file in it"))
     with candle_phi.trace(tmp_path / "trace.json"):
         pass
 
@@ -204,6 +207,10 @@ def test_a_full_disk_is_told_and_stops_nothing(model):
         pass
     with Phi3Session(model=model) as session:
         assert session.generate("Hello", GREEDY).tokens
+
+
+def test_a_trace_shows_its_path():
+    assert repr(candle_phi.trace("some.json")) == "<trace to 'some.json'>"
 
 
 def test_what_is_no_path(tmp_path):

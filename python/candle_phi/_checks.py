@@ -38,6 +38,7 @@ _ELSEWHERE = {
     "max_new_tokens": "max_tokens",
     "max_seq_len": "n_ctx",
     "model_file": "filename",
+    "model_id": "name_or_repo",
     "model_path": "path",
     "n_batch": "prefill_chunk",
     "n_gpu_layers": "device",
@@ -46,10 +47,14 @@ _ELSEWHERE = {
     "num_predict": "max_tokens",
     "num_thread": "n_threads",
     "num_threads": "n_threads",
+    "pretrained_model_name_or_path": "name_or_repo",
     "quant": "quantization",
+    "quantized_filename": "filename",
+    "quantized_model_id": "name_or_repo",
     "random_seed": "seed",
     "repeat_last_n_tokens": "repeat_last_n",
     "repeat_penalty": "repetition_penalty",
+    "repo_id": "name_or_repo",
     "rng_seed": "seed",
     "sample_len": "max_tokens",
     "stop_seqs": "stop",
@@ -126,15 +131,35 @@ def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
     Returns:
         The same function, with the better message.
     """
-    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
-    name = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
+    return suggests_keywords_and(())(function)
 
-    @wraps(function)
-    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        check_keywords(name, kwargs, known)
-        return function(*args, **kwargs)
 
-    return checked
+def suggests_keywords_and(options: Iterable[str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """As `suggests_keywords`, for a function that takes more of them with ``**options``.
+
+    It looks before Python does: another library's word for an argument comes before that the argument is missing.
+
+    Args:
+        options: The keywords that ``**options`` may have.
+
+    Returns:
+        What makes a function such a one.
+    """
+
+    def suggests(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        parameters = inspect.signature(function).parameters.values()
+        named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        known = [name for name in (*named, *options) if name not in ("self", "cls")]
+        name = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
+
+        @wraps(function)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            check_keywords(name, kwargs, known)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return suggests
 
 
 @dataclass(frozen=True, slots=True)

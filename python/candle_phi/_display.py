@@ -7,6 +7,8 @@ from typing import Any, cast
 
 _TEXT_CHARACTERS = 100
 _ITEMS = 6
+# Of the few items that are shown and not counted.
+_ITEMS_CHARACTERS = 100
 
 
 def represent(self: Any) -> str:
@@ -46,8 +48,24 @@ def _shown(value: object) -> str:
         return f"{value[:_TEXT_CHARACTERS]!r}...({len(value):,} characters)"
     if isinstance(value, float):
         return f"{value:.6g}" if value % 1 or abs(value) > 1e6 else repr(value)
-    if isinstance(value, Sized) and not isinstance(value, str) and len(value) > _ITEMS:
-        return f"<{len(value):,} items>"
+    if isinstance(value, Sized) and not isinstance(value, str):
+        shown = _items_shown(value) if len(value) <= _ITEMS else ""
+        if not shown or len(shown) > _ITEMS_CHARACTERS:
+            return f"<{len(value):,} item{'s' if len(value) != 1 else ''}>"
+        return shown
+    return repr(value)
+
+
+def _items_shown(value: Sized) -> str:
+    """A short list, tuple or mapping, its numbers rounded as those of a field are."""
+    if type(value) is list:
+        return f"[{', '.join(map(_shown, cast('list[object]', value)))}]"
+    if type(value) is tuple:
+        items = cast("tuple[object, ...]", value)
+        return f"({', '.join(map(_shown, items))}{',' if len(items) == 1 else ''})"
+    if type(value) is dict:
+        pairs = cast("dict[object, object]", value).items()
+        return f"{{{', '.join(f'{key!r}: {_shown(item)}' for key, item in pairs)}}}"
     return repr(value)
 
 

@@ -253,7 +253,10 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The completion.
@@ -276,7 +279,10 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. It begins when it is first read, and errors other than in the options come then.
@@ -302,7 +308,10 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The answer.
@@ -328,7 +337,10 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. A turn counts as said when its stream came to its end.

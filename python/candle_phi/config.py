@@ -1,5 +1,6 @@
 """The options of a session and of a generation."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -362,3 +363,9 @@ class SessionConfig:
 
 
 _SESSION_OPTIONS = tuple(option.name for option in fields(SessionConfig))
+
+if not TYPE_CHECKING:
+    for _class in (GenerationConfig, SessionConfig):
+        # `help` shows the options, and not what `__new__` takes.
+        _own, *_options = inspect.signature(_class.__init__).parameters.values()
+        _class.__signature__ = inspect.Signature(_options)

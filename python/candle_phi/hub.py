@@ -7,20 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from candle_phi import _checks, _convert, _native
+from candle_phi.exceptions import InvalidOptionError
 from candle_phi.types import CachedModel, NamedModel, Progress
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
-
-# The keywords of `download`, for the messages of functions that pass them on.
-OPTIONS = (
-    "filename",
-    "quantization",
-    "revision",
-    "cache_dir",
-    "token",
-    "local_files_only",
-    "progress",
-)
 
 
 @_checks.suggests_keywords
@@ -85,18 +75,29 @@ def fetch(
 ) -> tuple[Path, Path | None]:
     """As `download`; returns the tokenizer.json too, where the model has one of its own on the hub."""
     text = _checks.optional_text
-    with _listener(progress) as listener:
-        path, tokenizer = _native.download(
-            _checks.as_text(name_or_repo, "name_or_repo"),
-            filename=text(filename, "filename"),
-            quantization=text(quantization, "quantization"),
-            revision=text(revision, "revision"),
-            cache_dir=_cache_dir(cache_dir),
-            token=text(token, "token"),
-            local_files_only=_checks.as_bool(local_files_only, "local_files_only"),
-            progress=listener,
-        )
+    name = _checks.as_text(name_or_repo, "name_or_repo")
+    try:
+        with _listener(progress) as listener:
+            path, tokenizer = _native.download(
+                name,
+                filename=text(filename, "filename"),
+                quantization=text(quantization, "quantization"),
+                revision=text(revision, "revision"),
+                cache_dir=_cache_dir(cache_dir),
+                token=text(token, "token"),
+                local_files_only=_checks.as_bool(local_files_only, "local_files_only"),
+                progress=listener,
+            )
+    except InvalidOptionError as error:
+        # It may be right as a repository's name, too: only where it is not does a file of that name matter.
+        if filename is None and "\0" not in name and Path(name).is_file():
+            raise InvalidOptionError(f"{error} {_opened_by_its_path(name)}") from None
+        raise
     return Path(path), tokenizer if tokenizer is None else Path(tokenizer)
+
+
+def _opened_by_its_path(name: str) -> str:
+    return f"There is a file {name!r} on this machine, which is opened by its path: Phi3Session({name!r})"
 
 
 def named_models() -> list[NamedModel]:
@@ -124,13 +125,26 @@ def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[Cache
     return [_convert.cached_model(model) for model in _native.cached_models(_cache_dir(cache_dir))]
 
 
+def repository(name_or_repo: str) -> str:
+    """The repository of a model with a short name; what is no short name is taken for a repository.
+
+    Args:
+        name_or_repo: The short name, or the repository.
+
+    Returns:
+        The repository.
+    """
+    short = name_or_repo.strip().lower()
+    return next((model.repo for model in named_models() if model.name == short), name_or_repo)
+
+
 def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
     """Removes a repository's model files from the cache.
 
     The tokenizer.json that came with a named model goes too, unless its repository has other files in the cache.
 
     Args:
-        repo: The repository, "owner/name".
+        repo: The repository, "owner/name", or the short name of a model that has one (`named_models` lists them).
         cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
 
     Returns:
@@ -139,10 +153,10 @@ def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) ->
     Raises:
         ModelNotFoundError: The cache doesn't have it.
         DownloadError: The files cannot be removed.
-        InvalidOptionError: It is not the name of a repository.
+        InvalidOptionError: It is neither a short name nor the name of a repository.
         TypeError: An argument is of the wrong type.
     """
-    return _native.remove_cached(_checks.as_text(repo, "repo"), _cache_dir(cache_dir))
+    return _native.remove_cached(repository(_checks.as_text(repo, "repo")), _cache_dir(cache_dir))
 
 
 def _cache_dir(cache_dir: object) -> str | None:

@@ -52,6 +52,7 @@ class MemoryEstimate:
         return self.weights_bytes + self.anonymous_bytes
 
 
+@_checks.suggests_keywords
 def estimate_memory(
     path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype = "f16"
 ) -> MemoryEstimate:

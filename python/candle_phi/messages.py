@@ -101,6 +101,28 @@ MessageLike: TypeAlias = Message | Mapping[str, Any]
 """A `Message`, or a mapping with "role" and "content"."""
 
 
+def messages_of(value: object) -> list[Message]:
+    """The messages of a call: those of a sequence, or of a text the one that has it, from the person.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The messages.
+
+    Raises:
+        InvalidOptionError: There is something in one of them that cannot be honoured.
+        TypeError: It is neither a text nor a sequence of messages.
+    """
+    if isinstance(value, str):
+        return [Message.user(as_text(value, "messages"))]
+    if isinstance(value, Message | Mapping):
+        raise TypeError("messages must be a text or a sequence of messages, got a message: put it in a list")
+    if isinstance(value, bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"messages must be a text or a sequence of messages, got {type(value).__name__}")
+    return [Message.of(item) for item in cast("Sequence[MessageLike]", value)]
+
+
 def _text_of(content: object) -> str:
     """The text of an OpenAI message content: a string, or a list of text parts."""
     if isinstance(content, str) or not isinstance(content, Sequence):

@@ -9,7 +9,8 @@ from candle_phi import _checks, _convert, _native, hub
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import Executor, LoadOptions
 from candle_phi.exceptions import ModelNotFoundError
-from candle_phi.types import ChatFormat, Message, MessageLike, ModelInfo, Progress
+from candle_phi.messages import messages_of
+from candle_phi.types import ChatFormat, MessageLike, ModelInfo, Progress
 
 __all__ = ["Phi3Model", "inspect_model"]
 
@@ -104,6 +105,7 @@ class Phi3Model(Unpicklable):
         self._info = _convert.model_info(self._engine.info)
 
     @classmethod
+    @_checks.suggests_keywords_and(LoadOptions.__annotations__)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -141,7 +143,6 @@ class Phi3Model(Unpicklable):
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("from_pretrained", options, (*LoadOptions.__annotations__, *hub.OPTIONS))
         check_loading(options)
         path, own_tokenizer = hub.fetch(
             name_or_repo,
@@ -257,7 +258,7 @@ class Phi3Model(Unpicklable):
 
     def render_chat(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
@@ -268,7 +269,7 @@ class Phi3Model(Unpicklable):
         those tell the two apart.
 
         Args:
-            messages: The messages.
+            messages: The messages; a text is one of the user's.
             add_generation_prompt: End with the beginning of the assistant's turn.
             continue_final_message: Leave the last message open, so that the model continues it. Excludes
                 `add_generation_prompt`, which then must be False.
@@ -282,14 +283,14 @@ class Phi3Model(Unpicklable):
             TypeError: They are no messages.
         """
         return self._engine.render_chat(
-            _messages(messages),
+            messages_of(messages),
             _checks.as_bool(add_generation_prompt, "add_generation_prompt"),
             _checks.as_bool(continue_final_message, "continue_final_message"),
         )
 
     def render_chat_tokens(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
@@ -297,7 +298,7 @@ class Phi3Model(Unpicklable):
         """The token ids of the prompt that messages make. Their contents never become control tokens.
 
         Args:
-            messages: The messages.
+            messages: The messages; a text is one of the user's.
             add_generation_prompt: End with the beginning of the assistant's turn.
             continue_final_message: Leave the last message open, so that the model continues it. Excludes
                 `add_generation_prompt`, which then must be False.
@@ -311,7 +312,7 @@ class Phi3Model(Unpicklable):
             TypeError: They are no messages.
         """
         return self._engine.encode_chat(
-            _messages(messages),
+            messages_of(messages),
             _checks.as_bool(add_generation_prompt, "add_generation_prompt"),
             _checks.as_bool(continue_final_message, "continue_final_message"),
         )
@@ -322,10 +323,6 @@ class Phi3Model(Unpicklable):
             f"<Phi3Model {str(self.path)!r} {info.architecture} {info.quantization} "
             f"{info.parameter_count:,} parameters on {self.device}>"
         )
-
-
-def _messages(messages: object) -> list[Message]:
-    return _checks.each(messages, "messages", Message.of)
 
 
 def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:

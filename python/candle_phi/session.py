@@ -20,9 +20,10 @@ from candle_phi.config import (
 )
 from candle_phi.conversation import ConversationMethods
 from candle_phi.exceptions import SessionClosedError
+from candle_phi.messages import messages_of
 from candle_phi.model import Phi3Model, check_loading
 from candle_phi.stream import TokenStream
-from candle_phi.types import ChatFormat, Completion, Isa, KvDtype, Message, MessageLike, Progress, RopeFactors
+from candle_phi.types import ChatFormat, Completion, Isa, KvDtype, MessageLike, Progress, RopeFactors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +134,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         )
 
     @classmethod
+    @_checks.suggests_keywords_and(OPTIONS)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -171,7 +173,6 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("from_pretrained", options, (*OPTIONS, *hub.OPTIONS))
         loading, own = split_options(options)
         check_loading(loading)
         config = session_config(**own)
@@ -263,10 +264,17 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         first, if the model wants it and it isn't there. The session's conversation stays out of it; what the
         prompt has in common with the last call's is not computed again.
 
+        An empty text is a prompt too, where the model has a token for the beginning of a text: it says what comes
+        to it. No token at all is an `InvalidOptionError`. In `chat` an empty text is a message in which the user
+        says nothing, and is answered.
+
         Args:
             prompt: The text, or token ids, which are taken as they are.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The completion. Its text is what was generated, without the prompt.
@@ -297,7 +305,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             n: How many completions.
             config: How to generate. The first completion has its seed, or a random one, and each that follows has
                 the next number: what `generate` gives with the `Completion.seed` of one is that one.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The completions, in the order of their seeds; fewer, where `cancel` ended the last of them.
@@ -327,7 +338,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. The session is busy until it came to its end, is closed or given up.
@@ -362,7 +376,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             config: How to generate.
             continue_final_message: Go on with the last of the messages, which is the assistant's, in place of
                 answering it. The completion is what comes behind it; in the conversation they are one message.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The answer.
@@ -395,7 +412,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``.
+            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
+                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
+                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
+                logits_processor.
 
         Returns:
             The stream of chunks. Message and answer become part of the conversation when it came to its end; a
@@ -481,12 +501,15 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
 
     def render_chat(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> str:
-        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`."""
+        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`.
+
+        What was said in this session before is not part of it.
+        """
         return self._open_model().render_chat(
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -495,12 +518,15 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
 
     def render_chat_tokens(
         self,
-        messages: Sequence[MessageLike],
+        messages: str | Sequence[MessageLike],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`."""
+        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`.
+
+        What was said in this session before is not part of it.
+        """
         return self._open_model().render_chat_tokens(
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -563,16 +589,10 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         self, messages: object, config: GenerationConfig, continue_final_message: object
     ) -> _native.Generation:
         goes_on = _checks.as_bool(continue_final_message, "continue_final_message")
-        if isinstance(messages, str):
-            if goes_on:
-                raise TypeError(
-                    "continue_final_message needs messages, the last of them the assistant's; got a text"
-                )
-            said = [Message.user(_checks.as_text(messages, "messages"))]
-        else:
-            said = _checks.each(messages, "messages", Message.of)
+        if goes_on and isinstance(messages, str):
+            raise TypeError("continue_final_message needs messages, the last of them the assistant's; got a text")
         return self._engine.start_chat(
-            said,
+            messages_of(messages),
             replace=not isinstance(messages, str),
             continue_final_message=goes_on,
             config=config,

@@ -1,7 +1,9 @@
 """What the engine does and when, in a file that chrome://tracing and Perfetto show."""
 
 import os
-from contextlib import AbstractContextManager, ContextDecorator
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+from pathlib import Path
 
 from candle_phi import _checks, _native
 
@@ -43,7 +45,30 @@ class _Trace(ContextDecorator, AbstractContextManager[None]):
         self._path = path
 
     def __enter__(self) -> None:
-        _native.start_trace(self._path)
+        with _told(self._path):
+            _native.start_trace(self._path)
 
     def __exit__(self, *_error: object) -> None:
-        _native.stop_trace()
+        with _told(self._path):
+            _native.stop_trace()
+
+    def __repr__(self) -> str:
+        return f"<trace to {self._path!r}>"
+
+
+@contextmanager
+def _told(path: str) -> Generator[None, None, None]:
+    """Says what the file was for, and what is wrong with its path, as the errors of saving a conversation do."""
+    try:
+        yield
+    except OSError as error:
+        folder = Path(path).absolute().parent
+        if isinstance(error, FileNotFoundError) and not folder.is_dir():
+            why = f"there is no folder {folder}"
+        elif isinstance(error, IsADirectoryError):
+            why = "it is a directory; expected the path of a file in it"
+        else:
+            why = error.strerror or str(error)
+        told = type(error)(f"cannot write a trace to {path}: {why}")
+        told.errno = error.errno
+        raise told from error

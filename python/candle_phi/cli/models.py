@@ -17,6 +17,7 @@ from candle_phi import (
 )
 from candle_phi.cli import complete, console, options
 from candle_phi.cli.command import Command, Group
+from candle_phi.hub import repository
 
 models_app: typer.Typer = typer.Typer(
     cls=Group,
@@ -70,14 +71,15 @@ def remove(
 ) -> None:
     """Remove a model from the cache."""
     del debug
-    repos = {model.name: model.repo for model in named_models()}
+    repo = repository(name)
     cached = cached_models(cache_dir)
-    repo = repos.get(name, name)
     files = [model for model in cached if model.repo == repo]
     if not files:
-        meant = None if name in repos else _checks.closest(name, [*repos, *(model.repo for model in cached)])
+        is_known = repo != name
+        others = [model.name for model in named_models()] + [model.repo for model in cached]
+        meant = None if is_known else _checks.closest(name, others)
         hint = "candle-phi models shows what is" if meant is None else f"did you mean {meant}?"
-        if name not in repos and "/" not in name:
+        if not is_known and "/" not in name:
             raise InvalidOptionError(f"there is no model named {name}: {hint}")
         raise ModelNotFoundError(f"{repo} is not in the cache: {hint}")
     size = console.human_bytes(sum(model.size_bytes for model in files))

@@ -68,11 +68,6 @@ impl GenerationOptions {
         Ok(())
     }
 
-    /// Whether the oldest may be left out where the context is full.
-    pub(crate) fn may_truncate(&self) -> bool {
-        self.on_overflow == OnOverflow::TruncateOldest
-    }
-
     /// Whether the log-probabilities of the prompt are to be reported, for which all of it must be computed.
     pub(crate) fn wants_prompt_logprobs(&self) -> bool {
         self.echo && self.logprobs.is_some()
@@ -86,7 +81,7 @@ pub(crate) struct Prompt {
     pub(crate) text: Option<String>,
     /// A chat's messages and the answer to them, which become the session's conversation.
     pub(crate) turn: Option<Turn>,
-    /// A chat's messages, where the oldest may be left out.
+    /// A chat's messages, of which the oldest can be left out.
     pub(crate) script: Option<Script>,
 }
 

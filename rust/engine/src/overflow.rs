@@ -158,6 +158,14 @@ impl Prompt {
         }
         Ok(left_out)
     }
+
+    /// Whether it would fit into the context without all of it that may be left out. Of a raw prompt that is as much as
+    /// need be.
+    pub(crate) fn fits_without_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> bool {
+        let Some(script) = &mut self.script else { return true };
+        let shortest = script.shorten(model, n_ctx, n_ctx).ok().flatten();
+        shortest.is_some_and(|prompt| prompt.len() <= n_ctx)
+    }
 }
 
 impl Generation {

@@ -334,7 +334,7 @@ impl Session {
     /// When the generation ends by itself, messages and answer become the session's conversation.
     pub fn start_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let tokens = self.model.chat_template()?.encode(self.model.tokenizer(), messages, true, false)?;
-        let script = options.may_truncate().then(|| Script::new(&[], messages, false));
+        let script = Some(Script::new(&[], messages, false));
         self.begin(Prompt { turn: Some(Turn::whole(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
@@ -345,7 +345,7 @@ impl Session {
     /// message is not the assistant's.
     pub fn complete_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let tokens = self.model.chat_template()?.encode(self.model.tokenizer(), messages, false, true)?;
-        let script = options.may_truncate().then(|| Script::new(&[], messages, true));
+        let script = Some(Script::new(&[], messages, true));
         self.begin(Prompt { turn: Some(Turn::rest_of(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
@@ -353,7 +353,7 @@ impl Session {
     pub fn continue_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
         let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), self.history(), messages)?;
         let tokens = [self.conversation.tokens(), &turn].concat();
-        let script = options.may_truncate().then(|| Script::new(self.history(), messages, false));
+        let script = Some(Script::new(self.history(), messages, false));
         self.begin(Prompt { turn: Some(Turn::next(messages)), script, ..Prompt::raw(tokens) }, options)
     }
 
@@ -367,7 +367,18 @@ impl Session {
         };
         let fits = prompt.tokens.len() <= self.n_ctx;
         if !fits && options.on_overflow != OnOverflow::Stop {
-            return Err(self.too_long(prompt.tokens.len(), Some(options.on_overflow)));
+            // What is no way out of this is not offered as one.
+            let (left_out, or_else) = match options.on_overflow {
+                OnOverflow::TruncateOldest if truncated > 0 => {
+                    (" even without all that may be left out of it", "")
+                }
+                OnOverflow::TruncateOldest => (", of which nothing may be left out", ""),
+                OnOverflow::Error | OnOverflow::Stop if prompt.fits_without_oldest(&self.model, self.n_ctx) => {
+                    ("", "; on_overflow=\"truncate_oldest\" leaves out the oldest of it")
+                }
+                OnOverflow::Error | OnOverflow::Stop => ("", ""),
+            };
+            return Err(self.too_long(prompt.tokens.len(), left_out, or_else));
         }
         let mut reuse = if fits { self.reuse(&prompt.tokens) } else { Reuse::default() };
         if options.wants_prompt_logprobs() {
@@ -445,27 +456,19 @@ impl Session {
     }
 
     fn check_length(&self, tokens: &[u32]) -> Result<()> {
-        if tokens.len() > self.n_ctx { Err(self.too_long(tokens.len(), None)) } else { Ok(()) }
+        if tokens.len() > self.n_ctx { Err(self.too_long(tokens.len(), "", "")) } else { Ok(()) }
     }
 
-    /// The error for a prompt that is longer than the context.
-    fn too_long(&self, prompt_tokens: usize, on_overflow: Option<OnOverflow>) -> Error {
+    /// The error for a prompt that is longer than the context, with what is said of its length and of another way out.
+    fn too_long(&self, prompt_tokens: usize, left_out: &str, or_else: &str) -> Error {
         let longest = self.model.config().context_length;
-        let even = match on_overflow {
-            Some(OnOverflow::TruncateOldest) => " even without all that may be left out of it",
-            _ => "",
-        };
         let larger = if self.n_ctx < longest {
             format!(", or make the session with a larger n_ctx (the model allows {longest})")
         } else {
             " (the model allows no more)".to_owned()
         };
-        let or_else = match on_overflow {
-            Some(OnOverflow::Error) => "; on_overflow=\"truncate_oldest\" leaves out the oldest of it",
-            _ => "",
-        };
         let message = format!(
-            "the prompt has {prompt_tokens} tokens{even}, but the context holds {}; shorten it{larger}{or_else}",
+            "the prompt has {prompt_tokens} tokens{left_out}, but the context holds {}; shorten it{larger}{or_else}",
             self.n_ctx
         );
         Error::context_length(prompt_tokens, self.n_ctx, message)

@@ -49,7 +49,7 @@ impl FromStr for DeviceSpec {
             ("cpu", _) if text == "cpu" => Ok(Self::Cpu),
             ("cuda", Some(ordinal)) => Ok(Self::Cuda(ordinal)),
             ("metal", Some(ordinal)) => Ok(Self::Metal(ordinal)),
-            _ => Err(Error::device(format!(
+            _ => Err(Error::invalid_option(format!(
                 "unknown device {text:?}; expected \"auto\", \"cpu\", \"cuda\", \"cuda:N\", \"metal\" or \"metal:N\""
             ))),
         }
@@ -141,7 +141,7 @@ mod tests {
     fn other_names_are_refused_with_the_choices() {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "auto:0", "CPU"] {
             let error = text.parse::<DeviceSpec>().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Device);
+            assert_eq!(error.kind(), ErrorKind::InvalidOption);
             assert!(error.to_string().contains("\"cuda:N\""), "{error}");
         }
     }

@@ -111,11 +111,11 @@ impl Session {
     }
 
     fn commit_unless_later(&mut self, generation: &mut Generation) {
-        if generation.is_finished() {
-            let Completion { finish_reason, usage, timings, .. } = generation.completion();
+        let Completion { finish_reason, usage, timings, .. } = generation.completion();
+        if let Some(finish_reason) = finish_reason {
             tracing::debug!(
                 target: "candle_phi_engine::session", // the room's name: loggers are public, files are not
-                ?finish_reason,
+                %finish_reason,
                 prompt_tokens = usage.prompt_tokens,
                 cached_tokens = usage.cached_tokens,
                 completion_tokens = usage.completion_tokens,
