@@ -228,8 +228,9 @@ class TestCommands:
         assert words.of_the_chat(str(error.value)) == message
 
     def test_what_overflows_says_how_to_set_it(self, conversation):
+        say(conversation, "snow " * 300)
         with pytest.raises(ContextLengthError) as error:
-            conversation.say("snow " * 600)
+            conversation.say("snow " * 300)
         said = words.of_the_chat(str(error.value))
         assert "; /set on_overflow truncate_oldest leaves out the oldest" in said
         assert "--" not in said
