@@ -117,7 +117,8 @@ class TestErrors:
     def test_a_trace_that_cannot_be_written(self, tmp_path):
         trace = ("generate", "--demo", PROMPT, "--trace")
         missing = tmp_path / "none" / "trace.json"
-        assert fail(1, *trace, missing) == f"error: cannot trace to {missing}: there is no folder {missing.parent}"
+        why = f"cannot write a trace to {missing}: there is no folder {missing.parent}"
+        assert fail(1, *trace, missing) == f"error: {why}"
         assert "it is a directory; expected the path of a file in it" in fail(1, *trace, tmp_path)
 
     def test_an_unknown_name(self, tmp_path):

@@ -1,7 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -77,22 +76,6 @@ def file_or_demo(file: Path | None, *, demo: bool) -> Path:
     return Phi3Model.demo().path if file is None else file
 
 
-@contextmanager
-def traced(path: Path | None) -> Generator[None, None, None]:
+def traced(path: Path | None) -> AbstractContextManager[None]:
     """Writes a trace of what is done in it, if --trace asks for one."""
-    with ExitStack() as stack:
-        if path is not None:
-            try:
-                stack.enter_context(trace(path))
-            except OSError as error:
-                raise OSError(f"cannot trace to {path}: {_why_not(path, error)}") from error
-        yield
-
-
-def _why_not(path: Path, error: OSError) -> str:
-    """Why a file cannot be written, in the words that the package has for a conversation's."""
-    if path.is_dir():
-        return "it is a directory; expected the path of a file in it"
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    return (error.strerror or str(error)).lower()
+    return nullcontext() if path is None else trace(path)
