@@ -22,7 +22,10 @@ fn main() {
     let counts = if counts.is_empty() { vec![1, 2, 3, 4, 8, 16, 64, 512] } else { counts };
     // Weights out of the cache, to tell what memory costs.
     let hot = std::env::var_os("HOT").is_some();
-    let (threads, len) = (std::thread::available_parallelism().unwrap().get(), 3072);
+    let (threads, len) = (
+        std::thread::available_parallelism().unwrap().get(),
+        std::env::var("LEN").map_or(3072, |len| len.parse().unwrap()),
+    );
     for tensor_type in [TensorType::Q4_K, TensorType::Q5_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::Q4_0] {
         let row_bytes = tensor_type.row_bytes(len).unwrap();
         let rows = (1 << 29) / row_bytes / 128 * 128;
@@ -43,21 +46,19 @@ fn main() {
             let used = if *x_rows >= 64 { rows * 8 / x_rows / 128 * 128 } else { rows } * if hot { 16 } else { 1 };
             let (mut best, mut best_cpu) = (f64::INFINITY, f64::INFINITY);
             for _ in 0..5 {
-                let next = std::sync::atomic::AtomicUsize::new(0);
                 let cpu = std::sync::Mutex::new(0.0);
                 let started = Instant::now();
                 std::thread::scope(|scope| {
-                    for _ in 0..threads {
-                        scope.spawn(|| {
+                    for thread in 0..threads {
+                        let (cpu, weight, x, prepared) = (&cpu, &weight, &x, &prepared);
+                        scope.spawn(move || {
                             let mut out = vec![0.0; 128 * x_rows];
                             let before = cpu_seconds();
-                            loop {
-                                let first = next.fetch_add(128, std::sync::atomic::Ordering::Relaxed);
-                                if first >= used {
-                                    break;
-                                }
+                            // Each thread goes over rows that stand together, as in a pass.
+                            let bound = |thread: usize| used / 128 * thread / threads * 128;
+                            for first in (bound(thread)..bound(thread + 1)).step_by(128) {
                                 let first = if hot { first % 128 } else { first };
-                                kernels.multiply(&weight, first..first + 128, &[(&x, &prepared)], &mut out);
+                                kernels.multiply(weight, first..first + 128, &[(x, prepared)], &mut out);
                             }
                             *cpu.lock().unwrap() += cpu_seconds() - before;
                         });

@@ -21,7 +21,7 @@ pub(super) struct WidePanel {
     /// What integer minimums are multiplied with.
     pub(super) min_scale: [f32; PANEL_ROWS],
     /// Bits that several steps need.
-    bits: [[u8; 64]; 4],
+    bits: [[u8; 64]; 8],
 }
 
 /// Which sub-blocks' minimums, and sums of activations, stand together in a lane.
@@ -43,7 +43,7 @@ impl WidePanel {
         panel: Panel::ZERO,
         min_pairs: [[[0; 2]; PANEL_ROWS]; PAIRS.len()],
         min_scale: [0.0; PANEL_ROWS],
-        bits: [[0; 64]; 4],
+        bits: [[0; 64]; 8],
     };
 
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the group.
@@ -53,9 +53,23 @@ impl WidePanel {
         unsafe { _mm512_store_si512(self.panel.q.as_mut_ptr().add(group).cast(), q) };
     }
 
+    /// SAFETY: as for [`store_group`](Self::store_group), and `index` less than eight.
+    #[inline(always)]
+    pub(super) unsafe fn store_bits(&mut self, index: usize, bits: __m512i) {
+        // SAFETY: arrays of 64 bytes, and the panel is aligned to 64.
+        unsafe { _mm512_store_si512(self.bits.as_mut_ptr().add(index).cast(), bits) };
+    }
+
+    /// SAFETY: as for [`store_bits`](Self::store_bits).
+    #[inline(always)]
+    pub(super) unsafe fn load_bits(&self, index: usize) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_load_si512(self.bits.as_ptr().add(index).cast()) }
+    }
+
     /// SAFETY: as for [`store_group`](Self::store_group), of a sub-block.
     #[inline(always)]
-    unsafe fn store_scale(&mut self, sub: usize, scale: __m512) {
+    pub(super) unsafe fn store_scale(&mut self, sub: usize, scale: __m512) {
         // SAFETY: a sub-block's scales have 64 bytes.
         unsafe { _mm512_storeu_ps(self.panel.scale.as_mut_ptr().add(sub).cast(), scale) };
     }
@@ -69,6 +83,11 @@ pub(super) trait Source {
     const SUBS: usize;
     const MINS: Mins;
     const STEPS: usize;
+
+    /// The order in which sub-blocks are multiplied.
+    fn sub_of(step: usize) -> usize {
+        step
+    }
 
     /// What comes before the steps.
     ///
@@ -116,6 +135,16 @@ impl<'a> Blocks<'a> {
         Self { tile, block, first: tile.bytes.as_ptr().wrapping_add(block * S::BLOCK_BYTES) }
     }
 
+    /// The blocks behind these.
+    pub(super) fn next<S: Source>(&self) -> Self {
+        Self { block: self.block + 1, first: self.first.wrapping_add(S::BLOCK_BYTES), ..*self }
+    }
+
+    /// Where the tile behind this one begins, if there is one.
+    pub(super) fn ahead(&self) -> *const u8 {
+        self.tile.bytes.as_ptr_range().end
+    }
+
     /// Whether all of the 256 columns are there, which steps need.
     pub(super) fn are_whole<S: Source>(&self) -> bool {
         (self.block + 1) * S::BLOCK_BYTES <= self.tile.row_bytes
@@ -130,7 +159,7 @@ impl<'a> Blocks<'a> {
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks the bytes `at` to `at + 16`.
     #[inline(always)]
-    unsafe fn transposed(&self, at: usize) -> [__m512i; 4] {
+    pub(super) unsafe fn transposed(&self, at: usize) -> [__m512i; 4] {
         // SAFETY: as the caller vouches for.
         unsafe {
             let row = |row: usize| _mm_loadu_si128(self.first.add(row * self.tile.row_bytes + at).cast());
@@ -156,7 +185,7 @@ impl<'a> Blocks<'a> {
     ///
     /// SAFETY: as for [`transposed`](Self::transposed).
     #[inline(always)]
-    unsafe fn halves(&self, at: usize) -> __m512 {
+    pub(super) unsafe fn halves(&self, at: usize) -> __m512 {
         // SAFETY: as the caller vouches for.
         unsafe { f16_of_lanes(self.transposed(at)[0]) }
     }
@@ -165,7 +194,7 @@ impl<'a> Blocks<'a> {
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of one of the two.
     #[inline(always)]
-    unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
+    pub(super) unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
         // SAFETY: the first 16 bytes; eight sub-blocks, and arrays of 64 bytes.
         unsafe {
             let [d, low_scales, low_mins, high] = self.transposed(0);
@@ -209,7 +238,7 @@ unsafe fn f16_of_lanes(lanes: __m512i) -> __m512 {
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`.
 #[inline(always)]
-unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
+pub(super) unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
     // SAFETY: as the caller vouches for.
     unsafe {
         let four = _mm512_set1_epi8(0x0f);
@@ -289,13 +318,13 @@ impl Source for Q5K {
             if pair == 0 {
                 let bits = blocks.transposed(16 + half * 16);
                 for i in 0..4 {
-                    _mm512_storeu_si512(panel.bits.as_mut_ptr().add(i).cast(), bits[i]);
+                    panel.store_bits(i, bits[i]);
                 }
             }
             let packed = blocks.transposed(48 + pair * 32 + half * 16);
             let five = _mm512_set1_epi8(0x10);
             for i in 0..4 {
-                let bits = _mm512_loadu_si512(panel.bits.as_ptr().add(i).cast());
+                let bits = panel.load_bits(i);
                 // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
                 let bit = |bit: usize| _mm512_rolv_epi32(bits, _mm512_set1_epi32((36 - bit as i32) % 32));
                 let [lower, upper] = nibbles(packed[i]);
@@ -315,6 +344,14 @@ impl Source for Q6K {
     const SUBS: usize = 16;
     const MINS: Mins = Mins::None;
     const STEPS: usize = 4;
+
+    /// Those whose quants have upper bits in the same bytes are next to each other, and of these, those that have the same
+    /// bytes for their nibbles.
+    #[inline(always)]
+    fn sub_of(step: usize) -> usize {
+        let (half, at, part) = (step / 8, step / 4 % 2, step % 4);
+        half * 8 + part % 2 * 4 + part / 2 * 2 + at
+    }
 
     #[inline(always)]
     unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel) {

@@ -13,8 +13,12 @@ mod avx2_level;
 mod avx512;
 mod avx512_blocks;
 mod avx512_dot;
+mod avx512_few;
+mod avx512_few_types;
 mod avx512_fill;
+mod avx512_many;
 mod avx512_quantize;
+mod avx512_run;
 pub(crate) mod lanes;
 #[cfg(test)]
 mod tests;

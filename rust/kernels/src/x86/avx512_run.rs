@@ -1,0 +1,178 @@
+//! Rows of activations that are multiplied together, and what their products become.
+
+#![allow(unsafe_code, reason = "vector code; every block says why it is sound")]
+#![allow(clippy::indexing_slicing, reason = "rows cut to whole blocks")]
+
+use std::arch::x86_64::*;
+
+use super::avx512_fill::{Mins, PAIRS, Source, WidePanel};
+use crate::activations::Activations;
+use crate::matmul::Prepared;
+use crate::panel::PANEL_ROWS;
+use crate::tensor_type::SUPER_BLOCK;
+
+/// Rows of activations that are multiplied together, at most.
+pub(super) const ROW_BLOCK: usize = 8;
+
+/// Rows of a part of the activations.
+pub(super) struct Run<'a> {
+    pub(super) rows: usize,
+    /// From the first row of the first block on.
+    q: &'a [i8],
+    scales: &'a [f32],
+    corrections: &'a [i32],
+    /// Rows of the part: what lies between a row's blocks.
+    of: usize,
+}
+
+impl<'a> Run<'a> {
+    /// What a row needs of corrections.
+    const fn per_row<S: Source>() -> usize {
+        if matches!(S::MINS, Mins::Pairs) { PAIRS.len() } else { S::SUBS }
+    }
+
+    /// Those of a part: as even as they can be.
+    pub(super) fn of_part<S: Source>(part: &'a Activations, prepared: &'a Prepared) -> impl Iterator<Item = Self> {
+        let of = part.rows();
+        let (q, scales, corrections) = (part.all_q(), part.all_scales(), prepared.all_corrections());
+        let rows = part.blocks() * of;
+        assert!(
+            q.len() >= rows * SUPER_BLOCK
+                && scales.len() >= rows
+                && corrections.len() >= rows * Self::per_row::<S>()
+        );
+        let count = of.div_ceil(ROW_BLOCK);
+        (0..count).map(move |run| {
+            let first = run * of / count;
+            Self {
+                rows: (run + 1) * of / count - first,
+                q: &q[first * SUPER_BLOCK..],
+                scales: &scales[first..],
+                corrections: &corrections[first * Self::per_row::<S>()..],
+                of,
+            }
+        })
+    }
+
+    /// Quants and corrections from the first row of a block on.
+    ///
+    /// SAFETY: the activations must have the block.
+    #[inline(always)]
+    pub(super) unsafe fn of_block<S: Source>(&self, block: usize) -> (*const i8, *const i32) {
+        let before = block * self.of;
+        // SAFETY: as the caller vouches for.
+        unsafe {
+            let q = self.q.as_ptr().add(before * SUPER_BLOCK);
+            (q, self.corrections.as_ptr().add(before * Self::per_row::<S>()))
+        }
+    }
+
+    /// Scales from the first row of a block on.
+    ///
+    /// SAFETY: the activations must have the block.
+    #[inline(always)]
+    pub(super) unsafe fn scales_of(&self, block: usize) -> *const f32 {
+        // SAFETY: as the caller vouches for.
+        unsafe { self.scales.as_ptr().add(block * self.of) }
+    }
+}
+
+/// What the rows of a run come to with a tile so far: `(rows, panel rows)`, each in a cache line of its own.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Sums([[f32; PANEL_ROWS]; ROW_BLOCK]);
+
+impl Sums {
+    pub(super) const ZERO: Self = Self([[0.0; PANEL_ROWS]; ROW_BLOCK]);
+
+    /// Those of the rows that a run has.
+    pub(super) fn of(&self, run: &Run<'_>) -> &[[f32; PANEL_ROWS]] {
+        &self.0[..run.rows]
+    }
+}
+
+/// What the dot products of a sub-block begin with.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn begin_dots<S: Source, const ROWS: usize>(
+    corrections: *const i32,
+    sub: usize,
+) -> [__m512i; ROWS] {
+    let mut dots = [_mm512_setzero_si512(); ROWS];
+    if S::MINS == Mins::None {
+        for (row, dot) in dots.iter_mut().enumerate() {
+            // SAFETY: as the caller vouches for.
+            *dot = _mm512_set1_epi32(unsafe { *corrections.add(row * S::SUBS + sub) });
+        }
+    }
+    dots
+}
+
+/// Adds the dot products of a sub-block, times its scales.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the sub-block.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn add_scaled<const ROWS: usize>(
+    mut total: [__m512; ROWS],
+    dots: [__m512i; ROWS],
+    panel: &WidePanel,
+    sub: usize,
+) -> [__m512; ROWS] {
+    // SAFETY: as the caller vouches for.
+    let scale = unsafe { _mm512_load_ps(panel.panel.scale.as_ptr().add(sub).cast()) };
+    let dots = dots.map(|dot| _mm512_cvtepi32_ps(dot));
+    for (total, dot) in total.iter_mut().zip(dots) {
+        *total = _mm512_fmadd_ps(dot, scale, *total);
+    }
+    total
+}
+
+/// Subtracts the products of minimums that are integers.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
+    mut total: [__m512; ROWS],
+    panel: &WidePanel,
+    corrections: *const i32,
+) -> [__m512; ROWS] {
+    if S::MINS != Mins::Pairs {
+        return total;
+    }
+    let mut mins = [_mm512_setzero_si512(); ROWS];
+    // SAFETY: arrays of 64 bytes each, and corrections as the caller vouches for.
+    unsafe {
+        for pair in 0..PAIRS.len() {
+            let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
+            for (row, mins) in mins.iter_mut().enumerate() {
+                let sums = *corrections.add(row * PAIRS.len() + pair);
+                *mins = _mm512_dpwssd_epi32(*mins, min, _mm512_set1_epi32(sums));
+            }
+        }
+        let scale = _mm512_loadu_ps(panel.min_scale.as_ptr());
+        for (total, mins) in total.iter_mut().zip(mins) {
+            *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), scale, *total);
+        }
+    }
+    total
+}
+
+/// Adds what a block comes to, times the activations' scales.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the scales be of `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn add_to_sums<const ROWS: usize>(total: [__m512; ROWS], scales: *const f32, sums: &mut Sums) {
+    const { assert!(ROWS <= ROW_BLOCK) };
+    for (row, total) in total.into_iter().enumerate() {
+        // SAFETY: rows of the sums, which are aligned to 64 bytes, and scales as the caller vouches for.
+        unsafe {
+            let sums = sums.0.as_mut_ptr().add(row).cast();
+            _mm512_store_ps(sums, _mm512_fmadd_ps(total, _mm512_set1_ps(*scales.add(row)), _mm512_load_ps(sums)));
+        }
+    }
+}
