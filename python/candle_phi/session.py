@@ -534,7 +534,9 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         )
 
     def reset(self) -> None:
-        """Forgets the conversation and frees the context's memory. A stream that is open can't go on.
+        """Forgets the conversation. A stream that is open can't go on.
+
+        The context's memory is freed, but for that of 64 tokens at most, which the next conversation takes.
 
         Raises:
             SessionBusyError: Another thread computes in this session.

@@ -174,7 +174,7 @@ pub unsafe extern "C" fn candle_phi_session_fork(session: *const Session, forked
     })
 }
 
-/// Forgets the conversation and gives its memory back.
+/// Forgets the conversation and gives its memory back, but for that of 64 tokens at most, which the next one takes.
 ///
 /// Threads: any, at any time; CANDLE_PHI_STATUS_SESSION_BUSY while another call uses the session.
 #[unsafe(no_mangle)]

@@ -423,7 +423,8 @@ impl Session {
         self.compute(tokens, cancel)
     }
 
-    /// Forgets the conversation and gives the cache's memory back.
+    /// Forgets the conversation and gives the cache's memory back, but for two pages of 32 positions, which the next
+    /// conversation takes.
     ///
     /// A generation that lives ends with this: its next step is an error.
     pub fn reset(&mut self) {

@@ -104,7 +104,7 @@ impl KvCache {
         }
     }
 
-    /// Forgets everything and gives its memory back.
+    /// Forgets everything and gives its memory back, but for a few pages that come next.
     pub(crate) fn clear(&mut self) {
         self.len = 0;
         match &mut self.storage {

@@ -1,7 +1,7 @@
 //! Keys and values in pages that forks share: the kernels' cache.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_phi_kernels::{KvFormat, KvPage, PAGE_TOKENS};
 
@@ -10,11 +10,13 @@ use crate::config::PhiConfig;
 use crate::memory;
 use crate::{Error, KvDtype, Result};
 
+/// Of what is let go, so many pages of each layer stay with the cache.
+const SPARE_PAGES: usize = 2;
+
 /// Pages of each layer. A clone shares them all; who writes to a shared page gets one of his own.
-#[derive(Clone)]
 pub(crate) struct PageCache {
     layers: Vec<LayerPages>,
-    shape: PageShape,
+    new_pages: NewPages,
     /// Positions of the first pages that are not there although the pages are: of a cache that was restored from one that
     /// had let them go.
     missing_before: usize,
@@ -32,26 +34,59 @@ pub(crate) struct LayerPages {
     dropped: usize,
 }
 
+/// Where pages come from.
+#[derive(Clone)]
+pub(crate) struct NewPages {
+    shape: PageShape,
+    /// Pages that were let go. A conversation that begins anew, or moves on behind a window, takes them: the system needs longer
+    /// to find memory than a page takes to be filled.
+    spare: Arc<Mutex<Vec<KvPage>>>,
+    most_spare: usize,
+}
+
 #[derive(Clone, Copy)]
-pub(crate) struct PageShape {
+struct PageShape {
     format: KvFormat,
     heads: usize,
     head_dim: usize,
 }
 
 impl PageShape {
-    /// A page of zeros, or an error if there is no memory for it.
-    pub(crate) fn new_page(self) -> Result<KvPage> {
-        KvPage::new(self.format, self.heads, self.head_dim).map_err(|_| self.no_memory())
+    const fn page_bytes(self) -> usize {
+        KvPage::bytes_of(self.format, self.heads, self.head_dim)
+    }
+}
+
+impl NewPages {
+    fn new(shape: PageShape, most_spare: usize) -> Self {
+        Self { shape, spare: Arc::default(), most_spare }
+    }
+
+    /// A page that holds anything, or an error if there is no memory for it.
+    pub(crate) fn page(&self) -> Result<KvPage> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let PageShape { format, heads, head_dim } = self.shape;
+        spare.map_or_else(|| KvPage::new(format, heads, head_dim).map_err(|_| self.no_memory()), Ok)
     }
 
     /// The error for a page that there is no memory for.
-    pub(crate) fn no_memory(self) -> Error {
-        memory::refused_by_the_system(self.page_bytes() as u64, "what comes next in the context", memory::REMEDY)
+    pub(crate) fn no_memory(&self) -> Error {
+        let bytes = self.shape.page_bytes() as u64;
+        memory::refused_by_the_system(bytes, "what comes next in the context", memory::REMEDY)
     }
 
-    const fn page_bytes(self) -> usize {
-        KvPage::bytes_of(self.format, self.heads, self.head_dim)
+    /// Takes pages back that nobody else has.
+    fn take_back(&self, pages: impl Iterator<Item = Arc<KvPage>>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.most_spare.saturating_sub(spare.len());
+        spare.extend(pages.filter_map(Arc::into_inner).take(room));
+    }
+}
+
+impl Clone for PageCache {
+    fn clone(&self) -> Self {
+        let new_pages = NewPages::new(self.new_pages.shape, self.new_pages.most_spare);
+        Self { layers: self.layers.clone(), new_pages, missing_before: self.missing_before }
     }
 }
 
@@ -66,7 +101,8 @@ impl PageCache {
             )));
         }
         let shape = PageShape { format, heads: config.head_count_kv, head_dim: config.head_dim };
-        Ok(Self { layers: vec![LayerPages::default(); config.block_count], shape, missing_before: 0 })
+        let new_pages = NewPages::new(shape, SPARE_PAGES * config.block_count);
+        Ok(Self { layers: vec![LayerPages::default(); config.block_count], new_pages, missing_before: 0 })
     }
 
     pub(super) fn oldest(&self) -> usize {
@@ -74,7 +110,10 @@ impl PageCache {
     }
 
     pub(super) fn clear(&mut self) {
-        self.layers.fill(LayerPages::default());
+        for layer in &mut self.layers {
+            let pages = std::mem::take(layer).pages;
+            self.new_pages.take_back(Arc::unwrap_or_clone(pages).into_iter());
+        }
         self.missing_before = 0;
     }
 
@@ -83,7 +122,7 @@ impl PageCache {
         for layer in &mut self.layers {
             let kept = len.div_ceil(PAGE_TOKENS).saturating_sub(layer.dropped);
             if layer.pages.len() > kept {
-                Arc::make_mut(&mut layer.pages).truncate(kept);
+                self.new_pages.take_back(Arc::make_mut(&mut layer.pages).drain(kept..));
             }
         }
     }
@@ -93,7 +132,7 @@ impl PageCache {
         for layer in &mut self.layers {
             let dropped = (position / PAGE_TOKENS).saturating_sub(layer.dropped).min(layer.pages.len());
             if dropped > 0 {
-                Arc::make_mut(&mut layer.pages).drain(..dropped);
+                self.new_pages.take_back(Arc::make_mut(&mut layer.pages).drain(..dropped));
                 layer.dropped += dropped;
             }
         }
@@ -106,7 +145,7 @@ impl PageCache {
     /// Bytes that `positions` positions of all layers take, in pages.
     pub(crate) fn bytes_of(&self, positions: usize) -> u64 {
         let pages = positions.div_ceil(PAGE_TOKENS).saturating_mul(self.layers.len());
-        pages.saturating_mul(self.shape.page_bytes()) as u64
+        pages.saturating_mul(self.new_pages.shape.page_bytes()) as u64
     }
 
     /// Positions that have place in so many bytes.
@@ -127,14 +166,19 @@ impl PageCache {
             let is_shared = |page| Arc::strong_count(&layer.pages) > 1 || Arc::strong_count(page) > 1;
             new + usize::from(written_to.is_some_and(is_shared))
         });
-        pages.sum::<usize>() * self.shape.page_bytes()
+        pages.sum::<usize>() * self.new_pages.shape.page_bytes()
     }
 
-    /// A layer, and what its pages look like.
-    pub(crate) fn layer(&mut self, index: usize) -> Result<(&mut LayerPages, PageShape)> {
-        let shape = self.shape;
+    /// Pages that were let go and have not been taken again.
+    #[cfg(test)]
+    pub(super) fn spare_pages(&self) -> usize {
+        self.new_pages.spare.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A layer, and where its pages come from.
+    pub(crate) fn layer(&mut self, index: usize) -> Result<(&mut LayerPages, &NewPages)> {
         let layer = self.layers.get_mut(index);
-        Ok((layer.ok_or_else(|| Error::inference(format!("the cache has no layer {index}")))?, shape))
+        Ok((layer.ok_or_else(|| Error::inference(format!("the cache has no layer {index}")))?, &self.new_pages))
     }
 }
 
@@ -158,8 +202,8 @@ impl PageCache {
 
     /// Takes in the rows of a run of positions of one page, from `bytes` of just their length.
     pub(super) fn rows_from_bytes(&mut self, layer: usize, run: Range<usize>, bytes: &[u8]) -> Result<()> {
-        let (layer, shape) = self.layer(layer)?;
-        layer.page_mut(run.start, shape)?.rows_from_bytes(slots(&run), bytes);
+        let (layer, new_pages) = self.layer(layer)?;
+        layer.page_mut(run.start, new_pages)?.rows_from_bytes(slots(&run), bytes);
         Ok(())
     }
 }
@@ -183,19 +227,19 @@ impl LayerPages {
 
     /// The page that holds `position`, to be written to: a new one where there is none yet. The pages before it must be
     /// there.
-    pub(crate) fn page_mut(&mut self, position: usize, shape: PageShape) -> Result<&mut KvPage> {
+    pub(crate) fn page_mut(&mut self, position: usize, new_pages: &NewPages) -> Result<&mut KvPage> {
         let index = (position / PAGE_TOKENS).checked_sub(self.dropped);
         let pages = Arc::make_mut(&mut self.pages);
         let index = index.filter(|index| *index <= pages.len());
         let index =
             index.ok_or_else(|| Error::inference(format!("the cache has no page of position {position}")))?;
         if index == pages.len() {
-            pages.push(Arc::new(shape.new_page()?));
+            pages.push(Arc::new(new_pages.page()?));
         }
         let lost = || Error::inference("the cache lost a page");
         let page = pages.get_mut(index).ok_or_else(lost)?;
         if Arc::get_mut(page).is_none() {
-            *page = Arc::new(page.try_clone().map_err(|_| shape.no_memory())?);
+            *page = Arc::new(page.try_clone().map_err(|_| new_pages.no_memory())?);
         }
         Arc::get_mut(page).ok_or_else(lost)
     }

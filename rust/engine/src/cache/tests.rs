@@ -64,9 +64,9 @@ fn append(cache: &mut KvCache, new: &Tensor) -> Tensor {
 fn write(cache: &mut KvCache, seq: usize) {
     let NewPositions { past, .. } = cache.new_positions(seq).unwrap();
     for position in past..past + seq {
-        let (layer, shape) = cache.pages().unwrap().layer(0).unwrap();
+        let (layer, new_pages) = cache.pages().unwrap().layer(0).unwrap();
         let value = [position as f32; 4];
-        layer.page_mut(position, shape).unwrap().write(1, position % PAGE_TOKENS, &value, &value);
+        layer.page_mut(position, new_pages).unwrap().write(1, position % PAGE_TOKENS, &value, &value);
     }
     cache.advance(seq);
 }
@@ -150,8 +150,8 @@ fn pages_are_as_many_as_the_positions_need() {
 fn a_page_that_there_is_no_memory_for_is_an_error_and_takes_nothing() {
     let mut cache =
         pages(&PhiConfig { head_count_kv: 1 << 22, head_dim: 1 << 22, ..config() }, 1000, KvDtype::F32);
-    let (layer, shape) = cache.pages().unwrap().layer(0).unwrap();
-    let error = layer.page_mut(0, shape).err().unwrap();
+    let (layer, new_pages) = cache.pages().unwrap().layer(0).unwrap();
+    let error = layer.page_mut(0, new_pages).err().unwrap();
     assert!(matches!(error.kind(), ErrorKind::InsufficientMemory { needed_bytes, .. } if needed_bytes > 1 << 48));
     assert_eq!(cache.size_bytes(), 0);
 }
@@ -230,6 +230,24 @@ fn a_fork_shares_pages_until_one_side_writes() {
     assert_eq!(kept[..3], forked[..3]);
     assert_ne!(kept[3], forked[3]);
     assert_eq!((cache.len(), fork.len()), (3 * PAGE_TOKENS + 5, 3 * PAGE_TOKENS + 6));
+}
+
+#[test]
+fn pages_that_were_let_go_come_again_and_no_more_of_them_are_kept_than_two_of_a_layer() {
+    let mut cache = pages(&config(), 1000, KvDtype::F16);
+    let spare = |cache: &mut KvCache| cache.pages().unwrap().spare_pages();
+    let most = 2 * config().block_count;
+    write(&mut cache, (most + 3) * PAGE_TOKENS);
+    cache.truncate((most + 2) * PAGE_TOKENS);
+    assert_eq!(spare(&mut cache), 1);
+    cache.restart(FactorSet::Short);
+    assert_eq!(spare(&mut cache), most);
+    write(&mut cache, 2 * PAGE_TOKENS);
+    assert_eq!((spare(&mut cache), cache.fork().unwrap().pages().unwrap().spare_pages()), (most - 2, 0));
+    // What a fork has too is not let go.
+    let fork = cache.fork().unwrap();
+    cache.clear();
+    assert_eq!((spare(&mut cache), fork.len()), (most - 2, 2 * PAGE_TOKENS));
 }
 
 #[test]

@@ -134,22 +134,22 @@ fn write(pass: &mut KernelPass<'_>, layer: usize, turned: &Parts<Turned>, heads:
     let NewPositions { past, seq, .. } = pass.positions;
     let end = past + seq;
     let whole_from = past.next_multiple_of(PAGE_TOKENS).min(end);
-    let (layer, shape) = pass.cache.pages()?.layer(layer)?;
+    let (layer, new_pages) = pass.cache.pages()?.layer(layer)?;
     if past < whole_from {
-        let page = layer.page_mut(past, shape)?;
+        let page = layer.page_mut(past, new_pages)?;
         write_page(page, past..whole_from, past, turned, heads);
     }
     let pages = (end - whole_from).div_ceil(PAGE_TOKENS);
-    let turned = turned.clone();
+    let (turned, source) = (turned.clone(), new_pages.clone());
     let new = pass.threads.map(pages, move |index| {
         let first = whole_from + index * PAGE_TOKENS;
-        let mut page = shape.new_page().ok()?;
+        let mut page = source.page().ok()?;
         write_page(&mut page, first..end.min(first + PAGE_TOKENS), past, &turned, heads);
         Some(Arc::new(page))
     });
     if pages > 0 {
         let new: Option<Vec<Arc<KvPage>>> = new.iter().cloned().collect();
-        layer.put(whole_from, new.ok_or_else(|| shape.no_memory())?)?;
+        layer.put(whole_from, new.ok_or_else(|| new_pages.no_memory())?)?;
     }
     Ok(())
 }
