@@ -11,7 +11,8 @@ colon: "openvino@DIRECTORY: python benchmarks/peer_openvino.py".
 Figures, each measured once a round with every engine, one right after the other:
 
     prefill-N      tokens a second for a new prompt of N tokens
-    forward-8      the same for 8 tokens, the size of a batch of sequences or of a speculative check
+    forward-8      the same for 8 tokens, eight passes in a row: the size of a batch of sequences or of a
+                   speculative check
     decode-N       tokens a second behind N tokens of context
     busy           the share of decode-0 that is left beside a busy loop pinned to one core
     open           a new process: load, and from opening to the first token of a prompt of 8; in the first round
