@@ -13,9 +13,9 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::avx512::Tiles;
 use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source, WidePanel};
 use super::avx512_many::add_panel;
-use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, begin_dots, subtract_pairs};
+use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::TensorType;
-use crate::panel::{GROUP, GROUPS, PANEL_ROWS};
+use crate::panel::{GROUP, GROUPS};
 use crate::tensor_type::SUPER_BLOCK;
 
 /// A type whose groups are unpacked in registers.
@@ -146,11 +146,10 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
 ) {
     // The next tile is brought into the cache meanwhile. There may be none: nothing is read.
     let mut ahead = first.ahead();
-    let bytes_of_sub = PANEL_ROWS * S::BLOCK_BYTES / S::SUBS;
     let parts = S::SUBS / S::STAGES;
     let groups = GROUPS / S::SUBS;
     // SAFETY: the caller vouches for the level, the blocks and the run; reads of activations are of the run's blocks, and
-    // others inside the panel's arrays. A hint has no effect that a program could tell.
+    // others inside the panel's arrays.
     unsafe {
         let mut this = first;
         let mut packed = S::read(Place { blocks: this, stage: 0 }, panel);
@@ -171,10 +170,7 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
                     ($part:literal: $($group:literal)*) => {
                         if $part < parts {
                             let sub = S::sub_of(stage * parts + $part);
-                            for line in 0..bytes_of_sub.div_ceil(64) {
-                                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * 64).cast());
-                            }
-                            ahead = ahead.wrapping_add(bytes_of_sub);
+                            ahead = ask_for::<S>(ahead);
                             let mut dots = begin_dots::<S, ROWS>(corrections, sub);
                             $(if $group < groups {
                                 let w = S::group(&packed, panel, stage, $part, $group);

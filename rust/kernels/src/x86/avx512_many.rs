@@ -7,7 +7,8 @@ use std::arch::x86_64::*;
 
 use super::avx512::Tiles;
 use super::avx512_fill::{Blocks, Mins, Source, WidePanel, fill};
-use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, begin_dots, subtract_pairs};
+use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
+use crate::matmul::prefetch;
 use crate::panel::{GROUP, GROUPS};
 use crate::tensor_type::SUPER_BLOCK;
 
@@ -34,15 +35,16 @@ pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store
                 tiles.behind(first).map(|tile| Blocks::new::<S>(tile, 0))
             };
             let in_steps = next.filter(Blocks::are_whole::<S>);
-            let mut ahead = Ahead::new(ahead.next().unwrap_or_default(), runs.len() * S::SUBS);
+            let ahead = ahead.next().unwrap_or_default();
             // SAFETY: the caller has found the level on this machine, and `block` is one of the activations' blocks.
             unsafe {
                 if let Some(blocks) = in_steps {
-                    let filling = Filling { blocks, panel: &mut *next_panel };
-                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], &mut ahead, filling);
-                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], &mut ahead, ());
+                    let filling = Filling { blocks, panel: &mut *next_panel, ahead: ahead.as_ptr() };
+                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], filling);
+                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], ());
                 } else {
-                    all_rows::<S, _>(panel, runs, block, &mut sums, &mut ahead, ());
+                    prefetch(ahead);
+                    all_rows::<S, _>(panel, runs, block, &mut sums, ());
                 }
             }
             if let (Some(next), None) = (next, in_steps) {
@@ -60,7 +62,7 @@ pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store
 pub(super) unsafe fn add_panel<S: Source>(panel: &WidePanel, run: &Run<'_>, block: usize, sums: &mut Sums) {
     let (runs, sums) = (std::slice::from_ref(run), std::slice::from_mut(sums));
     // SAFETY: as the caller vouches for.
-    unsafe { all_rows::<S, _>(panel, runs, block, sums, &mut Ahead::new(&[], 1), ()) };
+    unsafe { all_rows::<S, _>(panel, runs, block, sums, ()) };
 }
 
 /// A panel that is filled while another is multiplied, in the steps of one run of rows.
@@ -68,25 +70,8 @@ struct Filling<'a> {
     /// Whole, and of the source's type.
     blocks: Blocks<'a>,
     panel: &'a mut WidePanel,
-}
-
-/// Bytes that memory is asked for while others are multiplied: a few at a time, since what is under way at once is
-/// limited, and what is needed now would wait behind it.
-struct Ahead<'a>(std::slice::Chunks<'a, u8>);
-
-impl<'a> Ahead<'a> {
-    /// To be asked for in so many steps.
-    fn new(bytes: &'a [u8], steps: usize) -> Self {
-        Self(bytes.chunks(bytes.len().div_ceil(steps).next_multiple_of(64).max(64)))
-    }
-
-    #[inline(always)]
-    fn step(&mut self) {
-        for line in self.0.next().unwrap_or_default().chunks(64) {
-            // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-        }
-    }
+    /// Where the sixteen blocks begin that memory is asked for meanwhile. They need not be there.
+    ahead: *const u8,
 }
 
 /// Adds the products of all runs of rows with a panel to `sums`.
@@ -97,7 +82,6 @@ unsafe fn all_rows<S: Source, M: Meanwhile>(
     runs: &[Run<'_>],
     block: usize,
     sums: &mut [Sums],
-    ahead: &mut Ahead<'_>,
     mut meanwhile: M,
 ) {
     let (mut runs, mut sums) = (runs, sums);
@@ -110,7 +94,7 @@ unsafe fn all_rows<S: Source, M: Meanwhile>(
                 match first.rows {
                     // SAFETY: as the caller vouches for, and each of the runs has so many rows.
                     $($count => unsafe {
-                        some_rows::<S, M, $count>(panel, these, block, sums_of_these, ahead, &mut meanwhile);
+                        some_rows::<S, M, $count>(panel, these, block, sums_of_these, &mut meanwhile);
                     })*
                     _ => {}
                 }
@@ -139,6 +123,7 @@ impl Meanwhile for Filling<'_> {
     unsafe fn before<S: Source>(&mut self, step: usize) {
         const { assert!(S::STEPS > 0 && S::SUBS.is_multiple_of(S::STEPS)) };
         let every = S::SUBS / S::STEPS;
+        self.ahead = ask_for::<S>(self.ahead);
         // SAFETY: the caller vouches for the level; the blocks are whole and of the type, and steps come in their order.
         unsafe {
             if step == 0 {
@@ -160,7 +145,6 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
     runs: &[Run<'_>],
     block: usize,
     sums: &mut [Sums],
-    ahead: &mut Ahead<'_>,
     meanwhile: &mut M,
 ) {
     let groups = GROUPS / S::SUBS;
@@ -170,7 +154,6 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
             let (q, corrections) = run.of_block::<S>(block);
             let mut total = [_mm512_setzero_ps(); ROWS];
             for step in 0..S::SUBS {
-                ahead.step();
                 meanwhile.before::<S>(step);
                 let sub = S::sub_of(step);
                 let mut dots = begin_dots::<S, ROWS>(corrections, sub);

@@ -91,6 +91,18 @@ impl Sums {
     }
 }
 
+/// Asks memory for a sub-block's share of sixteen blocks, whether they are there or not, and returns where the next one's begins.
+/// A few lines at a time: what is under way at once is limited, and what is needed now would wait behind it.
+#[inline(always)]
+pub(super) fn ask_for<S: Source>(share: *const u8) -> *const u8 {
+    let bytes = PANEL_ROWS * S::BLOCK_BYTES / S::SUBS;
+    for line in 0..bytes.div_ceil(64) {
+        // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(share.wrapping_add(line * 64).cast()) };
+    }
+    share.wrapping_add(bytes)
+}
+
 /// What the dot products of a sub-block begin with.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
