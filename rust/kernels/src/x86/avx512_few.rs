@@ -26,7 +26,8 @@ pub(super) trait InRegisters: Source {
     /// What comes before a block's first stage is multiplied: what all of them need, which goes into the panel.
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of the type.
-    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel);
+    #[inline(always)]
+    unsafe fn head(_: &Blocks<'_>, _: &mut WidePanel) {}
 
     /// What the first groups of a stage are unpacked from.
     ///

@@ -187,9 +187,6 @@ impl InRegisters for Q80 {
     const STAGES: usize = 8;
 
     #[inline(always)]
-    unsafe fn head(_: &Blocks<'_>, _: &mut WidePanel) {}
-
-    #[inline(always)]
     unsafe fn read(place: Place<'_>, panel: &mut WidePanel) -> Packed {
         let at = place.stage * 34;
         // SAFETY: as the caller vouches for: a block of 34 bytes, a scale and 32 quants.
@@ -233,9 +230,6 @@ impl InRegisters for Q80 {
 
 impl InRegisters for Q40 {
     const STAGES: usize = 8;
-
-    #[inline(always)]
-    unsafe fn head(_: &Blocks<'_>, _: &mut WidePanel) {}
 
     #[inline(always)]
     unsafe fn read(place: Place<'_>, panel: &mut WidePanel) -> Packed {
