@@ -22,10 +22,7 @@ fn main() {
     let counts = if counts.is_empty() { vec![1, 2, 3, 4, 8, 16, 64, 512] } else { counts };
     // Weights out of the cache, to tell what memory costs.
     let hot = std::env::var_os("HOT").is_some();
-    let (threads, len) = (
-        std::thread::available_parallelism().unwrap().get(),
-        std::env::var("LEN").map_or(3072, |len| len.parse().unwrap()),
-    );
+    let (threads, len) = (std::thread::available_parallelism().unwrap().get(), 3072);
     for tensor_type in [TensorType::Q4_K, TensorType::Q5_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::Q4_0] {
         let row_bytes = tensor_type.row_bytes(len).unwrap();
         let rows = (1 << 29) / row_bytes / 128 * 128;

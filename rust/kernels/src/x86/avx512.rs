@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::avx512_fill::{Mins, PAIRS, Portable, Q4K, Q5K, Q6K, Q40, Q80, Source};
+use super::avx512_fill::{Portable, Q4K, Q5K, Q6K, Q40, Q80, Source};
+use super::avx512_panel::{Mins, PAIRS};
 use super::avx512_run::{Run, Sums};
 use super::{avx512_few, avx512_many};
 use crate::TensorType;

@@ -11,8 +11,9 @@ use std::arch::x86_64::*;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::avx512::Tiles;
-use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source, WidePanel};
+use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source};
 use super::avx512_many::add_panel;
+use super::avx512_panel::WidePanel;
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::TensorType;
 use crate::panel::{GROUP, GROUPS};

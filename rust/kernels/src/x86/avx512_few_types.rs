@@ -7,9 +7,9 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_blocks::AND_OR;
 use super::avx512_few::{InRegisters, Packed, Place, read_four};
-use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source, WidePanel, nibbles};
+use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source, nibbles, with_fifth_bit, with_upper_bits};
+use super::avx512_panel::WidePanel;
 
 impl InRegisters for Q4K {
     const STAGES: usize = 4;
@@ -100,12 +100,7 @@ impl InRegisters for Q5K {
     #[inline(always)]
     unsafe fn group(packed: &Packed, panel: &WidePanel, stage: usize, part: usize, group: usize) -> __m512i {
         // SAFETY: as the caller vouches for.
-        unsafe {
-            // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
-            let turn = _mm512_set1_epi32((36 - (2 * stage + part) as i32) % 32);
-            let bit = _mm512_rolv_epi32(panel.load_bits(group), turn);
-            _mm512_ternarylogic_epi32::<AND_OR>(bit, _mm512_set1_epi8(0x10), nibbles(packed[group])[part])
-        }
+        unsafe { with_fifth_bit(nibbles(packed[group])[part], panel.load_bits(group), 2 * stage + part) }
     }
 
     #[inline(always)]
@@ -146,18 +141,7 @@ impl InRegisters for Q6K {
     #[inline(always)]
     unsafe fn group(packed: &Packed, _: &WidePanel, _: usize, part: usize, group: usize) -> __m512i {
         // SAFETY: as the caller vouches for.
-        unsafe {
-            let bits = packed[4 + group];
-            // Moved to bits 4 and 5.
-            let bits = match part {
-                0 => _mm512_slli_epi32::<4>(bits),
-                1 => bits,
-                2 => _mm512_slli_epi32::<2>(bits),
-                _ => _mm512_srli_epi32::<2>(bits),
-            };
-            let four = nibbles(packed[group])[part % 2];
-            _mm512_ternarylogic_epi32::<AND_OR>(bits, _mm512_set1_epi8(0x30), four)
-        }
+        unsafe { with_upper_bits(nibbles(packed[group])[part % 2], packed[4 + group], part) }
     }
 
     #[inline(always)]

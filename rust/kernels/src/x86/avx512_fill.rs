@@ -9,71 +9,8 @@
 use std::arch::x86_64::*;
 
 use super::avx512_blocks::AND_OR;
-use crate::panel::{PANEL_ROWS, Panel, Tile};
-
-/// A panel, and beside it what only 512-bit products read.
-#[repr(C, align(64))]
-pub(super) struct WidePanel {
-    /// Quants and scales; minimums of types whose minimums are floats.
-    pub(super) panel: Panel,
-    /// Integer minimums, see [`Mins::Pairs`].
-    pub(super) min_pairs: [[[i16; 2]; PANEL_ROWS]; PAIRS.len()],
-    /// What integer minimums are multiplied with.
-    pub(super) min_scale: [f32; PANEL_ROWS],
-    /// Bits that several steps need.
-    bits: [[u8; 64]; 8],
-}
-
-/// Which sub-blocks' minimums, and sums of activations, stand together in a lane.
-pub(super) const PAIRS: [[usize; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
-
-/// How minimums are subtracted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mins {
-    /// There are none.
-    None,
-    /// A float of each sub-block, times the sum of its activations.
-    Floats,
-    /// Integers of two sub-blocks in a lane, times two 16-bit sums of activations, in one instruction.
-    Pairs,
-}
-
-impl WidePanel {
-    pub(super) const ZERO: Self = Self {
-        panel: Panel::ZERO,
-        min_pairs: [[[0; 2]; PANEL_ROWS]; PAIRS.len()],
-        min_scale: [0.0; PANEL_ROWS],
-        bits: [[0; 64]; 8],
-    };
-
-    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the group.
-    #[inline(always)]
-    unsafe fn store_group(&mut self, group: usize, q: __m512i) {
-        // SAFETY: a group has 64 bytes, and the panel is aligned to 64.
-        unsafe { _mm512_store_si512(self.panel.q.as_mut_ptr().add(group).cast(), q) };
-    }
-
-    /// SAFETY: as for [`store_group`](Self::store_group), and `index` less than eight.
-    #[inline(always)]
-    pub(super) unsafe fn store_bits(&mut self, index: usize, bits: __m512i) {
-        // SAFETY: arrays of 64 bytes, and the panel is aligned to 64.
-        unsafe { _mm512_store_si512(self.bits.as_mut_ptr().add(index).cast(), bits) };
-    }
-
-    /// SAFETY: as for [`store_bits`](Self::store_bits).
-    #[inline(always)]
-    pub(super) unsafe fn load_bits(&self, index: usize) -> __m512i {
-        // SAFETY: as above.
-        unsafe { _mm512_load_si512(self.bits.as_ptr().add(index).cast()) }
-    }
-
-    /// SAFETY: as for [`store_group`](Self::store_group), of a sub-block.
-    #[inline(always)]
-    pub(super) unsafe fn store_scale(&mut self, sub: usize, scale: __m512) {
-        // SAFETY: a sub-block's scales have 64 bytes.
-        unsafe { _mm512_storeu_ps(self.panel.scale.as_mut_ptr().add(sub).cast(), scale) };
-    }
-}
+use super::avx512_panel::{Mins, PAIRS, WidePanel};
+use crate::panel::{PANEL_ROWS, Tile};
 
 /// A type that panels are filled from in steps.
 pub(super) trait Source {
@@ -246,6 +183,38 @@ pub(super) unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
     }
 }
 
+/// Nibbles of sub-block `sub` of Q5_K with the fifth bits, out of the bytes that have those of all sub-blocks.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
+#[inline(always)]
+pub(super) unsafe fn with_fifth_bit(nibbles: __m512i, bits: __m512i, sub: usize) -> __m512i {
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
+        let bit = _mm512_rolv_epi32(bits, _mm512_set1_epi32((36 - sub as i32) % 32));
+        _mm512_ternarylogic_epi32::<AND_OR>(bit, _mm512_set1_epi8(0x10), nibbles)
+    }
+}
+
+/// Nibbles of Q6_K with the two bits above them, out of bytes that have those of four sub-blocks: `part` is which of them, in
+/// the [order](Source::sub_of) in which they are multiplied.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
+#[inline(always)]
+pub(super) unsafe fn with_upper_bits(nibbles: __m512i, bits: __m512i, part: usize) -> __m512i {
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        // Moved to bits 4 and 5.
+        let bits = match part {
+            0 => _mm512_slli_epi32::<4>(bits),
+            1 => bits,
+            2 => _mm512_slli_epi32::<2>(bits),
+            _ => _mm512_srli_epi32::<2>(bits),
+        };
+        _mm512_ternarylogic_epi32::<AND_OR>(bits, _mm512_set1_epi8(0x30), nibbles)
+    }
+}
+
 /// Types that only the portable code unpacks, with `SUBS` sub-blocks and perhaps minimums.
 pub(super) struct Portable<const SUBS: usize, const MIN: bool>;
 
@@ -322,16 +291,11 @@ impl Source for Q5K {
                 }
             }
             let packed = blocks.transposed(48 + pair * 32 + half * 16);
-            let five = _mm512_set1_epi8(0x10);
             for i in 0..4 {
                 let bits = panel.load_bits(i);
-                // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
-                let bit = |bit: usize| _mm512_rolv_epi32(bits, _mm512_set1_epi32((36 - bit as i32) % 32));
                 let [lower, upper] = nibbles(packed[i]);
-                let lower = _mm512_ternarylogic_epi32::<AND_OR>(bit(2 * pair), five, lower);
-                let upper = _mm512_ternarylogic_epi32::<AND_OR>(bit(2 * pair + 1), five, upper);
-                panel.store_group(first + i, lower);
-                panel.store_group(first + 8 + i, upper);
+                panel.store_group(first + i, with_fifth_bit(lower, bits, 2 * pair));
+                panel.store_group(first + 8 + i, with_fifth_bit(upper, bits, 2 * pair + 1));
             }
         }
     }
@@ -376,20 +340,13 @@ impl Source for Q6K {
         // SAFETY: of 128 bytes of nibbles and 64 of upper bits; 64 groups.
         unsafe {
             let bits = blocks.transposed(128 + half * 32 + at);
-            let two = _mm512_set1_epi8(0x30);
             for quarter in 0..2 {
                 let packed = blocks.transposed(half * 64 + quarter * 32 + at);
                 for i in 0..4 {
-                    // Moved to bits 4 and 5.
-                    let (low, high) = if quarter == 0 {
-                        (_mm512_slli_epi32::<4>(bits[i]), bits[i])
-                    } else {
-                        (_mm512_slli_epi32::<2>(bits[i]), _mm512_srli_epi32::<2>(bits[i]))
-                    };
                     let [lower, upper] = nibbles(packed[i]);
                     let group = first + quarter * 8 + i;
-                    panel.store_group(group, _mm512_ternarylogic_epi32::<AND_OR>(low, two, lower));
-                    panel.store_group(group + 16, _mm512_ternarylogic_epi32::<AND_OR>(high, two, upper));
+                    panel.store_group(group, with_upper_bits(lower, bits[i], quarter * 2));
+                    panel.store_group(group + 16, with_upper_bits(upper, bits[i], quarter * 2 + 1));
                 }
             }
         }

@@ -6,7 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::avx512::Tiles;
-use super::avx512_fill::{Blocks, Mins, Source, WidePanel, fill};
+use super::avx512_fill::{Blocks, Source, fill};
+use super::avx512_panel::{Mins, WidePanel};
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::matmul::prefetch;
 use crate::panel::{GROUP, GROUPS};

@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_fill::{Mins, PAIRS, Source, WidePanel};
+use super::avx512_fill::Source;
+use super::avx512_panel::{Mins, PAIRS, WidePanel};
 use crate::activations::Activations;
 use crate::matmul::Prepared;
 use crate::panel::PANEL_ROWS;

@@ -17,6 +17,7 @@ mod avx512_few;
 mod avx512_few_types;
 mod avx512_fill;
 mod avx512_many;
+mod avx512_panel;
 mod avx512_quantize;
 mod avx512_run;
 pub(crate) mod lanes;

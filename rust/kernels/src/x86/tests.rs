@@ -4,7 +4,8 @@
 #![allow(unsafe_code, reason = "calls vector code; see SAFETY")]
 
 use super::avx2_level::Level;
-use super::avx512_fill::{Blocks as WideBlocks, Mins, PAIRS, Q4K, Q5K, Q6K, Q40, Q80, Source, WidePanel};
+use super::avx512_fill::{Blocks as WideBlocks, Q4K, Q5K, Q6K, Q40, Q80, Source};
+use super::avx512_panel::{Mins, PAIRS, WidePanel};
 use super::{avx2, avx2_dot, avx2_fill, avx512_fill};
 use crate::activations::{ActivationForms, Activations};
 use crate::matmul_tests::{Blocks, Random, weight_bytes};
