@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "vector code; every block says why it is sound")]
 #![allow(clippy::indexing_slicing, reason = "rows cut to whole blocks")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512_fill::Source;
@@ -143,11 +144,25 @@ pub(super) unsafe fn add_scaled<const ROWS: usize>(
     total
 }
 
+/// `_mm512_dpwssd_epi32`, which LLVM takes apart into a product and an addition to make a chain of them shorter: here it is
+/// instructions that count.
+///
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add_pair_products(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: an instruction of the level, on registers.
+    unsafe {
+        asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) sums, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sums
+}
+
 /// Subtracts the products of minimums that are integers.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline(always)]
 pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
     mut total: [__m512; ROWS],
     panel: &WidePanel,
@@ -163,7 +178,7 @@ pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
             let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
             for (row, mins) in mins.iter_mut().enumerate() {
                 let sums = *corrections.add(row * PAIRS.len() + pair);
-                *mins = _mm512_dpwssd_epi32(*mins, min, _mm512_set1_epi32(sums));
+                *mins = add_pair_products(*mins, min, _mm512_set1_epi32(sums));
             }
         }
         let scale = _mm512_loadu_ps(panel.min_scale.as_ptr());
