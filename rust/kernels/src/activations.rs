@@ -51,6 +51,9 @@ pub struct Activations {
 }
 
 impl Activations {
+    /// Values of a block.
+    pub const BLOCK: usize = SUPER_BLOCK;
+
     /// `rows` rows of `len` zeros.
     #[must_use]
     pub fn new(rows: usize, len: usize, forms: ActivationForms) -> Self {
@@ -89,27 +92,37 @@ impl Activations {
     /// # Panics
     /// If there is no row `row`, or `values` is not as long as a row.
     pub fn set_row(&mut self, kernels: Kernels, row: usize, values: &[f32]) {
-        assert!(row < self.rows && values.len() == self.len, "row {row} of {}", self.rows);
+        assert_eq!(values.len(), self.len, "values of a row");
+        for (block, values) in values.chunks(SUPER_BLOCK).enumerate() {
+            self.set_block(kernels, row, block, values);
+        }
+    }
+
+    /// Sets 256 values of a row, those from `256 · block` on, or as many as are left there; see [`set_row`](Self::set_row).
+    ///
+    /// # Panics
+    /// If there is no row `row` or no block `block`, or `values` is not as long as it.
+    pub fn set_block(&mut self, kernels: Kernels, row: usize, block: usize, values: &[f32]) {
+        let first = block * SUPER_BLOCK;
+        assert!(row < self.rows && first < self.len, "row {row} of {}, block {block} of {}", self.rows, self.len);
+        assert_eq!(values.len(), SUPER_BLOCK.min(self.len - first), "values of a block");
         if self.forms.float {
-            self.values[row * self.len..][..self.len].copy_from_slice(values);
+            self.values[row * self.len + first..][..values.len()].copy_from_slice(values);
         }
         if !self.forms.quantized {
             return;
         }
-        for (block, values) in values.chunks(SUPER_BLOCK).enumerate() {
-            let at = block * self.rows + row;
-            let q = &mut self.q[at * SUPER_BLOCK..][..SUPER_BLOCK];
-            let sums = &mut self.sums[at * SUMS..][..SUMS];
-            if let (Some(values), Some(q), Some(sums)) =
-                (values.first_chunk(), q.first_chunk_mut(), sums.first_chunk_mut())
-            {
-                self.scales[at] = quantize(kernels, values, q, sums);
-            } else if let (Some(q), Some(sums)) = (q.first_chunk_mut(), sums.first_chunk_mut()) {
-                let mut padded = [0.0; SUPER_BLOCK];
-                padded[..values.len()].copy_from_slice(values);
-                self.scales[at] = quantize(kernels, &padded, q, sums);
-            }
-        }
+        let at = block * self.rows + row;
+        let q = self.q[at * SUPER_BLOCK..].first_chunk_mut();
+        let sums = self.sums[at * SUMS..].first_chunk_mut();
+        let (Some(q), Some(sums)) = (q, sums) else { return };
+        self.scales[at] = if let Some(values) = values.first_chunk() {
+            quantize(kernels, values, q, sums)
+        } else {
+            let mut padded = [0.0; SUPER_BLOCK];
+            padded[..values.len()].copy_from_slice(values);
+            quantize(kernels, &padded, q, sums)
+        };
     }
 
     /// Blocks of 256 in a row.

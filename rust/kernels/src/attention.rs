@@ -49,14 +49,21 @@ impl Attended {
         }
     }
 
-    /// The attention over all pages, out of those over some each: `(rows, head_dim)`
-    #[must_use]
-    pub fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone) -> Vec<f32> {
-        let Some(first) = parts.clone().next().filter(|part| part.head_dim > 0) else { return Vec::new() };
-        let mut out = vec![0.0; first.values.len()];
-        for (row, out) in out.chunks_exact_mut(first.head_dim).enumerate() {
+    /// The attention of some rows over all pages, out of those over some each: `(rows.len(), head_dim)`. Without the rows, `out`
+    /// is left as it is.
+    ///
+    /// # Panics
+    /// If the parts have not the same rows, or `out` is not as long as those asked for.
+    pub fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone, rows: Range<usize>, out: &mut [f32]) {
+        let Some(first) = parts.clone().next().filter(|part| part.head_dim > 0 && part.max.len() >= rows.end)
+        else {
+            return;
+        };
+        assert_eq!(out.len(), rows.len() * first.head_dim, "rows of attention");
+        for (row, out) in rows.zip(out.chunks_exact_mut(first.head_dim)) {
             let max = parts.clone().map(|part| part.max[row]).fold(f32::NEG_INFINITY, f32::max);
             let mut sum = 0.0;
+            out.fill(0.0);
             for part in parts.clone().filter(|part| part.sum[row] != 0.0) {
                 let factor = (part.max[row] - max).exp();
                 sum += part.sum[row] * factor;
@@ -69,7 +76,6 @@ impl Attended {
                 *out /= sum;
             }
         }
-        out
     }
 }
 

@@ -117,7 +117,14 @@ fn attend_in_runs(
             kernels.attend(Queries { values: queries, visible: &visible }, pages, HEAD)
         })
         .collect();
-    Attended::merge(parts.iter())
+    merged(&parts.iter().collect::<Vec<_>>(), visible.len(), queries.len() / visible.len().max(1))
+}
+
+/// `(rows, head_dim)`
+fn merged(parts: &[&Attended], rows: usize, head_dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows * head_dim];
+    Attended::merge(parts.iter().copied(), 0..rows, &mut out);
+    out
 }
 
 /// Scores spread over about ±8, so that weights do over many powers of ten.
@@ -212,10 +219,11 @@ fn rows_that_see_nothing_leave_it_to_other_pages() {
                 let none = kernels.attend(Queries { values: &queries, visible: &vec![0..0; rows] }, &[], HEAD);
                 let seeing: Vec<_> = (0..rows).map(|row| row * 9..row * 9 + 2).collect();
                 let seeing = kernels.attend(Queries { values: &queries, visible: &seeing }, &cached.pages, HEAD);
-                let alone = Attended::merge([&seeing].into_iter());
+                let merged = |parts: &[&Attended]| merged(parts, rows, head_dim);
+                let alone = merged(&[&seeing]);
                 assert!(alone.iter().all(|value| value.is_finite()));
-                assert_eq!(Attended::merge([&blind, &none, &seeing].into_iter()), alone);
-                assert_eq!(Attended::merge([&seeing, &blind].into_iter()), alone);
+                assert_eq!(merged(&[&blind, &none, &seeing]), alone);
+                assert_eq!(merged(&[&seeing, &blind]), alone);
             }
         }
     }
@@ -339,7 +347,7 @@ fn eight_bits_keep_values_to_half_a_step() {
         // Attention to one position is its value.
         let zeros = vec![0.0; head_dim];
         let one = Kernels::best().attend(Queries { values: &zeros, visible: &[0..1] }, &[Arc::new(page)], 0);
-        for (block, found) in value.chunks(32).zip(Attended::merge([&one].into_iter()).chunks(32)) {
+        for (block, found) in value.chunks(32).zip(merged(&[&one], 1, head_dim).chunks(32)) {
             let largest = block.iter().fold(0f32, |a, b| a.max(b.abs()));
             // The scale has eleven bits.
             let step = largest / 127.0 * (1.0 + 1.0 / 1024.0);

@@ -1,4 +1,4 @@
-//! What stands between the products: norms, activations, rotary embedding, sums.
+//! What stands between the products: norms and activation functions.
 
 #![allow(clippy::indexing_slicing, reason = "lanes of arrays")]
 
@@ -17,8 +17,6 @@ multiversion! {
     pub(crate) fn swiglu_row(gate: &mut [f32], up: &[f32]) = swiglu_any;
     /// `x = gelu(x)`, by tanh
     pub(crate) fn gelu_row(x: &mut [f32]) = gelu_any;
-    /// `x = x + y`
-    pub(crate) fn add_row(x: &mut [f32], y: &[f32]) = add_any;
 }
 
 impl crate::Kernels {
@@ -40,11 +38,6 @@ impl crate::Kernels {
     /// `x = gelu(x)` by tanh (arXiv:1606.08415), `gelu_new` in the models' configurations.
     pub fn gelu(self, x: &mut [f32]) {
         gelu_row(self, x);
-    }
-
-    /// `x = x + y`
-    pub fn add(self, x: &mut [f32], y: &[f32]) {
-        add_row(self, x, y);
     }
 }
 
@@ -108,13 +101,6 @@ fn gelu_any<const FMA: bool>(x: &mut [f32]) {
         // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))
         let u = SCALE * fused::<FMA>(0.044_715 * *x * *x, *x, *x);
         *x /= 1.0 + exp::<FMA>(-2.0 * u);
-    }
-}
-
-#[inline(always)]
-fn add_any<const FMA: bool>(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
     }
 }
 
@@ -200,8 +186,6 @@ mod tests {
                     0.5 * x * (1.0 + u.tanh())
                 };
                 assert!((0..len).all(|i| (f64::from(out[i]) - gelu(x64[i])).abs() < 2e-6));
-                kernels.add(&mut out, &x);
-                assert!((0..len).all(|i| (f64::from(out[i]) - gelu(x64[i]) - x64[i]).abs() < 2e-6));
             }
         }
     }

@@ -8,7 +8,8 @@
 //! - [`Isa`]: an instruction set level, found at run time; [`Kernels`]: the level that kernels run at.
 //! - [`KvPage`] and [`Kernels::attend`]: cached keys and values, and attention over them.
 //! - [`Threads`]: who computes.
-//! - [`Weight`], [`Activations`] and [`Kernels::multiply`]: products with weights that stay where and as they are.
+//! - [`Weight`], [`Activations`] and [`Kernels::multiply`]: products with weights that stay where and as they are; [`Products`]: what
+//!   they come to.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -29,6 +30,7 @@ mod matmul_tests;
 mod multiversion;
 mod panel;
 mod peak;
+mod products;
 #[cfg(test)]
 mod properties;
 mod tensor_type;
@@ -44,5 +46,6 @@ pub use iq4::iq4_as_q8_0;
 pub use isa::{Isa, IsaError, Kernels};
 pub use kv_page::{KvFormat, KvPage, PAGE_TOKENS};
 pub use matmul::{Prepared, Weight};
+pub use products::{Products, Room};
 pub use tensor_type::{TensorType, type_name};
 pub use threads::{Parts, Pass, Threads};

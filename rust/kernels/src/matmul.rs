@@ -10,10 +10,13 @@ use std::ops::Range;
 use crate::activations::{Activations, SUMS};
 use crate::dequantize::LengthError;
 use crate::panel::{self, PANEL_ROWS, Panel, Rows, Tile};
+use crate::products::{Products, Room};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::{Layout, Unpacked, unpack};
 use crate::{Kernels, TensorType, float};
 
+/// Bytes that come into a cache together.
+const CACHE_LINE: usize = 64;
 /// Up to this many rows of activations are multiplied row by row: unpacking a panel for them costs more.
 const ROW_BY_ROW: usize = 2;
 
@@ -151,36 +154,39 @@ fn corrections(layout: Layout, activations: &Activations) -> Vec<i32> {
 }
 
 impl Kernels {
-    /// `out[m, r - rows.start] = weight[r] · x[m]` for the weight rows `rows`, over all rows of all parts of `x`:
-    /// `(x rows, rows.len())`.
+    /// `products[m, r - rows.start] = weight[r] · x[m]` for the weight rows `rows`, over all rows of all parts of `x`.
     ///
     /// The result for a weight row does not depend on which others it is computed with. It does depend on how many rows
     /// of activations there are: one or two are multiplied in another order than more.
     ///
     /// # Panics
-    /// If `rows` are not rows of the weight, the parts are not prepared for its type or not as long as its rows, or `out`
-    /// does not have the length of the result.
+    /// If `rows` are not rows of the weight, or the parts are not prepared for its type or not as long as its rows.
+    #[must_use]
     pub fn multiply(
         self,
         weight: &Weight<'_>,
         rows: Range<usize>,
         x: &[(&Activations, &Prepared)],
-        out: &mut [f32],
-    ) {
+        room: &Room,
+    ) -> Products {
         let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
         let form = crate::ActivationForms::read_by(weight.tensor_type);
         assert!(rows.start <= rows.end && rows.end <= weight.rows, "weight rows {rows:?} of {}", weight.rows);
-        assert_eq!(out.len(), x_rows * rows.len(), "values of the result");
         for (part, prepared) in x {
             assert_eq!((part.row_len(), prepared.tensor_type), (weight.len, weight.tensor_type));
             assert!(!form.quantized || part.forms().quantized, "the activations are not quantized");
             assert!(!form.float || part.forms().float, "the activations are only there quantized");
         }
-        match self.panel_layout(weight.tensor_type) {
-            None => self.multiply_floats(weight, &rows, x, out),
-            Some(_) if x_rows <= ROW_BY_ROW => self.multiply_row_by_row(weight, &rows, x, out),
-            Some(layout) => self.multiply_panels(weight, layout, &rows, x, out),
+        let mut products = Products::new(room, x_rows, rows.len());
+        if rows.is_empty() || x_rows == 0 {
+            return products;
         }
+        match self.panel_layout(weight.tensor_type) {
+            None => self.multiply_floats(weight, &rows, x, &mut products),
+            Some(_) if x_rows <= ROW_BY_ROW => self.multiply_row_by_row(weight, &rows, x, &mut products),
+            Some(layout) => self.multiply_panels(weight, layout, &rows, x, &mut products),
+        }
+        products
     }
 
     fn multiply_row_by_row(
@@ -188,36 +194,49 @@ impl Kernels {
         weight: &Weight<'_>,
         rows: &Range<usize>,
         x: &[(&Activations, &Prepared)],
-        out: &mut [f32],
+        products: &mut Products,
     ) {
         let bytes = weight.row_range(rows);
-        let mut out = out;
+        if let [(part, prepared)] = x
+            && part.rows() == 1
+        {
+            // The columns of a single row stand one behind the other.
+            return self.dot_rows(weight, bytes, part, prepared, &mut products.values_mut()[..rows.len()]);
+        }
+        let mut before = 0;
         for (part, prepared) in x {
-            let (of_part, rest) = out.split_at_mut(part.rows() * rows.len());
-            out = rest;
-            if rows.is_empty() {
+            let mut out = vec![0.0; part.rows() * rows.len()];
+            self.dot_rows(weight, bytes, part, prepared, &mut out);
+            for (row, out) in out.chunks_exact(rows.len()).enumerate() {
+                for (column, out) in out.iter().enumerate() {
+                    products.set(before + row, column, *out);
+                }
+            }
+            before += part.rows();
+        }
+    }
+
+    /// Products of the weight rows in `bytes` with the rows of a part: `(part rows, weight rows)`
+    fn dot_rows(
+        self,
+        weight: &Weight<'_>,
+        bytes: &[u8],
+        part: &Activations,
+        prepared: &Prepared,
+        out: &mut [f32],
+    ) {
+        let Weight { tensor_type, row_bytes, .. } = *weight;
+        #[cfg(target_arch = "x86_64")]
+        if crate::x86::dot_rows(self, tensor_type, bytes, row_bytes, part, &prepared.rows, out) {
+            return;
+        }
+        for (row, out) in out.chunks_exact_mut(bytes.len() / row_bytes).enumerate() {
+            #[cfg(target_arch = "aarch64")]
+            if crate::aarch64::dot_rows(self, tensor_type, bytes, row_bytes, part, row, out) {
                 continue;
             }
-            #[cfg(target_arch = "x86_64")]
-            if crate::x86::dot_rows(
-                self,
-                weight.tensor_type,
-                bytes,
-                weight.row_bytes,
-                part,
-                &prepared.rows,
-                of_part,
-            ) {
-                continue;
-            }
-            for (row, out) in of_part.chunks_exact_mut(rows.len()).enumerate() {
-                #[cfg(target_arch = "aarch64")]
-                if crate::aarch64::dot_rows(self, weight.tensor_type, bytes, weight.row_bytes, part, row, out) {
-                    continue;
-                }
-                for (bytes, out) in bytes.chunks_exact(weight.row_bytes).zip(out) {
-                    *out = dot_row(weight.tensor_type, bytes, part, prepared, row);
-                }
+            for (bytes, out) in bytes.chunks_exact(row_bytes).zip(out) {
+                *out = dot_row(tensor_type, bytes, part, prepared, row);
             }
         }
     }
@@ -228,20 +247,17 @@ impl Kernels {
         layout: Layout,
         rows: &Range<usize>,
         x: &[(&Activations, &Prepared)],
-        out: &mut [f32],
+        products: &mut Products,
     ) {
         #[cfg(target_arch = "x86_64")]
-        if crate::x86::multiply(self, weight, layout, rows, x, out) {
+        if crate::x86::multiply(self, weight, layout, rows, x, products) {
             return;
         }
         let subs = SUPER_BLOCK / layout.sub_len;
-        let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
         let mut panel = Panel::ZERO;
         prefetch(weight.row_range(&(rows.start..rows.end.min(rows.start + PANEL_ROWS))));
-        let mut sums = vec![[0f32; PANEL_ROWS]; x_rows]; // (x rows, panel rows)
-        for first in rows.clone().step_by(PANEL_ROWS) {
-            let tile_rows = PANEL_ROWS.min(rows.end - first);
-            let tile = weight.tile(first..first + tile_rows);
+        for (first, sums) in rows.clone().step_by(PANEL_ROWS).zip(products.by_columns()) {
+            let tile = weight.tile(first..rows.end.min(first + PANEL_ROWS));
             sums.fill([0.0; PANEL_ROWS]);
             let blocks = weight.len.div_ceil(SUPER_BLOCK);
             // The next tile comes into the cache while this one is multiplied.
@@ -252,7 +268,7 @@ impl Kernels {
             for block in 0..blocks {
                 let mut ahead = next.next().unwrap_or_default();
                 self.fill(tile, block, &mut panel);
-                let mut sums = sums.as_mut_slice();
+                let mut sums = &mut *sums;
                 for (part, prepared) in x {
                     let (of_part, rest) = sums.split_at_mut(part.rows());
                     sums = rest;
@@ -270,10 +286,6 @@ impl Kernels {
                     prefetch(ahead);
                     self.multiply_panel(&panel, layout, subs, rows, of_part);
                 }
-            }
-            let column = first - rows.start;
-            for (sums, out) in sums.iter().zip(out.chunks_exact_mut(rows.len())) {
-                out[column..column + tile_rows].copy_from_slice(&sums[..tile_rows]);
             }
         }
     }
@@ -314,33 +326,37 @@ impl Kernels {
         weight: &Weight<'_>,
         rows: &Range<usize>,
         x: &[(&Activations, &Prepared)],
-        out: &mut [f32],
+        products: &mut Products,
     ) {
         let mut values = vec![0.0; weight.len];
         for (column, bytes) in weight.row_range(rows).chunks_exact(weight.row_bytes).enumerate() {
             // The lengths were checked with the weight's.
             let _ = crate::dequantize_row(weight.tensor_type, bytes, &mut values);
             let x = x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| part.values(row)));
-            for (x, out) in x.zip(out.chunks_exact_mut(rows.len())) {
-                out[column] = float::dot(self, &values, x);
+            for (row, x) in x.enumerate() {
+                products.set(row, column, float::dot(self, &values, x));
             }
         }
     }
 }
 
-/// Asks for bytes to be brought into the second-level cache.
+/// Asks for values to be brought into the second-level cache.
 #[allow(unsafe_code, reason = "the hint is an intrinsic; see SAFETY")]
-pub(crate) fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+pub(crate) fn prefetch<T>(values: &[T]) {
+    let lines = size_of_val(values).div_ceil(CACHE_LINE);
+    for line in 0..lines {
+        let place = values.as_ptr().cast::<u8>().wrapping_add(line * CACHE_LINE);
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a hint has no effect that a program could tell, and SSE is in the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+        }
+        #[cfg(target_arch = "aarch64")]
+        crate::aarch64::prefetch(place);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = place;
     }
-    #[cfg(target_arch = "aarch64")]
-    crate::aarch64::prefetch(bytes);
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = bytes;
 }
 
 /// A row of any quantized type with a row of activations.

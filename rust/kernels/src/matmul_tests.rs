@@ -1,6 +1,6 @@
 //! Every level's products against sums of exact products, on random and on extreme blocks, of every shape of tail.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use std::ops::Range;
 
@@ -10,7 +10,9 @@ use crate::activations::SUMS;
 use crate::panel::{self, GROUP, PANEL_ROWS, Panel, Tile};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
-use crate::{ActivationForms, Activations, Isa, Kernels, Prepared, TensorType, Weight, dequantize_row};
+use crate::{
+    ActivationForms, Activations, Isa, Kernels, Prepared, Products, Room, TensorType, Weight, dequantize_row,
+};
 
 /// Numbers that are the same in every run (xorshift64).
 pub(crate) struct Random(u64);
@@ -147,6 +149,25 @@ pub(crate) struct Product<'a> {
     pub(crate) seed: u64,
 }
 
+/// What others left in it must not be seen.
+pub(crate) fn used_room() -> Room {
+    let room = Room::default();
+    let mut left = Products::new(&room, 64, 1024);
+    left.values_mut().fill(f32::NAN);
+    drop(left);
+    room
+}
+
+/// `(rows, columns)`
+pub(crate) fn rows_of(products: &Products) -> Vec<f32> {
+    let (rows, columns) = (products.rows(), products.columns());
+    let mut out = vec![f32::NAN; rows * columns];
+    products.each(&(0..rows), 0..columns, |row, column, values| {
+        out[row * columns + column..][..values.len()].copy_from_slice(values);
+    });
+    out
+}
+
 impl Product<'_> {
     /// Checks the products with activations of `value(random, column)`.
     pub(crate) fn check(&self, value: impl Fn(&mut Random, usize) -> f32) {
@@ -169,9 +190,7 @@ impl Product<'_> {
             })
             .collect();
         let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
-        let all_rows: usize = x_rows.iter().sum();
-        let mut out = vec![f32::NAN; all_rows * range.len()];
-        kernels.multiply(&weight, range.clone(), &x, &mut out);
+        let out = rows_of(&kernels.multiply(&weight, range.clone(), &x, &used_room()));
 
         let activations: Vec<_> =
             x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| activation_values(part, row))).collect();
@@ -280,9 +299,7 @@ fn a_row_is_the_same_whichever_rows_it_is_computed_with() {
                 }
                 let prepared = Prepared::new(kernels, tensor_type, &x);
                 let multiply = |range: std::ops::Range<usize>| {
-                    let mut out = vec![0.0; x_rows * range.len()];
-                    kernels.multiply(&weight, range, &[(&x, &prepared)], &mut out);
-                    out
+                    rows_of(&kernels.multiply(&weight, range, &[(&x, &prepared)], &used_room()))
                 };
                 let (all, some) = (multiply(0..rows), multiply(5..40));
                 for row in 0..x_rows {
@@ -305,8 +322,7 @@ fn what_is_not_finite_is_not_lost() {
             let bytes = weight_bytes(TensorType::Q4_K, 16, 512, Blocks::Random, &mut Random::new(1));
             let weight = Weight::new(TensorType::Q4_K, &bytes, 16, 512).unwrap();
             let prepared = Prepared::new(kernels, TensorType::Q4_K, &x);
-            let mut out = vec![0.0; 16];
-            kernels.multiply(&weight, 0..16, &[(&x, &prepared)], &mut out);
+            let out = rows_of(&kernels.multiply(&weight, 0..16, &[(&x, &prepared)], &used_room()));
             assert!(out.iter().all(|y| y.is_nan()), "{isa} {bad}: {out:?}");
         }
     }

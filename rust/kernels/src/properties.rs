@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::attention_tests::{Cached, FORMATS, check_rows, queries};
-use crate::matmul_tests::{Blocks, Product, Random, weight_bytes};
+use crate::matmul_tests::{Blocks, Product, Random, rows_of, used_room, weight_bytes};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::{ActivationForms, Activations, Isa, Kernels, KvFormat, Prepared, TensorType, Weight};
 
@@ -72,9 +72,7 @@ impl Multiplied {
             })
             .collect();
         let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
-        let mut out = vec![f32::NAN; self.x.len() * range.len()];
-        self.kernels.multiply(&weight, range, &x, &mut out);
-        out
+        rows_of(&self.kernels.multiply(&weight, range, &x, &used_room()))
     }
 }
 

@@ -96,17 +96,11 @@ pub(super) unsafe fn repeated(bytes: *const i8) -> int8x16_t {
     four
 }
 
-/// Asks for bytes to be brought into the second-level cache.
-pub(crate) fn prefetch(bytes: &[u8]) {
-    for line in bytes.chunks(64) {
-        // SAFETY: a hint has no effect that a program could tell.
-        unsafe {
-            asm!(
-                "prfm pldl2keep, [{0}]",
-                in(reg) line.as_ptr(),
-                options(readonly, nostack, preserves_flags)
-            );
-        }
+/// Asks for what stands at a place to be brought into the second-level cache. Nothing need be there.
+pub(crate) fn prefetch(place: *const u8) {
+    // SAFETY: a hint has no effect that a program could tell.
+    unsafe {
+        asm!("prfm pldl2keep, [{0}]", in(reg) place, options(readonly, nostack, preserves_flags));
     }
 }
 

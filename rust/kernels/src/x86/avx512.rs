@@ -1,17 +1,18 @@
 //! Products with 512-bit VNNI dot products: of sixteen weight rows at a time, which are a tile.
 
-#![allow(clippy::indexing_slicing, reason = "columns of a result whose length was checked")]
+#![allow(clippy::indexing_slicing, reason = "arrays of sums, indexed by constants")]
 
 use std::ops::Range;
 
 use super::avx512_fill::{Portable, Q4K, Q5K, Q6K, Q40, Q80, Source};
 use super::avx512_panel::{Mins, PAIRS};
-use super::avx512_run::{Run, Sums};
+use super::avx512_run::Run;
 use super::{avx512_few, avx512_many};
 use crate::TensorType;
 use crate::activations::{Activations, SUMS};
 use crate::matmul::{Prepared, Weight, prefetch};
 use crate::panel::{PANEL_ROWS, Tile};
+use crate::products::Products;
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 
@@ -46,16 +47,15 @@ pub(super) fn corrections(tensor_type: TensorType, layout: Layout, activations: 
     with_source!(tensor_type, layout, pairs(activations))
 }
 
-/// Products of some weight rows with all rows of activations, `(x rows, weight rows)`. The machine must have
-/// `Isa::Avx512Vnni`.
+/// Products of some weight rows with all rows of activations. The machine must have `Isa::Avx512Vnni`.
 pub(super) fn multiply(
     weight: &Weight<'_>,
     layout: Layout,
     rows: &Range<usize>,
     x: &[(&Activations, &Prepared)],
-    out: &mut [f32],
+    products: &mut Products,
 ) {
-    with_source!(weight.tensor_type(), layout, multiply_type(weight, rows, x, out));
+    with_source!(weight.tensor_type(), layout, multiply_type(weight, rows, x, products));
 }
 
 /// Tile by tile: a few rows of activations in registers, and more over panels.
@@ -63,30 +63,17 @@ fn multiply_type<S: Source>(
     weight: &Weight<'_>,
     rows: &Range<usize>,
     x: &[(&Activations, &Prepared)],
-    out: &mut [f32],
+    products: &mut Products,
 ) {
     let runs: Vec<Run<'_>> = x.iter().flat_map(|(part, prepared)| Run::of_part::<S>(part, prepared)).collect();
-    if rows.is_empty() || runs.is_empty() {
-        return;
-    }
     let tiles = Tiles::new(weight, rows);
     prefetch(tiles.at(rows.start).bytes);
-    let store = |first: usize, sums: &[Sums]| {
-        let column = first - rows.start;
-        let sums = runs.iter().zip(sums).flat_map(|(run, sums)| sums.of(run));
-        for (sums, out) in sums.zip(out.chunks_exact_mut(rows.len())) {
-            match out[column..].first_chunk_mut() {
-                Some(out) => *out = *sums,
-                None => out[column..].copy_from_slice(&sums[..rows.len() - column]),
-            }
-        }
-    };
     if let [run] = runs.as_slice()
         && let Some(multiply_tile) = avx512_few::tiles_of(weight.tensor_type(), run.rows)
     {
-        avx512_few::multiply::<S>(&tiles, run, multiply_tile, store);
+        avx512_few::multiply::<S>(&tiles, run, multiply_tile, products);
     } else {
-        avx512_many::multiply::<S>(&tiles, &runs, store);
+        avx512_many::multiply::<S>(&tiles, &runs, products);
     }
 }
 

@@ -17,6 +17,7 @@ use super::avx512_panel::WidePanel;
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::TensorType;
 use crate::panel::{GROUP, GROUPS};
+use crate::products::Products;
 use crate::tensor_type::SUPER_BLOCK;
 
 /// A type whose groups are unpacked in registers.
@@ -80,7 +81,7 @@ pub(super) unsafe fn read_four<const FIRST: usize>(packed: &mut Packed, blocks: 
 
 /// What [`multiply_tile`] is of a type and a number of rows. It may be called where the machine has `Isa::Avx512Vnni`, with
 /// at least one block, all of them whole and of the type, and a run of so many rows whose activations have the blocks.
-pub(super) type MultiplyTile = unsafe fn(Blocks<'_>, usize, &Run<'_>, &mut WidePanel, &mut Sums);
+pub(super) type MultiplyTile = unsafe fn(Blocks<'_>, usize, &Run<'_>, &mut WidePanel, &mut [Sums]);
 
 /// How a run of so many rows is multiplied with tiles of a type, if they are few enough and the type is one of these.
 pub(super) fn tiles_of(tensor_type: TensorType, rows: usize) -> Option<MultiplyTile> {
@@ -105,36 +106,33 @@ pub(super) fn tiles_of(tensor_type: TensorType, rows: usize) -> Option<MultiplyT
     }
 }
 
-/// Products of a run with all tiles, which go to `store(first weight row, sums)`. The machine must have `Isa::Avx512Vnni`, and
-/// `multiply_tile` be for the weight's type, which is the source's, and so many rows.
+/// Products of a run, which is all their rows, with all tiles. The machine must have `Isa::Avx512Vnni`, and `multiply_tile` be
+/// for the weight's type, which is the source's, and so many rows.
 pub(super) fn multiply<S: Source>(
     tiles: &Tiles<'_>,
     run: &Run<'_>,
     multiply_tile: MultiplyTile,
-    mut store: impl FnMut(usize, &[Sums]),
+    products: &mut Products,
 ) {
     let mut panel = WidePanel::ZERO;
-    for first in tiles.firsts() {
+    for (first, sums) in tiles.firsts().zip(products.by_columns()) {
         let tile = tiles.at(first);
         let whole = tile.row_bytes / S::BLOCK_BYTES;
-        let mut sums = Sums::ZERO;
         // SAFETY: the caller has found the level on this machine, and the blocks are whole, and of the source's type and
         // the activations.
         unsafe {
             if whole > 0 {
-                multiply_tile(Blocks::new::<S>(tile, 0), whole, run, &mut panel, &mut sums);
+                multiply_tile(Blocks::new::<S>(tile, 0), whole, run, &mut panel, sums);
             }
             for block in whole..tiles.blocks {
                 Blocks::new::<S>(tile, block).fill(&mut panel);
-                add_panel::<S>(&panel, run, block, &mut sums);
+                add_panel::<S>(&panel, run, block, sums);
             }
         }
-        store(first, &[sums]);
     }
 }
 
-/// Adds the products of a run of `ROWS` rows with `blocks` blocks of a tile, at least one, to `sums`. `panel` is room to work
-/// in.
+/// The products of a run of `ROWS` rows with the first `blocks` blocks of a tile, at least one. `panel` is room to work in.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`; `first` be whole and of the type, and the blocks behind it too; the run
 /// have `ROWS` rows, and the activations the blocks.
@@ -144,7 +142,7 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
     blocks: usize,
     run: &Run<'_>,
     panel: &mut WidePanel,
-    sums: &mut Sums,
+    sums: &mut [Sums],
 ) {
     // The next tile is brought into the cache meanwhile. There may be none: nothing is read.
     let mut ahead = first.ahead();
@@ -195,7 +193,9 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
                 part!(3: 0 1 2 3 4 5 6 7);
             }
             let total = subtract_pairs::<S, ROWS>(total, panel, corrections);
-            add_to_sums(total, run.scales_of(block), sums);
+            if let Some(sums) = sums.first_chunk_mut() {
+                add_to_sums(total, run.scales_of(block), block == 0, sums);
+            }
             this = next;
         }
     }

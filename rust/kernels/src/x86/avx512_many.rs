@@ -1,7 +1,6 @@
 //! Many rows of activations: they go over panels, block by block, and while they do, the next panel is filled.
 
 #![allow(unsafe_code, reason = "vector code; every block says why it is sound")]
-#![allow(clippy::indexing_slicing, reason = "a list cut behind its first")]
 
 use std::arch::x86_64::*;
 
@@ -11,11 +10,12 @@ use super::avx512_panel::{Mins, WidePanel};
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::matmul::prefetch;
 use crate::panel::{GROUP, GROUPS};
+use crate::products::Products;
 use crate::tensor_type::SUPER_BLOCK;
 
-/// Products of all runs with all tiles, which go to `store(first weight row, sums)`. The machine must have
-/// `Isa::Avx512Vnni`, and the weight be of the source's type.
-pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store: impl FnMut(usize, &[Sums])) {
+/// Products of all runs, which are all their rows, with all tiles. The machine must have `Isa::Avx512Vnni`, and the weight be
+/// of the source's type.
+pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], products: &mut Products) {
     let blocks = tiles.blocks;
     let mut panels = [WidePanel::ZERO, WidePanel::ZERO];
     let [mut panel, mut next_panel] = panels.each_mut();
@@ -23,9 +23,9 @@ pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store
         // SAFETY: the caller has found the level on this machine, and the blocks are of the source's type.
         unsafe { fill::<S>(&Blocks::new::<S>(tiles.at(first), 0), panel) };
     }
-    let mut sums = vec![Sums::ZERO; runs.len()];
-    for first in tiles.firsts() {
-        sums.fill(Sums::ZERO);
+    let (first_run, others) = runs.split_at(1.min(runs.len()));
+    let rows_of_first = first_run.iter().map(|run| run.rows).sum();
+    for (first, sums) in tiles.firsts().zip(products.by_columns()) {
         // The next tile comes into the cache while this one is multiplied.
         let ahead = tiles.ahead(first);
         let mut ahead = ahead.chunks(ahead.len().div_ceil(blocks).max(1));
@@ -41,11 +41,12 @@ pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store
             unsafe {
                 if let Some(blocks) = in_steps {
                     let filling = Filling { blocks, panel: &mut *next_panel, ahead: ahead.as_ptr() };
-                    all_rows::<S, _>(panel, &runs[..1], block, &mut sums[..1], filling);
-                    all_rows::<S, _>(panel, &runs[1..], block, &mut sums[1..], ());
+                    let (of_first, of_others) = sums.split_at_mut(rows_of_first);
+                    all_rows::<S, _>(panel, first_run, block, of_first, filling);
+                    all_rows::<S, _>(panel, others, block, of_others, ());
                 } else {
                     prefetch(ahead);
-                    all_rows::<S, _>(panel, runs, block, &mut sums, ());
+                    all_rows::<S, _>(panel, runs, block, sums, ());
                 }
             }
             if let (Some(next), None) = (next, in_steps) {
@@ -53,17 +54,15 @@ pub(super) fn multiply<S: Source>(tiles: &Tiles<'_>, runs: &[Run<'_>], mut store
             }
             std::mem::swap(&mut panel, &mut next_panel);
         }
-        store(first, &sums);
     }
 }
 
-/// Adds the products of a run with a panel to `sums`.
+/// Adds the products of a run with a panel to `sums`; the first block's are all there are until then.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the activations the block.
-pub(super) unsafe fn add_panel<S: Source>(panel: &WidePanel, run: &Run<'_>, block: usize, sums: &mut Sums) {
-    let (runs, sums) = (std::slice::from_ref(run), std::slice::from_mut(sums));
+pub(super) unsafe fn add_panel<S: Source>(panel: &WidePanel, run: &Run<'_>, block: usize, sums: &mut [Sums]) {
     // SAFETY: as the caller vouches for.
-    unsafe { all_rows::<S, _>(panel, runs, block, sums, ()) };
+    unsafe { all_rows::<S, _>(panel, std::slice::from_ref(run), block, sums, ()) };
 }
 
 /// A panel that is filled while another is multiplied, in the steps of one run of rows.
@@ -75,7 +74,7 @@ struct Filling<'a> {
     ahead: *const u8,
 }
 
-/// Adds the products of all runs of rows with a panel to `sums`.
+/// Adds the products of all runs of rows with a panel to `sums`; the first block's are all there are until then.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the activations the block.
 unsafe fn all_rows<S: Source, M: Meanwhile>(
@@ -89,7 +88,7 @@ unsafe fn all_rows<S: Source, M: Meanwhile>(
     while let Some(first) = runs.first() {
         let alike = runs.iter().take_while(|run| run.rows == first.rows).count();
         let (these, others) = runs.split_at(alike);
-        let (sums_of_these, sums_of_others) = sums.split_at_mut(alike);
+        let (sums_of_these, sums_of_others) = sums.split_at_mut(alike * first.rows);
         macro_rules! rows {
             ($($count:literal)*) => {
                 match first.rows {
@@ -149,7 +148,7 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
     meanwhile: &mut M,
 ) {
     let groups = GROUPS / S::SUBS;
-    for (run, sums) in runs.iter().zip(sums) {
+    for (run, sums) in runs.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
         // SAFETY: all reads are of rows of the run's block, which the caller vouches for, and inside the panel's arrays.
         unsafe {
             let (q, corrections) = run.of_block::<S>(block);
@@ -176,7 +175,7 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
                 }
             }
             total = subtract_pairs::<S, ROWS>(total, panel, corrections);
-            add_to_sums(total, run.scales_of(block), sums);
+            add_to_sums(total, run.scales_of(block), block == 0, sums);
         }
     }
 }

@@ -79,19 +79,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What the rows of a run come to with a tile so far: `(rows, panel rows)`, each in a cache line of its own.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Sums([[f32; PANEL_ROWS]; ROW_BLOCK]);
-
-impl Sums {
-    pub(super) const ZERO: Self = Self([[0.0; PANEL_ROWS]; ROW_BLOCK]);
-
-    /// Those of the rows that a run has.
-    pub(super) fn of(&self, run: &Run<'_>) -> &[[f32; PANEL_ROWS]] {
-        &self.0[..run.rows]
-    }
-}
+/// What a row of activations comes to with a tile, so far.
+pub(super) type Sums = [f32; PANEL_ROWS];
 
 /// Asks memory for a sub-block's share of sixteen blocks, whether they are there or not, and returns where the next one's begins.
 /// A few lines at a time: what is under way at once is limited, and what is needed now would wait behind it.
@@ -171,9 +160,9 @@ pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
     if S::MINS != Mins::Pairs {
         return total;
     }
-    let mut mins = [_mm512_setzero_si512(); ROWS];
-    // SAFETY: arrays of 64 bytes each, and corrections as the caller vouches for.
+    // SAFETY: arrays of 64 bytes each, and the level and corrections as the caller vouches for.
     unsafe {
+        let mut mins = [_mm512_setzero_si512(); ROWS];
         for pair in 0..PAIRS.len() {
             let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
             for (row, mins) in mins.iter_mut().enumerate() {
@@ -189,18 +178,31 @@ pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
     total
 }
 
-/// Adds what a block comes to, times the activations' scales.
+/// Adds what a block comes to, times the activations' scales. With the first block, there is nothing yet to add it to.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the scales be of `ROWS` rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn add_to_sums<const ROWS: usize>(total: [__m512; ROWS], scales: *const f32, sums: &mut Sums) {
-    const { assert!(ROWS <= ROW_BLOCK) };
-    for (row, total) in total.into_iter().enumerate() {
-        // SAFETY: rows of the sums, which are aligned to 64 bytes, and scales as the caller vouches for.
-        unsafe {
-            let sums = sums.0.as_mut_ptr().add(row).cast();
-            _mm512_store_ps(sums, _mm512_fmadd_ps(total, _mm512_set1_ps(*scales.add(row)), _mm512_load_ps(sums)));
+pub(super) unsafe fn add_to_sums<const ROWS: usize>(
+    total: [__m512; ROWS],
+    scales: *const f32,
+    is_first: bool,
+    sums: &mut [Sums; ROWS],
+) {
+    // SAFETY: sixteen floats each, and scales as the caller vouches for.
+    unsafe {
+        if is_first {
+            for (row, (total, sums)) in total.into_iter().zip(sums).enumerate() {
+                _mm512_storeu_ps(sums.as_mut_ptr(), _mm512_mul_ps(total, _mm512_set1_ps(*scales.add(row))));
+            }
+        } else {
+            for (row, (total, sums)) in total.into_iter().zip(sums).enumerate() {
+                let before = _mm512_loadu_ps(sums.as_ptr());
+                _mm512_storeu_ps(
+                    sums.as_mut_ptr(),
+                    _mm512_fmadd_ps(total, _mm512_set1_ps(*scales.add(row)), before),
+                );
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use avx2_level::Level;
 use crate::activations::{Activations, SUMS};
 use crate::matmul::{Prepared, Weight};
 use crate::panel::{PANEL_ROWS, Panel, Rows, Tile};
+use crate::products::Products;
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 use crate::{Isa, Kernels, TensorType};
@@ -109,20 +110,19 @@ pub(crate) fn corrections(
     if kernels.isa() == Isa::Avx512Vnni { avx512::corrections(tensor_type, layout, activations) } else { None }
 }
 
-/// Products of weight rows with all rows of all parts of `x`, `(x rows, weight rows)`, or false if the level has panels
-/// only.
+/// Products of weight rows with all rows of all parts of `x`, or false if the level has panels only.
 pub(crate) fn multiply(
     kernels: Kernels,
     weight: &Weight<'_>,
     layout: Layout,
     rows: &Range<usize>,
     x: &[(&Activations, &Prepared)],
-    out: &mut [f32],
+    products: &mut Products,
 ) -> bool {
     if kernels.isa() != Isa::Avx512Vnni {
         return false;
     }
-    avx512::multiply(weight, layout, rows, x, out);
+    avx512::multiply(weight, layout, rows, x, products);
     true
 }
 

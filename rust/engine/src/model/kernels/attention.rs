@@ -16,94 +16,84 @@ use crate::cache::{NewPositions, Pages};
 /// all threads. The result depends on it and on nothing else.
 const SPLIT_PAGES: usize = 16;
 
-/// Queries, keys and values of a run of new positions, turned.
-struct Turned {
-    queries: Vec<f32>, // (positions, head_count, head_dim), scaled
-    keys: Vec<f32>,    // (positions, head_count_kv, head_dim)
-    values: Vec<f32>,  // (positions, head_count_kv, head_dim)
-}
-
-/// `(head_count, head_count_kv, head_dim)`
-#[derive(Clone, Copy)]
+/// Queries, keys and values of the new positions, as the projections left them, and how they are turned: by who reads them.
 struct Heads {
+    projections: Projections<Output>,
+    rope: Arc<RopeTable>,
     count: usize,
     kv: usize,
     dim: usize,
 }
 
-pub(super) fn attend(pass: &mut KernelPass<'_>, layer: usize, projections: Projections<Output>) -> Result<Input> {
-    let config = pass.config;
-    let heads = Heads { count: config.head_count, kv: config.head_count_kv, dim: config.head_dim };
-    let positions = pass.positions;
-    let turned = turn(pass, projections, heads);
-    write(pass, layer, &turned, heads)?;
-    let (layer, _) = pass.cache.pages()?.layer(layer)?;
-    let (pages, first_position) = (layer.pages(), layer.first_position());
-    let attended = attend_to(pass, &turned, pages, first_position, heads);
-    pass.cancel.check()?;
+impl Heads {
+    /// Query heads that share a key head.
+    fn group(&self) -> usize {
+        self.count / self.kv
+    }
 
-    let splits = attended.splits;
-    let parts = attended.parts;
-    let width = heads.count * heads.dim;
-    let group = heads.count / heads.kv;
-    let merged = pass.threads.map(positions.seq.div_ceil(PART_ROWS) * heads.kv, move |index| {
-        Attended::merge((index * splits..(index + 1) * splits).filter_map(|part| parts.get(part)))
-    });
-    Ok(pass.input(positions.seq, width, move |row, out| {
-        let (part, row) = (row / PART_ROWS, row % PART_ROWS);
-        for (head, out) in out.chunks_exact_mut(group * heads.dim).enumerate() {
-            let values = merged.get(part * heads.kv + head);
-            let values = values.and_then(|values| values.chunks_exact(group * heads.dim).nth(row));
-            if let Some(values) = values {
-                out.copy_from_slice(values);
-            }
+    /// The queries of a key head, turned and scaled: `(rows, group, head_dim)`
+    fn queries(&self, rows: &Range<usize>, head: usize, out: &mut [f32]) {
+        let width = self.group() * self.dim;
+        let columns = head * width..(head + 1) * width;
+        match &self.projections {
+            Projections::Fused(qkv) => qkv.copy(rows, &columns, out),
+            Projections::Split { q, .. } => q.copy(rows, &columns, out),
         }
-    }))
-}
-
-/// Gathers the projections' rows and turns queries and keys.
-fn turn(pass: &KernelPass<'_>, projections: Projections<Output>, heads: Heads) -> Parts<Turned> {
-    let (rows, rope) = (pass.positions.seq, Arc::clone(&pass.rope));
-    let scale = 1.0 / (heads.dim as f32).sqrt();
-    pass.threads.map(rows.div_ceil(PART_ROWS), move |part| {
-        let rows = part_rows(part, rows);
-        let (q_width, kv_width) = (heads.count * heads.dim, heads.kv * heads.dim);
-        let mut turned = Turned {
-            queries: vec![0.0; rows.len() * q_width],
-            keys: vec![0.0; rows.len() * kv_width],
-            values: vec![0.0; rows.len() * kv_width],
-        };
-        let q = turned.queries.chunks_exact_mut(q_width);
-        let kv = turned.keys.chunks_exact_mut(kv_width).zip(turned.values.chunks_exact_mut(kv_width));
-        let mut all = vec![0.0; q_width + 2 * kv_width];
-        for ((row, q), (k, v)) in rows.zip(q).zip(kv) {
-            match &projections {
-                Projections::Fused(qkv) => {
-                    qkv.copy_row(row, &mut all);
-                    let (queries, rest) = all.split_at(q_width);
-                    let (keys, values) = rest.split_at(kv_width);
-                    q.copy_from_slice(queries);
-                    k.copy_from_slice(keys);
-                    v.copy_from_slice(values);
-                }
-                Projections::Split { q: queries, k: keys, v: values } => {
-                    queries.copy_row(row, q);
-                    keys.copy_row(row, k);
-                    values.copy_row(row, v);
-                }
-            }
-            for head in q.chunks_exact_mut(heads.dim) {
-                rope.turn(row, head);
-                for value in head {
+        let scale = 1.0 / (self.dim as f32).sqrt();
+        for (row, queries) in rows.clone().zip(out.chunks_exact_mut(width)) {
+            for query in queries.chunks_exact_mut(self.dim) {
+                self.rope.turn(row, query);
+                for value in query {
                     *value *= scale;
                 }
             }
-            for head in k.chunks_exact_mut(heads.dim) {
-                rope.turn(row, head);
-            }
         }
-        turned
-    })
+    }
+
+    /// A head's keys, turned: `(rows, head_dim)`
+    fn keys(&self, rows: &Range<usize>, head: usize, out: &mut [f32]) {
+        match &self.projections {
+            Projections::Fused(qkv) => qkv.copy(rows, &self.columns(self.count + head), out),
+            Projections::Split { k, .. } => k.copy(rows, &self.columns(head), out),
+        }
+        for (row, key) in rows.clone().zip(out.chunks_exact_mut(self.dim)) {
+            self.rope.turn(row, key);
+        }
+    }
+
+    /// A head's values: `(rows, head_dim)`
+    fn values(&self, rows: &Range<usize>, head: usize, out: &mut [f32]) {
+        match &self.projections {
+            Projections::Fused(qkv) => qkv.copy(rows, &self.columns(self.count + self.kv + head), out),
+            Projections::Split { v, .. } => v.copy(rows, &self.columns(head), out),
+        }
+    }
+
+    /// Of a head, where heads stand side by side.
+    fn columns(&self, head: usize) -> Range<usize> {
+        head * self.dim..(head + 1) * self.dim
+    }
+}
+
+pub(super) fn attend(pass: &mut KernelPass<'_>, layer: usize, projections: Projections<Output>) -> Result<Input> {
+    let config = pass.config;
+    let (count, kv, dim) = (config.head_count, config.head_count_kv, config.head_dim);
+    let heads = Arc::new(Heads { projections, rope: Arc::clone(&pass.rope), count, kv, dim });
+    write(pass, layer, &heads)?;
+    let (layer, _) = pass.cache.pages()?.layer(layer)?;
+    let (pages, first_position) = (layer.pages(), layer.first_position());
+    let Runs { parts, splits } = attend_to(pass, &heads, pages, first_position);
+    pass.cancel.check()?;
+
+    let group = heads.group();
+    Ok(pass.input(pass.positions.seq, count * dim, move |row, out| {
+        let (part, row) = (row / PART_ROWS, row % PART_ROWS);
+        for (head, out) in out.chunks_exact_mut(group * dim).enumerate() {
+            let first = (part * kv + head) * splits;
+            let runs = (first..first + splits).filter_map(|run| parts.get(run));
+            Attended::merge(runs, row * group..(row + 1) * group, out);
+        }
+    }))
 }
 
 impl RopeTable {
@@ -130,21 +120,21 @@ impl RopeTable {
 }
 
 /// Writes new keys and values into the pages of a layer: what continues a page in place, whole pages as a job.
-fn write(pass: &mut KernelPass<'_>, layer: usize, turned: &Parts<Turned>, heads: Heads) -> Result<()> {
+fn write(pass: &mut KernelPass<'_>, layer: usize, heads: &Arc<Heads>) -> Result<()> {
     let NewPositions { past, seq, .. } = pass.positions;
     let end = past + seq;
     let whole_from = past.next_multiple_of(PAGE_TOKENS).min(end);
     let (layer, new_pages) = pass.cache.pages()?.layer(layer)?;
     if past < whole_from {
         let page = layer.page_mut(past, new_pages)?;
-        write_page(page, past..whole_from, past, turned, heads);
+        write_page(page, past..whole_from, past, heads);
     }
     let pages = (end - whole_from).div_ceil(PAGE_TOKENS);
-    let (turned, source) = (turned.clone(), new_pages.clone());
+    let (heads, source) = (Arc::clone(heads), new_pages.clone());
     let new = pass.threads.map(pages, move |index| {
         let first = whole_from + index * PAGE_TOKENS;
         let mut page = source.page().ok()?;
-        write_page(&mut page, first..end.min(first + PAGE_TOKENS), past, &turned, heads);
+        write_page(&mut page, first..end.min(first + PAGE_TOKENS), past, &heads);
         Some(Arc::new(page))
     });
     if pages > 0 {
@@ -154,18 +144,15 @@ fn write(pass: &mut KernelPass<'_>, layer: usize, turned: &Parts<Turned>, heads:
     Ok(())
 }
 
-fn write_page(page: &mut KvPage, positions: Range<usize>, past: usize, turned: &Parts<Turned>, heads: Heads) {
-    for position in positions {
-        let row = position - past;
-        let Some(part) = turned.get(row / PART_ROWS) else { continue };
-        let width = heads.kv * heads.dim;
-        let row = row % PART_ROWS * width;
-        let (Some(keys), Some(values)) = (part.keys.get(row..row + width), part.values.get(row..row + width))
-        else {
-            continue;
-        };
+fn write_page(page: &mut KvPage, positions: Range<usize>, past: usize, heads: &Heads) {
+    let rows = positions.start - past..positions.end - past;
+    let mut keys = vec![0.0; rows.len() * heads.dim];
+    let mut values = vec![0.0; rows.len() * heads.dim];
+    for head in 0..heads.kv {
+        heads.keys(&rows, head, &mut keys);
+        heads.values(&rows, head, &mut values);
         let rows = keys.chunks_exact(heads.dim).zip(values.chunks_exact(heads.dim));
-        for (head, (key, value)) in rows.enumerate() {
+        for (position, (key, value)) in positions.clone().zip(rows) {
             page.write(head, position % PAGE_TOKENS, key, value);
         }
     }
@@ -178,39 +165,29 @@ struct Runs {
     splits: usize,
 }
 
-fn attend_to(
-    pass: &KernelPass<'_>,
-    turned: &Parts<Turned>,
-    pages: Pages,
-    first_position: usize,
-    heads: Heads,
-) -> Runs {
+fn attend_to(pass: &KernelPass<'_>, heads: &Arc<Heads>, pages: Pages, first_position: usize) -> Runs {
     let NewPositions { past, seq, .. } = pass.positions;
     let window = pass.config.sliding_window;
     let first_page = (pass.positions.first_seen - first_position) / PAGE_TOKENS;
     let split_pages = if seq > PART_ROWS { usize::MAX } else { SPLIT_PAGES };
     let splits = (pages.len() - first_page).div_ceil(split_pages).max(1);
-    let (kernels, cancel, turned) = (pass.kernels, pass.cancel.clone(), turned.clone());
-    let group = heads.count / heads.kv;
-    let parts = seq.div_ceil(PART_ROWS) * heads.kv * splits;
+    let (kernels, cancel, heads) = (pass.kernels, pass.cancel.clone(), Arc::clone(heads));
+    let (kv, group) = (heads.kv, heads.group());
+    let parts = seq.div_ceil(PART_ROWS) * kv * splits;
     let parts = pass.threads.map(parts, move |index| {
-        let (split, head, part) = (index % splits, index / splits % heads.kv, index / splits / heads.kv);
-        let rows = part_rows(part, seq);
+        let (split, head, part) = (index % splits, index / splits % kv, index / splits / kv);
+        let rows = if cancel.is_cancelled() { 0..0 } else { part_rows(part, seq) };
         let run = first_page + split * split_pages.min(pages.len());
         let pages = pages.get(run..pages.len().min(run.saturating_add(split_pages))).unwrap_or_default();
         let start = first_position + run * PAGE_TOKENS;
         let end = start + pages.len() * PAGE_TOKENS;
-        let mut queries = Vec::with_capacity(rows.len() * group * heads.dim);
+        let mut queries = vec![0.0; rows.len() * group * heads.dim];
+        heads.queries(&rows, head, &mut queries);
         let mut visible = Vec::with_capacity(rows.len() * group);
-        if let Some(turned) = turned.get(part).filter(|_| !cancel.is_cancelled()) {
-            for (row, q) in rows.zip(turned.queries.chunks_exact(heads.count * heads.dim)) {
-                let position = past + row;
-                let from = window.map_or(0, |window| (position + 1).saturating_sub(window));
-                let seen = from.clamp(start, end) - start..(position + 1).clamp(start, end) - start;
-                let of_head = head * group * heads.dim..(head + 1) * group * heads.dim;
-                queries.extend_from_slice(q.get(of_head).unwrap_or_default());
-                visible.extend(std::iter::repeat_n(seen, group));
-            }
+        for position in past + rows.start..past + rows.end {
+            let from = window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let seen = from.clamp(start, end) - start..(position + 1).clamp(start, end) - start;
+            visible.extend(std::iter::repeat_n(seen, group));
         }
         kernels.attend(Queries { values: &queries, visible: &visible }, pages, head)
     });

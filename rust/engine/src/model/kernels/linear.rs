@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_phi_kernels::{ActivationForms, Activations, Kernels, Prepared, TensorType, Weight};
+use candle_phi_kernels::{ActivationForms, Activations, Kernels, Prepared, Products, Room, TensorType, Weight};
 
 use super::super::weights::{optional_bias, tensor_of_shape};
 use crate::Result;
@@ -59,24 +59,21 @@ impl Linear {
         (outputs / parts).next_multiple_of(fewest).clamp(fewest, most).min(outputs.max(1))
     }
 
-    /// Products with the weight rows `rows`: `(x rows, rows.len())`
+    /// Products with the weight rows `rows`, which are their columns.
     pub(super) fn multiply(
         &self,
         kernels: Kernels,
         rows: Range<usize>,
         x: &[(&Activations, &Prepared)],
-    ) -> Vec<f32> {
+        room: &Room,
+    ) -> Products {
         let Parameters { gguf, weight, tensor_type, out, r#in, bias } = &*self.0;
-        let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
-        let mut products = vec![0.0; x_rows * rows.len()];
         let Ok(weight) = Weight::new(*tensor_type, gguf.tensor_bytes(weight), *out, *r#in) else {
-            return Vec::new();
+            return Products::none(room);
         };
-        kernels.multiply(&weight, rows.clone(), x, &mut products);
-        if let Some(bias) = bias.as_ref().and_then(|bias| bias.get(rows.clone())) {
-            for products in products.chunks_exact_mut(rows.len()) {
-                kernels.add(products, bias);
-            }
+        let mut products = kernels.multiply(&weight, rows.clone(), x, room);
+        if let Some(bias) = bias.as_ref().and_then(|bias| bias.get(rows)) {
+            products.add_to_columns(bias);
         }
         products
     }

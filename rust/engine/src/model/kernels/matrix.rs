@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_phi_kernels::{Activations, Parts};
+use candle_phi_kernels::{Activations, Parts, Products};
 
 /// Rows of a part of a row matrix: what a job of row work is cut into.
 pub(super) const PART_ROWS: usize = 16;
@@ -31,8 +31,8 @@ pub(crate) struct Input {
 /// What linear layers give: runs of columns.
 #[derive(Clone)]
 pub(crate) struct Output {
-    /// `(rows, columns of the part)` each
-    pub(super) parts: Parts<Vec<f32>>,
+    /// Of all rows each. Those that a cancelled job left out have none.
+    pub(super) parts: Parts<Products>,
     pub(super) rows: usize,
     pub(super) width: usize,
     /// Columns of a part; the last may have fewer.
@@ -40,23 +40,38 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Calls `take(columns, values)` for the runs of a row's values that stand together. None come of parts that a
-    /// cancelled job left out.
-    pub(super) fn row(&self, row: usize, mut take: impl FnMut(Range<usize>, &[f32])) {
-        for (part, values) in self.parts.iter().enumerate() {
-            let columns = part * self.part_width..self.width.min((part + 1) * self.part_width);
-            if let Some(values) = values.get(row * columns.len()..(row + 1) * columns.len()) {
-                take(columns, values);
+    /// Calls `each(row, column, values)` for some of the values, as [`Products::each`] does.
+    fn each(&self, rows: &Range<usize>, columns: &Range<usize>, mut each: impl FnMut(usize, usize, &[f32])) {
+        let (from, to) = (columns.start, columns.end.min(self.width));
+        for part in from / self.part_width..to.div_ceil(self.part_width) {
+            let first = part * self.part_width;
+            let (start, end) = (from.max(first), to.min(first + self.part_width));
+            if let Some(part) = self.parts.get(part) {
+                part.each(rows, start - first..end - first, |row, column, values| {
+                    each(row, start - from + column, values);
+                });
             }
         }
     }
 
-    /// Writes a row's values into `out`, which is as long as a row.
-    pub(super) fn copy_row(&self, row: usize, out: &mut [f32]) {
-        self.row(row, |columns, values| {
-            if let Some(out) = out.get_mut(columns) {
-                out.copy_from_slice(values);
+    /// Writes some of the values into `out`: `(rows.len(), columns.len())`
+    pub(super) fn copy(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [f32]) {
+        self.each(rows, columns, |row, column, values| {
+            let place = row * columns.len() + column;
+            let Some(out) = out.get_mut(place..place + values.len()) else { return };
+            // Of a length that is known, no function need be called for it.
+            match (out.as_mut_array::<{ Products::TOGETHER }>(), values.as_array()) {
+                (Some(out), Some(values)) => *out = *values,
+                _ => out.copy_from_slice(values),
             }
+        });
+    }
+
+    /// Adds whole rows to `out`: `(rows.len(), width)`
+    pub(super) fn add_to(&self, rows: &Range<usize>, out: &mut [f32]) {
+        self.each(rows, &(0..self.width), |row, column, values| {
+            let out = out.get_mut(row * self.width + column..).unwrap_or_default();
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
         });
     }
 }

@@ -7,9 +7,10 @@ mod attention;
 mod linear;
 mod matrix;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use candle_phi_kernels::{ActivationForms, Activations, Kernels, Parts, Pass, Prepared};
+use candle_phi_kernels::{ActivationForms, Activations, Kernels, Parts, Pass, Prepared, Products, Room};
 
 use self::linear::{Linear, forms_of};
 use self::matrix::{Hidden, Input, Output, PART_ROWS, part_rows};
@@ -44,6 +45,8 @@ pub(crate) struct KernelPass<'a> {
     kernels: Kernels,
     forms: ActivationForms,
     cancel: CancelToken,
+    /// Where products find memory: what an operation leaves, the next one takes.
+    room: Room,
 }
 
 impl KernelPass<'_> {
@@ -66,6 +69,29 @@ impl KernelPass<'_> {
         Input { parts, rows }
     }
 
+    /// An output as what the next layer reads.
+    fn input_of(&self, output: Output) -> Input {
+        let (kernels, forms, cancel) = (self.kernels, self.forms, self.cancel.clone());
+        let Output { rows, width, .. } = output;
+        let parts = self.threads.map(rows.div_ceil(PART_ROWS), move |part| {
+            let rows = part_rows(part, rows);
+            let mut activations = Activations::new(rows.len(), width, forms);
+            let mut values = vec![0.0; rows.len() * Activations::BLOCK.min(width)];
+            for (block, first) in (0..width).step_by(Activations::BLOCK).enumerate() {
+                if cancel.is_cancelled() {
+                    break;
+                }
+                let columns = first..width.min(first + Activations::BLOCK);
+                output.copy(&rows, &columns, &mut values);
+                for (row, values) in values.chunks_exact(columns.len()).take(rows.len()).enumerate() {
+                    activations.set_block(kernels, row, block, values);
+                }
+            }
+            activations
+        });
+        Input { parts, rows }
+    }
+
     /// What a layer's weight type needs beside its input.
     fn prepared(&self, x: &Input, layer: &Linear) -> Parts<Prepared> {
         let (x, kernels, tensor_type) = (x.parts.clone(), self.kernels, layer.tensor_type());
@@ -76,19 +102,19 @@ impl KernelPass<'_> {
         })
     }
 
-    /// An output whose parts are made by `part(columns)`, unless the pass is cancelled.
+    /// An output whose parts are made by `part(columns, room)`, unless the pass is cancelled.
     fn output(
         &self,
         rows: usize,
         width: usize,
-        part: impl Fn(std::ops::Range<usize>) -> Vec<f32> + Send + Sync + 'static,
+        part: impl Fn(Range<usize>, &Room) -> Products + Send + Sync + 'static,
     ) -> Output {
-        let (part_width, cancel) = (Linear::part_width(width, rows), self.cancel.clone());
+        let (part_width, cancel, room) = (Linear::part_width(width, rows), self.cancel.clone(), self.room.clone());
         let parts = self.threads.map(width.div_ceil(part_width), move |index| {
             if cancel.is_cancelled() {
-                return Vec::new();
+                return Products::none(&room);
             }
-            part(index * part_width..width.min((index + 1) * part_width))
+            part(index * part_width..width.min((index + 1) * part_width), &room)
         });
         Output { parts, rows, width, part_width }
     }
@@ -130,6 +156,7 @@ impl Executor for KernelExecutor {
             kernels: compute.kernels,
             forms: self.forms,
             cancel: cancel.clone(),
+            room: Room::default(),
         })
     }
 
@@ -161,8 +188,9 @@ impl Executor for KernelExecutor {
         let prepared = pass.prepared(x, layer);
         let (kernels, input, layer) = (pass.kernels, x.clone(), layer.clone());
         let width = layer.out();
-        let output =
-            pass.output(x.rows, width, move |columns| layer.multiply(kernels, columns, &both(&input, &prepared)));
+        let output = pass.output(x.rows, width, move |columns, room| {
+            layer.multiply(kernels, columns, &both(&input, &prepared), room)
+        });
         pass.cancel.check()?;
         Ok(output)
     }
@@ -181,44 +209,38 @@ impl Executor for KernelExecutor {
             if gate.tensor_type() == up.tensor_type() { gate_prepared.clone() } else { pass.prepared(x, &up) };
         let (kernels, input) = (pass.kernels, x.clone());
         let width = up.out() - up_from;
-        let hidden = pass.output(x.rows, width, move |columns| {
+        let hidden = pass.output(x.rows, width, move |columns, room| {
             let up_rows = up_from + columns.start..up_from + columns.end;
-            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared));
-            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared));
-            kernels.swiglu(&mut gated, &up);
+            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared), room);
+            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared), room);
+            kernels.swiglu(gated.values_mut(), up.values());
             gated
         });
         pass.cancel.check()?;
-        Ok(pass.input(x.rows, width, move |row, out| hidden.copy_row(row, out)))
+        Ok(pass.input_of(hidden))
     }
 
     fn gelu(&self, pass: &mut KernelPass<'_>, x: &Input, up: &Linear) -> Result<Input> {
         let prepared = pass.prepared(x, up);
         let (kernels, input, up) = (pass.kernels, x.clone(), up.clone());
         let width = up.out();
-        let hidden = pass.output(x.rows, width, move |columns| {
-            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared));
-            kernels.gelu(&mut hidden);
+        let hidden = pass.output(x.rows, width, move |columns, room| {
+            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared), room);
+            kernels.gelu(hidden.values_mut());
             hidden
         });
         pass.cancel.check()?;
-        Ok(pass.input(x.rows, width, move |row, out| hidden.copy_row(row, out)))
+        Ok(pass.input_of(hidden))
     }
 
     fn add(&self, pass: &mut KernelPass<'_>, x: Hidden, outputs: &[Output]) -> Result<Hidden> {
-        let (kernels, outputs) = (pass.kernels, outputs.to_vec());
+        let outputs = outputs.to_vec();
         let Hidden { parts, rows, width } = x;
         let count = parts.len();
         let parts = pass.threads.map(count, move |part| {
             let mut x = parts.get(part).cloned().unwrap_or_default();
-            for (x, row) in x.chunks_exact_mut(width).zip(part_rows(part, rows)) {
-                for output in &outputs {
-                    output.row(row, |columns, values| {
-                        if let Some(x) = x.get_mut(columns) {
-                            kernels.add(x, values);
-                        }
-                    });
-                }
+            for output in &outputs {
+                output.add_to(&part_rows(part, rows), &mut x);
             }
             x
         });
@@ -234,9 +256,7 @@ impl Executor for KernelExecutor {
 
     fn values(&self, output: Output) -> Result<Vec<f32>> {
         let mut values = vec![0.0; output.rows * output.width];
-        for (row, values) in values.chunks_exact_mut(output.width).enumerate() {
-            output.copy_row(row, values);
-        }
+        output.copy(&(0..output.rows), &(0..output.width), &mut values);
         Ok(values)
     }
 
