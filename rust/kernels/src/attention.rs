@@ -15,8 +15,10 @@ use crate::lanes::{LANES, Lanes};
 
 /// Vectors of positions of a page.
 const PARTS: usize = PAGE_TOKENS / LANES;
-/// Rows of queries that go over a page together, at most.
+/// Rows of queries that go over a page together, at most: as many as there are registers for, half of them.
 const ROWS: usize = 8;
+/// The same with AVX-512, which has more and wider ones.
+const MORE_ROWS: usize = 16;
 
 /// Rows of queries of one key head.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +92,9 @@ impl Kernels {
         let head_dim = queries.values.len().checked_div(rows).unwrap_or(0);
         assert_eq!(queries.values.len(), rows * head_dim, "rows of queries");
         let mut attended = Attended::new(rows, head_dim);
-        for first in (0..rows).step_by(ROWS) {
-            let range = first..rows.min(first + ROWS);
+        let together = if self.isa() == crate::Isa::Avx512Vnni { MORE_ROWS } else { ROWS };
+        for first in (0..rows).step_by(together) {
+            let range = first..rows.min(first + together);
             let queries = Queries {
                 values: &queries.values[range.start * head_dim..range.end * head_dim],
                 visible: &queries.visible[range.clone()],
@@ -149,8 +152,9 @@ fn by_count<V: Lanes>(queries: Queries<'_>, pages: &[Arc<KvPage>], head: usize, 
         2 => some_rows::<V, 2>(queries, pages, head, out),
         3 => some_rows::<V, 3>(queries, pages, head, out),
         4 => some_rows::<V, 4>(queries, pages, head, out),
-        // With rows that see nothing where there are less than eight.
-        _ => some_rows::<V, ROWS>(queries, pages, head, out),
+        // With rows that see nothing where there are less.
+        5..=ROWS => some_rows::<V, ROWS>(queries, pages, head, out),
+        _ => some_rows::<V, MORE_ROWS>(queries, pages, head, out),
     }
 }
 
@@ -176,7 +180,7 @@ fn some_rows<V: Lanes, const COUNT: usize>(
     }
     let padded = head_dim.next_multiple_of(LANES);
     let mut values = vec![[[0f32; LANES]; COUNT]; padded / LANES];
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; COUNT], [0f32; COUNT]);
+    let (mut max, mut sum) = ([f32::NEG_INFINITY; COUNT], [[0f32; LANES]; COUNT]);
     for (index, page) in pages.iter().enumerate() {
         let first = index * PAGE_TOKENS;
         // What of the page each row sees, and what any of them does: the rest may hold anything, left from before.
@@ -216,27 +220,22 @@ fn some_rows<V: Lanes, const COUNT: usize>(
             let largest = largest_of(largest, max[row]);
             // Without a number among them, they are weighted as they are.
             let reference = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-            let factor = exp_of::<V>(max[row] - reference);
-            max[row] = largest;
-            sum[row] = sum[row] * factor + to_weights::<V>(weights, reference);
-            if factor != 1.0 {
+            // After some pages it seldom is a new one.
+            if largest != max[row] {
+                let factor = V::splat(exp_of::<V>(max[row] - reference));
+                V::load(&sum[row]).mul(factor).store(&mut sum[row]);
                 for values in &mut values {
-                    let scaled = V::load(&values[row]).mul(V::splat(factor));
-                    scaled.store(&mut values[row]);
+                    V::load(&values[row]).mul(factor).store(&mut values[row]);
                 }
+                max[row] = largest;
             }
+            to_weights::<V>(weights, reference, &mut sum[row]);
         }
-        let mut by_slot = [[0f32; COUNT]; PAGE_TOKENS];
-        for row in 0..COUNT {
-            for slot in 0..PAGE_TOKENS {
-                by_slot[slot][row] = weights[row][slot / LANES][slot % LANES];
-            }
-        }
-        add_values::<V, COUNT>(page, head, &by_slot[from..to], from, &mut values);
+        add_values::<V, COUNT>(page, head, &weights, from..to, &mut values);
     }
     for row in 0..rows {
         out.max[row] = max[row];
-        out.sum[row] = sum[row];
+        out.sum[row] = sum_of(sum[row]);
         let out = &mut out.values[row * head_dim..][..head_dim];
         for (out, values) in out.chunks_mut(LANES).zip(&values) {
             out.copy_from_slice(&values[row][..out.len()]);
@@ -270,24 +269,27 @@ fn largest_of(mut lanes: [f32; LANES], at_least: f32) -> f32 {
     if lanes[0] < at_least { at_least } else { lanes[0] }
 }
 
-/// Turns scores into weights relative to the largest, and returns their sum.
+/// Turns scores into weights relative to the largest, and adds them to `sums`.
 #[inline(always)]
-fn to_weights<V: Lanes>(scores: &mut [[f32; LANES]; PARTS], largest: f32) -> f32 {
-    let mut sums = [0f32; LANES];
+fn to_weights<V: Lanes>(scores: &mut [[f32; LANES]; PARTS], largest: f32, sums: &mut [f32; LANES]) {
     for part in scores.iter_mut() {
         for lane in 0..LANES {
             part[lane] = exp_of::<V>(part[lane] - largest);
             sums[lane] += part[lane];
         }
     }
+}
+
+#[inline(always)]
+fn sum_of(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            sums[lane] += sums[lane + width];
+            lanes[lane] += lanes[lane + width];
         }
         width /= 2;
     }
-    sums[0]
+    lanes[0]
 }
 
 /// The products of the queries with the keys of `AT_ONCE` of a page's parts, from `part` on. Sums go from hand to hand by
@@ -356,17 +358,20 @@ fn add_products<V: Lanes, const COUNT: usize, const AT_ONCE: usize>(
     sums
 }
 
-/// Adds the values of a page from position `from` on, weighted: `values` is `(head_dim / 16, rows, 16)`.
+/// Weights of a page's positions, of each row.
+type Weights<const COUNT: usize> = [[[f32; LANES]; PARTS]; COUNT];
+
+/// Adds the values of some positions of a page, weighted: `values` is `(head_dim / 16, rows, 16)`.
 #[inline(always)]
 fn add_values<V: Lanes, const COUNT: usize>(
     page: &KvPage,
     head: usize,
-    weights: &[[f32; COUNT]], // (positions, rows)
-    from: usize,
+    weights: &Weights<COUNT>,
+    slots: Range<usize>,
     values: &mut [[[f32; LANES]; COUNT]],
 ) {
     let chunks = values.len();
-    let stored = page.values(head);
+    let (stored, from) = (page.values(head), slots.start);
     for (chunk, values) in values.iter_mut().enumerate() {
         let mut sums = [V::splat(0.0); COUNT];
         for row in 0..COUNT {
@@ -375,26 +380,26 @@ fn add_values<V: Lanes, const COUNT: usize>(
         match stored {
             Stored::F16(v) => {
                 let v = &v.as_chunks::<LANES>().0[from * chunks..];
-                for (v, weights) in v.chunks_exact(chunks).zip(weights) {
+                for (v, slot) in v.chunks_exact(chunks).zip(slots.clone()) {
                     let Some(v) = v.get(chunk) else { break };
-                    sums = add_weighted(sums, weights, V::widen(v));
+                    sums = add_weighted(sums, weights, slot, V::widen(v));
                 }
             }
             Stored::F32(v) => {
                 let v = &v.as_chunks::<LANES>().0[from * chunks..];
-                for (v, weights) in v.chunks_exact(chunks).zip(weights) {
+                for (v, slot) in v.chunks_exact(chunks).zip(slots.clone()) {
                     let Some(v) = v.get(chunk) else { break };
-                    sums = add_weighted(sums, weights, V::load(v));
+                    sums = add_weighted(sums, weights, slot, V::load(v));
                 }
             }
             Stored::Q8 { q, scales } => {
                 let q = &q.as_chunks::<LANES>().0[from * chunks..];
                 let scales = &scales[from * (chunks / 2)..];
                 let rows = q.chunks_exact(chunks).zip(scales.chunks_exact(chunks / 2));
-                for ((q, scales), weights) in rows.zip(weights) {
+                for ((q, scales), slot) in rows.zip(slots.clone()) {
                     let (Some(q), Some(scale)) = (q.get(chunk), scales.get(chunk / 2)) else { break };
                     let scale = V::splat(half::f16::from_bits(*scale).to_f32());
-                    sums = add_weighted(sums, weights, V::convert(q).mul(scale));
+                    sums = add_weighted(sums, weights, slot, V::convert(q).mul(scale));
                 }
             }
         }
@@ -405,9 +410,15 @@ fn add_values<V: Lanes, const COUNT: usize>(
 }
 
 #[inline(always)]
-fn add_weighted<V: Lanes, const COUNT: usize>(mut sums: [V; COUNT], weights: &[f32; COUNT], v: V) -> [V; COUNT] {
+fn add_weighted<V: Lanes, const COUNT: usize>(
+    mut sums: [V; COUNT],
+    weights: &Weights<COUNT>,
+    slot: usize,
+    v: V,
+) -> [V; COUNT] {
     for row in 0..COUNT {
-        sums[row] = sums[row].add_product(V::splat(weights[row]), v);
+        let weight = weights[row].as_flattened()[slot % PAGE_TOKENS];
+        sums[row] = sums[row].add_product(V::splat(weight), v);
     }
     sums
 }
