@@ -144,8 +144,9 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
     panel: &mut WidePanel,
     sums: &mut [Sums],
 ) {
-    // The next tile is brought into the cache meanwhile. There may be none: nothing is read.
-    let mut ahead = first.ahead();
+    // The next tile is brought into the cache meanwhile, and the one behind it is asked for a first time: of what a processor is
+    // asked for while enough is under way, it forgets some. There may be none: nothing is read.
+    let (mut ahead, tile_bytes) = (first.ahead(), first.tile_bytes());
     let parts = S::SUBS / S::STAGES;
     let groups = GROUPS / S::SUBS;
     // SAFETY: the caller vouches for the level, the blocks and the run; reads of activations are of the run's blocks, and
@@ -170,6 +171,7 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
                     ($part:literal: $($group:literal)*) => {
                         if $part < parts {
                             let sub = S::sub_of(stage * parts + $part);
+                            ask_for::<S>(ahead.wrapping_add(tile_bytes));
                             ahead = ask_for::<S>(ahead);
                             let mut dots = begin_dots::<S, ROWS>(corrections, sub);
                             $(if $group < groups {

@@ -82,6 +82,11 @@ impl<'a> Blocks<'a> {
         self.tile.bytes.as_ptr_range().end
     }
 
+    /// Bytes of a tile.
+    pub(super) fn tile_bytes(&self) -> usize {
+        self.tile.bytes.len()
+    }
+
     /// Whether all of the 256 columns are there, which steps need.
     pub(super) fn are_whole<S: Source>(&self) -> bool {
         (self.block + 1) * S::BLOCK_BYTES <= self.tile.row_bytes
