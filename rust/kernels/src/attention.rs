@@ -15,9 +15,9 @@ use crate::lanes::{LANES, Lanes};
 
 /// Vectors of positions of a page.
 const PARTS: usize = PAGE_TOKENS / LANES;
-/// Rows of queries that go over a page together, at most: as many as there are registers for, half of them.
+/// Rows of queries that go over a page together, at most: each has its sums in registers.
 const ROWS: usize = 8;
-/// The same with AVX-512, which has more and wider ones.
+/// The same with AVX-512, which has twice as many registers, twice as wide.
 const MORE_ROWS: usize = 16;
 
 /// Rows of queries of one key head.
@@ -51,16 +51,13 @@ impl Attended {
         }
     }
 
-    /// The attention of some rows over all pages, out of those over some each: `(rows.len(), head_dim)`. Without the rows, `out`
-    /// is left as it is.
+    /// The attention of some rows over all pages, out of those over some each: `(rows.len(), head_dim)`. Of parts without rows,
+    /// which a cancelled job leaves, nothing comes.
     ///
     /// # Panics
-    /// If the parts have not the same rows, or `out` is not as long as those asked for.
+    /// If a part has not the rows, or `out` is not as long as they are.
     pub fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone, rows: Range<usize>, out: &mut [f32]) {
-        let Some(first) = parts.clone().next().filter(|part| part.head_dim > 0 && part.max.len() >= rows.end)
-        else {
-            return;
-        };
+        let Some(first) = parts.clone().next().filter(|part| part.head_dim > 0) else { return };
         assert_eq!(out.len(), rows.len() * first.head_dim, "rows of attention");
         for (row, out) in rows.zip(out.chunks_exact_mut(first.head_dim)) {
             let max = parts.clone().map(|part| part.max[row]).fold(f32::NEG_INFINITY, f32::max);

@@ -152,7 +152,7 @@ pub(crate) struct Product<'a> {
 /// What others left in it must not be seen.
 pub(crate) fn used_room() -> Room {
     let room = Room::default();
-    let mut left = Products::new(&room, 64, 1024);
+    let mut left = Products::new(&room, 64, 128);
     left.values_mut().fill(f32::NAN);
     drop(left);
     room

@@ -128,6 +128,7 @@ impl Products {
     /// they stand in memory: one after the other, each would be looked for in many places. None come of rows and columns that are
     /// not there.
     pub fn each(&self, rows: &Range<usize>, columns: Range<usize>, mut each: impl FnMut(usize, usize, &[f32])) {
+        let columns = columns.start..columns.end.min(self.columns);
         if self.rows == 1 {
             if *rows == (0..1)
                 && let Some(values) = self.values().get(columns)
@@ -208,6 +209,9 @@ mod tests {
                 }
             }
             products.each(&(rows..rows + 1), 0..columns, |_, _, _| unreachable!("there is no such row"));
+            let mut count = 0;
+            products.each(&(0..rows), columns - 1..columns + 20, |_, _, values| count += values.len());
+            assert_eq!(count, rows, "of the last column alone, and not of what stands behind it");
         }
     }
 }
