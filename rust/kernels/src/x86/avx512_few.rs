@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::avx512::Tiles;
 use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source};
 use super::avx512_many::add_panel;
-use super::avx512_panel::WidePanel;
+use super::avx512_panel::{MinPairs, WidePanel};
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::TensorType;
 use crate::panel::{GROUP, GROUPS};
@@ -25,11 +25,22 @@ pub(super) trait InRegisters: Source {
     /// Parts of a block that are read one behind the other; each is of as many sub-blocks.
     const STAGES: usize;
 
-    /// What comes before a block's first stage is multiplied: what all of them need, which goes into the panel.
+    /// What comes before a block's first stage is multiplied: what all of them need, which goes into the panel, and minimums.
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of the type.
     #[inline(always)]
-    unsafe fn head(_: &Blocks<'_>, _: &mut WidePanel) {}
+    unsafe fn head(_: &Blocks<'_>, _: &mut WidePanel) -> Option<MinPairs> {
+        None
+    }
+
+    /// Scales of the sub-block that is `part` of a stage.
+    ///
+    /// SAFETY: as for [`head`](Self::head), of this block, and `stage` less than `STAGES`.
+    #[inline(always)]
+    unsafe fn scale(panel: &WidePanel, stage: usize, part: usize) -> __m512 {
+        // SAFETY: as the caller vouches for.
+        unsafe { panel.load_scale(Self::sub_of(stage * (Self::SUBS / Self::STAGES) + part)) }
+    }
 
     /// What the first groups of a stage are unpacked from.
     ///
@@ -77,6 +88,15 @@ pub(super) unsafe fn read_four<const FIRST: usize>(packed: &mut Packed, blocks: 
             options(nomem, nostack, preserves_flags));
         [packed[FIRST], packed[FIRST + 1], packed[FIRST + 2], packed[FIRST + 3]] = [a, b, c, d];
     }
+}
+
+/// Computes a vector where this stands, and not later.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn stays_here(mut vector: __m512) -> __m512 {
+    // SAFETY: the assembly is empty, and stands for a use of the vector and of memory.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) vector, options(nostack, preserves_flags)) };
+    vector
 }
 
 /// What [`multiply_tile`] is of a type and a number of rows. It may be called where the machine has `Isa::Avx512Vnni`, with
@@ -155,46 +175,59 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
         let mut this = first;
         let mut packed = S::read(Place { blocks: this, stage: 0 }, panel);
         for block in 0..blocks {
-            S::head(&this, panel);
+            let mins = S::head(&this, panel);
             let next = if block + 1 < blocks { this.next::<S>() } else { this };
             let (q, corrections) = run.of_block::<S>(block);
             let mut total = [_mm512_setzero_ps(); ROWS];
-            for stage in 0..S::STAGES {
-                let place = Place { blocks: this, stage };
-                let behind = if stage + 1 < S::STAGES {
-                    Place { blocks: this, stage: stage + 1 }
-                } else {
-                    Place { blocks: next, stage: 0 }
-                };
-                // Written out, since vectors in an array are only in registers where its indices are constants.
-                macro_rules! part {
-                    ($part:literal: $($group:literal)*) => {
-                        if $part < parts {
-                            let sub = S::sub_of(stage * parts + $part);
-                            ask_for::<S>(ahead.wrapping_add(tile_bytes));
-                            ahead = ask_for::<S>(ahead);
-                            let mut dots = begin_dots::<S, ROWS>(corrections, sub);
-                            $(if $group < groups {
-                                let w = S::group(&packed, panel, stage, $part, $group);
-                                let q = q.add((sub * groups + $group) * GROUP);
-                                for (row, dot) in dots.iter_mut().enumerate() {
-                                    let a = q.add(row * SUPER_BLOCK).cast::<i32>().read_unaligned();
-                                    *dot = _mm512_dpbusd_epi32(*dot, w, _mm512_set1_epi32(a));
-                                }
-                                S::read_behind(&mut packed, place, behind, ($part, $group), panel);
-                                // Reads stay where they are.
-                                compiler_fence(Ordering::SeqCst);
-                            })*
-                            total = add_scaled(total, dots, panel, sub);
-                        }
-                    };
-                }
-                part!(0: 0 1 2 3 4 5 6 7);
-                part!(1: 0 1 2 3 4 5 6 7);
-                part!(2: 0 1 2 3 4 5 6 7);
-                part!(3: 0 1 2 3 4 5 6 7);
+            if let Some(mins) = mins {
+                total = subtract_pairs(total, mins, corrections);
             }
-            let total = subtract_pairs::<S, ROWS>(total, panel, corrections);
+            // Written out: vectors in an array are only in registers where its indices are constants, and bits that are moved
+            // by a constant are moved beside multiplications.
+            macro_rules! part {
+                ($stage:literal $this:ident $behind:ident $part:literal: $($group:literal)*) => {
+                    if $part < parts {
+                        let sub = S::sub_of($stage * parts + $part);
+                        ask_for::<S>(ahead.wrapping_add(tile_bytes));
+                        ahead = ask_for::<S>(ahead);
+                        let scale = S::scale(panel, $stage, $part);
+                        let mut dots = begin_dots::<S, ROWS>(corrections, sub);
+                        $(if $group < groups {
+                            let w = S::group(&packed, panel, $stage, $part, $group);
+                            let q = q.add((sub * groups + $group) * GROUP);
+                            for (row, dot) in dots.iter_mut().enumerate() {
+                                let a = q.add(row * SUPER_BLOCK).cast::<i32>().read_unaligned();
+                                *dot = _mm512_dpbusd_epi32(*dot, w, _mm512_set1_epi32(a));
+                            }
+                            S::read_behind(&mut packed, $this, $behind, ($part, $group), panel);
+                            // Reads stay where they are.
+                            compiler_fence(Ordering::SeqCst);
+                        })*
+                        total = add_scaled(total, dots, scale);
+                        // Nor may this wait: registers are not enough for these dots and the next ones.
+                        for total in &mut total {
+                            *total = stays_here(*total);
+                        }
+                    }
+                };
+            }
+            macro_rules! stages {
+                ($($stage:literal)*) => {$(
+                    if $stage < S::STAGES {
+                        let place = Place { blocks: this, stage: $stage };
+                        let behind = if $stage + 1 < S::STAGES {
+                            Place { blocks: this, stage: $stage + 1 }
+                        } else {
+                            Place { blocks: next, stage: 0 }
+                        };
+                        part!($stage place behind 0: 0 1 2 3 4 5 6 7);
+                        part!($stage place behind 1: 0 1 2 3 4 5 6 7);
+                        part!($stage place behind 2: 0 1 2 3 4 5 6 7);
+                        part!($stage place behind 3: 0 1 2 3 4 5 6 7);
+                    }
+                )*};
+            }
+            stages!(0 1 2 3 4 5 6 7);
             if let Some(sums) = sums.first_chunk_mut() {
                 add_to_sums(total, run.scales_of(block), block == 0, sums);
             }

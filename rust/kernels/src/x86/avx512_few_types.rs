@@ -7,17 +7,24 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512_bits::{nibbles, scaled_byte, scaled_signed_byte, with_fifth_bit, with_upper_bits};
 use super::avx512_few::{InRegisters, Packed, Place, read_four};
-use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source, nibbles, with_fifth_bit, with_upper_bits};
-use super::avx512_panel::WidePanel;
+use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source};
+use super::avx512_panel::{MinPairs, WidePanel};
 
 impl InRegisters for Q4K {
     const STAGES: usize = 4;
 
     #[inline(always)]
-    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) -> Option<MinPairs> {
         // SAFETY: as the caller vouches for.
-        unsafe { blocks.fill_scales_and_mins(panel) };
+        Some(unsafe { keep_scales(blocks, panel) })
+    }
+
+    #[inline(always)]
+    unsafe fn scale(panel: &WidePanel, stage: usize, part: usize) -> __m512 {
+        // SAFETY: as the caller vouches for: eight sub-blocks, two in a stage.
+        unsafe { kept_scale(panel, 2 * stage + part) }
     }
 
     #[inline(always)]
@@ -42,6 +49,31 @@ impl InRegisters for Q4K {
     ) {
         // SAFETY: as the caller vouches for: 32 of the 128 bytes of nibbles.
         unsafe { read_behind_upper_nibbles(packed, next, 16, group) };
+    }
+}
+
+/// Keeps the scales of Q4_K and Q5_K as the bytes that they are: making floats of them again costs less than storing those.
+///
+/// SAFETY: as for [`InRegisters::head`], of one of the two types.
+#[inline(always)]
+unsafe fn keep_scales(blocks: &Blocks<'_>, panel: &mut WidePanel) -> MinPairs {
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        let header = blocks.header();
+        panel.store_scale_bytes(header.scales(), header.scale());
+        header.mins()
+    }
+}
+
+/// Those of a sub-block.
+///
+/// SAFETY: as for [`InRegisters::scale`], behind [`keep_scales`].
+#[inline(always)]
+unsafe fn kept_scale(panel: &WidePanel, sub: usize) -> __m512 {
+    // SAFETY: as the caller vouches for: eight sub-blocks.
+    unsafe {
+        let (bytes, scale) = panel.load_scale_bytes(sub / 4);
+        scaled_byte(bytes, sub % 4, scale)
     }
 }
 
@@ -78,17 +110,23 @@ impl InRegisters for Q5K {
     const STAGES: usize = 4;
 
     #[inline(always)]
-    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) -> Option<MinPairs> {
         // SAFETY: as the caller vouches for: 32 bytes of fifth bits, of which all stages need some.
         unsafe {
-            blocks.fill_scales_and_mins(panel);
             for half in 0..2 {
                 let bits = blocks.transposed(16 + half * 16);
                 for i in 0..4 {
                     panel.store_bits(half * 4 + i, bits[i]);
                 }
             }
+            Some(keep_scales(blocks, panel))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn scale(panel: &WidePanel, stage: usize, part: usize) -> __m512 {
+        // SAFETY: as the caller vouches for: eight sub-blocks, two in a stage.
+        unsafe { kept_scale(panel, 2 * stage + part) }
     }
 
     #[inline(always)]
@@ -121,9 +159,23 @@ impl InRegisters for Q6K {
     const STAGES: usize = 4;
 
     #[inline(always)]
-    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) {
+    unsafe fn head(blocks: &Blocks<'_>, panel: &mut WidePanel) -> Option<MinPairs> {
         // SAFETY: as the caller vouches for.
-        unsafe { Self::begin(blocks, panel) };
+        unsafe {
+            let (bytes, scale) = Self::scales(blocks);
+            panel.store_scale_bytes(bytes, scale);
+        }
+        None
+    }
+
+    #[inline(always)]
+    unsafe fn scale(panel: &WidePanel, stage: usize, part: usize) -> __m512 {
+        let sub = Self::sub_of(4 * stage + part);
+        // SAFETY: as the caller vouches for: sixteen sub-blocks, four in a stage.
+        unsafe {
+            let (bytes, scale) = panel.load_scale_bytes(sub / 4);
+            scaled_signed_byte(bytes, sub % 4, scale)
+        }
     }
 
     #[inline(always)]

@@ -8,8 +8,10 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_blocks::AND_OR;
-use super::avx512_panel::{Mins, PAIRS, WidePanel};
+use super::avx512_bits::{
+    Header, f16_of_lanes, nibbles, scaled_byte, scaled_signed_byte, with_fifth_bit, with_upper_bits,
+};
+use super::avx512_panel::{Mins, WidePanel};
 use crate::panel::{PANEL_ROWS, Tile};
 
 /// A type that panels are filled from in steps.
@@ -136,87 +138,25 @@ impl<'a> Blocks<'a> {
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of one of the two.
     #[inline(always)]
-    pub(super) unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
-        // SAFETY: the first 16 bytes; eight sub-blocks, and arrays of 64 bytes.
+    unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
+        // SAFETY: as the caller vouches for; eight sub-blocks.
         unsafe {
-            let [d, low_scales, low_mins, high] = self.transposed(0);
-            let six = _mm512_set1_epi8(0x3f);
-            let four = _mm512_set1_epi8(0x0f);
-            let top = _mm512_set1_epi8(0x30);
-            // The upper two bits of sub-blocks 4 to 7 stand above the six bits of sub-blocks 0 to 3.
-            let with_top = |low: __m512i, top_of: __m512i| {
-                let low = _mm512_and_si512(low, four);
-                _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srli_epi32::<2>(top_of), top, low)
-            };
-            let scales = [_mm512_and_si512(low_scales, six), with_top(high, low_scales)];
-            let scale = f16_of_lanes(d);
+            let header = self.header();
+            let scales = header.scales();
             for sub in 0..8 {
-                let shifted = _mm512_srl_epi32(scales[sub / 4], _mm_cvtsi32_si128(8 * (sub as i32 % 4)));
-                let byte = _mm512_and_si512(shifted, _mm512_set1_epi32(255));
-                panel.store_scale(sub, _mm512_mul_ps(_mm512_cvtepi32_ps(byte), scale));
+                panel.store_scale(sub, scaled_byte(scales[sub / 4], sub % 4, header.scale()));
             }
-            let mins = [_mm512_and_si512(low_mins, six), with_top(_mm512_srli_epi32::<4>(high), low_mins)];
-            for pair in 0..PAIRS.len() {
-                // Every other byte, as 16 bits.
-                let bytes = if pair % 2 == 0 { mins[pair / 2] } else { _mm512_srli_epi16::<8>(mins[pair / 2]) };
-                let bytes = _mm512_and_si512(bytes, _mm512_set1_epi16(255));
-                _mm512_storeu_si512(panel.min_pairs.as_mut_ptr().add(pair).cast(), bytes);
-            }
-            _mm512_storeu_ps(panel.min_scale.as_mut_ptr(), f16_of_lanes(_mm512_srli_epi32::<16>(d)));
+            panel.store_mins(header.mins());
         }
     }
-}
 
-/// The f16 in the lower half of each lane.
-///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`.
-#[inline(always)]
-unsafe fn f16_of_lanes(lanes: __m512i) -> __m512 {
-    // SAFETY: as the caller vouches for.
-    unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(lanes)) }
-}
-
-/// The lower and the upper nibbles of bytes.
-///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`.
-#[inline(always)]
-pub(super) unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
-    // SAFETY: as the caller vouches for.
-    unsafe {
-        let four = _mm512_set1_epi8(0x0f);
-        [_mm512_and_si512(packed, four), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), four)]
-    }
-}
-
-/// Nibbles of sub-block `sub` of Q5_K with the fifth bits, out of the bytes that have those of all sub-blocks.
-///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`.
-#[inline(always)]
-pub(super) unsafe fn with_fifth_bit(nibbles: __m512i, bits: __m512i, sub: usize) -> __m512i {
-    // SAFETY: as the caller vouches for.
-    unsafe {
-        // The fifth bit of sub-block s is bit s of its byte; a neighbour's bits that come along are masked off.
-        let bit = _mm512_rolv_epi32(bits, _mm512_set1_epi32((36 - sub as i32) % 32));
-        _mm512_ternarylogic_epi32::<AND_OR>(bit, _mm512_set1_epi8(0x10), nibbles)
-    }
-}
-
-/// Nibbles of Q6_K with the two bits above them, out of bytes that have those of four sub-blocks: `part` is which of them, in
-/// the [order](Source::sub_of) in which they are multiplied.
-///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`.
-#[inline(always)]
-pub(super) unsafe fn with_upper_bits(nibbles: __m512i, bits: __m512i, part: usize) -> __m512i {
-    // SAFETY: as the caller vouches for.
-    unsafe {
-        // Moved to bits 4 and 5.
-        let bits = match part {
-            0 => _mm512_slli_epi32::<4>(bits),
-            1 => bits,
-            2 => _mm512_slli_epi32::<2>(bits),
-            _ => _mm512_srli_epi32::<2>(bits),
-        };
-        _mm512_ternarylogic_epi32::<AND_OR>(bits, _mm512_set1_epi8(0x30), nibbles)
+    /// What Q4_K and Q5_K have before the quants.
+    ///
+    /// SAFETY: as for [`fill_scales_and_mins`](Self::fill_scales_and_mins).
+    #[inline(always)]
+    pub(super) unsafe fn header(&self) -> Header {
+        // SAFETY: as the caller vouches for: the first 16 bytes.
+        Header::new(unsafe { self.transposed(0) })
     }
 }
 
@@ -308,6 +248,20 @@ impl Source for Q5K {
 
 pub(super) struct Q6K;
 
+impl Q6K {
+    /// The scales' bytes, four sub-blocks' in the lanes of a vector, and what they are multiplied with.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of the type.
+    #[inline(always)]
+    pub(super) unsafe fn scales(blocks: &Blocks<'_>) -> ([__m512i; 4], __m512) {
+        // SAFETY: as the caller vouches for: of 210 bytes the last 18.
+        unsafe {
+            let [.., last] = blocks.transposed(194);
+            (blocks.transposed(192), f16_of_lanes(_mm512_srli_epi32::<16>(last)))
+        }
+    }
+}
+
 impl Source for Q6K {
     const BLOCK_BYTES: usize = 210;
     const SUBS: usize = 16;
@@ -324,15 +278,11 @@ impl Source for Q6K {
 
     #[inline(always)]
     unsafe fn begin(blocks: &Blocks<'_>, panel: &mut WidePanel) {
-        // SAFETY: of 210 bytes the last 18; sixteen sub-blocks.
+        // SAFETY: as the caller vouches for; sixteen sub-blocks.
         unsafe {
-            let (scales, [.., last]) = (blocks.transposed(192), blocks.transposed(194));
-            let d = f16_of_lanes(_mm512_srli_epi32::<16>(last));
+            let (scales, d) = Self::scales(blocks);
             for sub in 0..16 {
-                // To the top, and back with the sign.
-                let up = _mm512_sll_epi32(scales[sub / 4], _mm_cvtsi32_si128(24 - 8 * (sub as i32 % 4)));
-                let scale = _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(up));
-                panel.store_scale(sub, _mm512_mul_ps(d, scale));
+                panel.store_scale(sub, scaled_signed_byte(scales[sub / 4], sub % 4, d));
             }
         }
     }

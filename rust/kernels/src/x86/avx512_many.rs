@@ -153,6 +153,9 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
         unsafe {
             let (q, corrections) = run.of_block::<S>(block);
             let mut total = [_mm512_setzero_ps(); ROWS];
+            if S::MINS == Mins::Pairs {
+                total = subtract_pairs(total, panel.load_mins(), corrections);
+            }
             for step in 0..S::SUBS {
                 meanwhile.before::<S>(step);
                 let sub = S::sub_of(step);
@@ -164,7 +167,7 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
                         *dot = _mm512_dpbusd_epi32(*dot, w, _mm512_set1_epi32(a));
                     }
                 }
-                total = add_scaled(total, dots, panel, sub);
+                total = add_scaled(total, dots, panel.load_scale(sub));
                 if S::MINS == Mins::Floats {
                     let min = _mm512_load_ps(panel.panel.min.as_ptr().add(sub).cast());
                     for (row, total) in total.iter_mut().enumerate() {
@@ -174,7 +177,6 @@ unsafe fn some_rows<S: Source, M: Meanwhile, const ROWS: usize>(
                     }
                 }
             }
-            total = subtract_pairs::<S, ROWS>(total, panel, corrections);
             add_to_sums(total, run.scales_of(block), block == 0, sums);
         }
     }

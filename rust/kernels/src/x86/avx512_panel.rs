@@ -17,6 +17,10 @@ pub(super) struct WidePanel {
     pub(super) min_scale: [f32; PANEL_ROWS],
     /// Bits that several steps need.
     bits: [[u8; 64]; 8],
+    /// Scales that are integers, four sub-blocks' in a lane.
+    scale_bytes: [[u8; 64]; 4],
+    /// What they are multiplied with.
+    scale_of_bytes: [f32; PANEL_ROWS],
 }
 
 /// Which sub-blocks' minimums, and sums of activations, stand together in a lane.
@@ -33,12 +37,23 @@ pub(super) enum Mins {
     Pairs,
 }
 
+/// Integer minimums of sixteen rows.
+#[derive(Clone, Copy)]
+pub(super) struct MinPairs {
+    /// Two sub-blocks' in each lane.
+    pub(super) pairs: [__m512i; PAIRS.len()],
+    /// What they are multiplied with.
+    pub(super) scale: __m512,
+}
+
 impl WidePanel {
     pub(super) const ZERO: Self = Self {
         panel: Panel::ZERO,
         min_pairs: [[[0; 2]; PANEL_ROWS]; PAIRS.len()],
         min_scale: [0.0; PANEL_ROWS],
         bits: [[0; 64]; 8],
+        scale_bytes: [[0; 64]; 4],
+        scale_of_bytes: [0.0; PANEL_ROWS],
     };
 
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the group.
@@ -67,5 +82,64 @@ impl WidePanel {
     pub(super) unsafe fn store_scale(&mut self, sub: usize, scale: __m512) {
         // SAFETY: a sub-block's scales have 64 bytes.
         unsafe { _mm512_storeu_ps(self.panel.scale.as_mut_ptr().add(sub).cast(), scale) };
+    }
+
+    /// SAFETY: as for [`store_scale`](Self::store_scale).
+    #[inline(always)]
+    pub(super) unsafe fn load_scale(&self, sub: usize) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(self.panel.scale.as_ptr().add(sub).cast()) }
+    }
+
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`.
+    #[inline(always)]
+    pub(super) unsafe fn store_mins(&mut self, mins: MinPairs) {
+        // SAFETY: arrays of 64 bytes each.
+        unsafe {
+            for (pair, min) in mins.pairs.into_iter().enumerate() {
+                _mm512_storeu_si512(self.min_pairs.as_mut_ptr().add(pair).cast(), min);
+            }
+            _mm512_storeu_ps(self.min_scale.as_mut_ptr(), mins.scale);
+        }
+    }
+
+    /// SAFETY: as for [`store_mins`](Self::store_mins).
+    #[inline(always)]
+    pub(super) unsafe fn load_mins(&self) -> MinPairs {
+        // SAFETY: as above.
+        unsafe {
+            let pair = |pair: usize| _mm512_loadu_si512(self.min_pairs.as_ptr().add(pair).cast());
+            MinPairs {
+                pairs: [pair(0), pair(1), pair(2), pair(3)],
+                scale: _mm512_loadu_ps(self.min_scale.as_ptr()),
+            }
+        }
+    }
+
+    /// Scales that are integers, and what they are multiplied with.
+    ///
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`.
+    #[inline(always)]
+    pub(super) unsafe fn store_scale_bytes<const N: usize>(&mut self, bytes: [__m512i; N], scale: __m512) {
+        const { assert!(N <= 4) };
+        // SAFETY: arrays of 64 bytes each.
+        unsafe {
+            for (index, bytes) in bytes.into_iter().enumerate() {
+                _mm512_storeu_si512(self.scale_bytes.as_mut_ptr().add(index).cast(), bytes);
+            }
+            _mm512_storeu_ps(self.scale_of_bytes.as_mut_ptr(), scale);
+        }
+    }
+
+    /// The bytes of sub-blocks from `4 · index` on, and what they are multiplied with.
+    ///
+    /// SAFETY: as for [`store_scale_bytes`](Self::store_scale_bytes), and `index` less than four.
+    #[inline(always)]
+    pub(super) unsafe fn load_scale_bytes(&self, index: usize) -> (__m512i, __m512) {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = _mm512_loadu_si512(self.scale_bytes.as_ptr().add(index).cast());
+            (bytes, _mm512_loadu_ps(self.scale_of_bytes.as_ptr()))
+        }
     }
 }

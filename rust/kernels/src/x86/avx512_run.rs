@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512_fill::Source;
-use super::avx512_panel::{Mins, PAIRS, WidePanel};
+use super::avx512_panel::{MinPairs, Mins, PAIRS};
 use crate::activations::Activations;
 use crate::matmul::Prepared;
 use crate::panel::PANEL_ROWS;
@@ -115,17 +115,14 @@ pub(super) unsafe fn begin_dots<S: Source, const ROWS: usize>(
 
 /// Adds the dot products of a sub-block, times its scales.
 ///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`, and a panel have the sub-block.
+/// SAFETY: the machine must have `Isa::Avx512Vnni`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn add_scaled<const ROWS: usize>(
     mut total: [__m512; ROWS],
     dots: [__m512i; ROWS],
-    panel: &WidePanel,
-    sub: usize,
+    scale: __m512,
 ) -> [__m512; ROWS] {
-    // SAFETY: as the caller vouches for.
-    let scale = unsafe { _mm512_load_ps(panel.panel.scale.as_ptr().add(sub).cast()) };
     let dots = dots.map(|dot| _mm512_cvtepi32_ps(dot));
     for (total, dot) in total.iter_mut().zip(dots) {
         *total = _mm512_fmadd_ps(dot, scale, *total);
@@ -152,27 +149,22 @@ unsafe fn add_pair_products(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
 #[inline(always)]
-pub(super) unsafe fn subtract_pairs<S: Source, const ROWS: usize>(
+pub(super) unsafe fn subtract_pairs<const ROWS: usize>(
     mut total: [__m512; ROWS],
-    panel: &WidePanel,
+    mins: MinPairs,
     corrections: *const i32,
 ) -> [__m512; ROWS] {
-    if S::MINS != Mins::Pairs {
-        return total;
-    }
-    // SAFETY: arrays of 64 bytes each, and the level and corrections as the caller vouches for.
+    // SAFETY: the level and corrections as the caller vouches for.
     unsafe {
-        let mut mins = [_mm512_setzero_si512(); ROWS];
-        for pair in 0..PAIRS.len() {
-            let min = _mm512_loadu_si512(panel.min_pairs.as_ptr().add(pair).cast());
-            for (row, mins) in mins.iter_mut().enumerate() {
+        let mut products = [_mm512_setzero_si512(); ROWS];
+        for (pair, min) in mins.pairs.into_iter().enumerate() {
+            for (row, products) in products.iter_mut().enumerate() {
                 let sums = *corrections.add(row * PAIRS.len() + pair);
-                *mins = add_pair_products(*mins, min, _mm512_set1_epi32(sums));
+                *products = add_pair_products(*products, min, _mm512_set1_epi32(sums));
             }
         }
-        let scale = _mm512_loadu_ps(panel.min_scale.as_ptr());
-        for (total, mins) in total.iter_mut().zip(mins) {
-            *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), scale, *total);
+        for (total, products) in total.iter_mut().zip(products) {
+            *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(products), mins.scale, *total);
         }
     }
     total

@@ -11,6 +11,7 @@ mod avx2_dot;
 mod avx2_fill;
 mod avx2_level;
 mod avx512;
+mod avx512_bits;
 mod avx512_blocks;
 mod avx512_dot;
 mod avx512_few;
