@@ -71,6 +71,19 @@ fn copy<T: Copy>(all: &[T]) -> Result<Vec<T>, TryReserveError> {
     Ok(copy)
 }
 
+/// Writes a row, each value `stride` behind the one before.
+fn scatter<T: Copy>(all: &mut [T], start: usize, stride: usize, row: &[T]) {
+    let all = &mut all[start..];
+    if stride == 1 {
+        all[..row.len()].copy_from_slice(row);
+    } else {
+        assert!(row.len() <= all.len().div_ceil(stride), "a row of {}", row.len());
+        for (places, value) in all.chunks_mut(stride).zip(row) {
+            places[0] = *value;
+        }
+    }
+}
+
 /// Where a row is in a buffer: its first value, the way from one to the next, and its first scale. Scales are as far from
 /// each other, in a buffer that is 32 times smaller along the row.
 #[derive(Clone, Copy)]
@@ -126,19 +139,13 @@ impl Buffer {
     fn write(&mut self, row: &[f32], place: Place) {
         let Place { start, stride, scale_start } = place;
         match self {
-            Self::F32(values) => {
-                for (i, value) in row.iter().enumerate() {
-                    values[start + i * stride] = *value;
-                }
-            }
+            Self::F32(values) => scatter(values, start, stride, row),
             Self::F16(values) => {
                 let mut halves = [0u16; 256];
                 for (block, row) in row.chunks(halves.len()).enumerate() {
                     let halves = &mut halves[..row.len()];
                     halves.reinterpret_cast_mut::<f16>().convert_from_f32_slice(row);
-                    for (i, value) in halves.iter().enumerate() {
-                        values[start + (block * 256 + i) * stride] = *value;
-                    }
+                    scatter(values, start + block * 256 * stride, stride, halves);
                 }
             }
             Self::Q8 { q, scales } => {
