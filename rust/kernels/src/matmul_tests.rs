@@ -202,7 +202,7 @@ impl Product<'_> {
             for (m, x) in activations.iter().enumerate() {
                 let (expected, magnitude) = exact(&values, x);
                 let found = f64::from(out[m * range.len() + column]);
-                // Offsets and minimums are subtracted at the end, so that what rounds is larger than the products.
+                // Offsets and minimums are subtracted as sums of their own, so that what rounds is larger than the products.
                 let cancelling = f64::from(largest) * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
                 let tolerance = 4e-6 * (magnitude + cancelling) + 1e-30;
                 assert!(

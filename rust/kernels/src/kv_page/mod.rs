@@ -73,7 +73,7 @@ fn copy<T: Copy>(all: &[T]) -> Result<Vec<T>, TryReserveError> {
 
 /// Writes a row, each value `stride` behind the one before.
 fn scatter<T: Copy>(all: &mut [T], start: usize, stride: usize, row: &[T]) {
-    let all = &mut all[start..];
+    let all = all.get_mut(start..).unwrap_or_default();
     if stride == 1 {
         all[..row.len()].copy_from_slice(row);
     } else {

@@ -15,6 +15,7 @@ pub(super) struct Header([__m512i; 4]);
 
 impl Header {
     /// Out of the 16 bytes of each row, transposed.
+    #[inline(always)]
     pub(super) fn new(transposed: [__m512i; 4]) -> Self {
         Self(transposed)
     }
@@ -117,8 +118,8 @@ pub(super) unsafe fn nibbles(packed: __m512i) -> [__m512i; 2] {
     }
 }
 
-/// Nibbles of sub-block `sub` of Q5_K with the fifth bits, out of the bytes that have those of all sub-blocks. `sub` should be
-/// a constant.
+/// Nibbles of sub-block `sub` of Q5_K with the fifth bits, out of the bytes that have those of all sub-blocks. Where `sub` is
+/// a constant, they are moved by a constant.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`.
 #[inline(always)]
@@ -142,7 +143,7 @@ pub(super) unsafe fn with_fifth_bit(nibbles: __m512i, bits: __m512i, sub: usize)
 }
 
 /// Nibbles of Q6_K with the two bits above them, out of bytes that have those of four sub-blocks: `part` is which of them, in
-/// the [order](Source::sub_of) in which they are multiplied.
+/// the [order](super::avx512_fill::Source::sub_of) in which they are multiplied.
 ///
 /// SAFETY: the machine must have `Isa::Avx512Vnni`.
 #[inline(always)]

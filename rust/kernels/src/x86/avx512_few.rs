@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::avx512::Tiles;
 use super::avx512_fill::{Blocks, Q4K, Q5K, Q6K, Q40, Q80, Source};
 use super::avx512_many::add_panel;
-use super::avx512_panel::{MinPairs, WidePanel};
+use super::avx512_panel::{MinPairs, Mins, WidePanel};
 use super::avx512_run::{Run, Sums, add_scaled, add_to_sums, ask_for, begin_dots, subtract_pairs};
 use crate::TensorType;
 use crate::panel::{GROUP, GROUPS};
@@ -25,7 +25,8 @@ pub(super) trait InRegisters: Source {
     /// Parts of a block that are read one behind the other; each is of as many sub-blocks.
     const STAGES: usize;
 
-    /// What comes before a block's first stage is multiplied: what all of them need, which goes into the panel, and minimums.
+    /// What comes before a block's first stage is multiplied: what all of them need goes into the panel. Gives the integer
+    /// minimums, if that is what the type [has](Source::MINS).
     ///
     /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of the type.
     #[inline(always)]
@@ -35,7 +36,7 @@ pub(super) trait InRegisters: Source {
 
     /// Scales of the sub-block that is `part` of a stage.
     ///
-    /// SAFETY: as for [`head`](Self::head), of this block, and `stage` less than `STAGES`.
+    /// SAFETY: as for [`head`](Self::head), of this block, of a stage and a part that there are.
     #[inline(always)]
     unsafe fn scale(panel: &WidePanel, stage: usize, part: usize) -> __m512 {
         // SAFETY: as the caller vouches for.
@@ -169,6 +170,8 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
     let (mut ahead, tile_bytes) = (first.ahead(), first.tile_bytes());
     let parts = S::SUBS / S::STAGES;
     let groups = GROUPS / S::SUBS;
+    // As many as are written out below.
+    const { assert!(S::STAGES <= 8 && S::SUBS / S::STAGES <= 4 && GROUPS / S::SUBS <= 8) };
     // SAFETY: the caller vouches for the level, the blocks and the run; reads of activations are of the run's blocks, and
     // others inside the panel's arrays.
     unsafe {
@@ -176,6 +179,7 @@ pub(super) unsafe fn multiply_tile<S: InRegisters, const ROWS: usize>(
         let mut packed = S::read(Place { blocks: this, stage: 0 }, panel);
         for block in 0..blocks {
             let mins = S::head(&this, panel);
+            debug_assert_eq!(mins.is_some(), S::MINS == Mins::Pairs);
             let next = if block + 1 < blocks { this.next::<S>() } else { this };
             let (q, corrections) = run.of_block::<S>(block);
             let mut total = [_mm512_setzero_ps(); ROWS];

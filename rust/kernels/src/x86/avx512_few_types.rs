@@ -52,7 +52,8 @@ impl InRegisters for Q4K {
     }
 }
 
-/// Keeps the scales of Q4_K and Q5_K as the bytes that they are: making floats of them again costs less than storing those.
+/// Keeps the scales of Q4_K and Q5_K as the bytes that they are, and gives the minimums: floats are made of scales where they
+/// are needed, since storing eight vectors of them costs more than three of bytes.
 ///
 /// SAFETY: as for [`InRegisters::head`], of one of the two types.
 #[inline(always)]

@@ -136,7 +136,7 @@ impl<'a> Blocks<'a> {
 
     /// Scales and minimums of Q4_K and Q5_K.
     ///
-    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of one of the two.
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of one of the two.
     #[inline(always)]
     unsafe fn fill_scales_and_mins(&self, panel: &mut WidePanel) {
         // SAFETY: as the caller vouches for; eight sub-blocks.
@@ -251,7 +251,7 @@ pub(super) struct Q6K;
 impl Q6K {
     /// The scales' bytes, four sub-blocks' in the lanes of a vector, and what they are multiplied with.
     ///
-    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be of the type.
+    /// SAFETY: the machine must have `Isa::Avx512Vnni`, and the blocks be whole and of the type.
     #[inline(always)]
     pub(super) unsafe fn scales(blocks: &Blocks<'_>) -> ([__m512i; 4], __m512) {
         // SAFETY: as the caller vouches for: of 210 bytes the last 18.

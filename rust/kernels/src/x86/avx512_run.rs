@@ -147,7 +147,7 @@ unsafe fn add_pair_products(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512
 
 /// Subtracts the products of minimums that are integers.
 ///
-/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows.
+/// SAFETY: the machine must have `Isa::Avx512Vnni`, and the corrections be of `ROWS` rows and for [`Mins::Pairs`].
 #[inline(always)]
 pub(super) unsafe fn subtract_pairs<const ROWS: usize>(
     mut total: [__m512; ROWS],
