@@ -36,12 +36,12 @@ pub struct PhiConfig {
     pub head_dim: usize,
     /// Epsilon of the norms.
     pub norm_epsilon: f32,
-    /// How many of a head's dimensions, from the first on, the rotary embedding turns.
+    /// How many of a head's dimensions, from the first on, the rotary embedding rotates.
     pub rope_dimension_count: usize,
     /// Base of the rotary frequencies.
     pub rope_freq_base: f32,
-    /// Whether the rotary embedding turns neighbouring dimensions together, as files need it that were converted as
-    /// `llama`: that conversion sorts the rows of queries and keys so. Otherwise it turns the two halves of a head.
+    /// Whether the rotary embedding rotates neighbouring dimensions together, as files need it that were converted as
+    /// `llama`: that conversion sorts the rows of queries and keys so. Otherwise it rotates the two halves of a head.
     pub interleaved_rope: bool,
     /// Positions that the model was trained on before its context was extended.
     pub original_context_length: usize,
@@ -78,7 +78,7 @@ impl PhiConfig {
         let rope_dimension_count = match (keys.optional_usize("rope.dimension_count")?, architecture) {
             (Some(count), _) => count,
             (None, Architecture::Phi3) => head_dim,
-            // These turn a part of each head, and nothing else says which.
+            // These rotate a part of each head, and nothing else says which.
             (None, Architecture::Phi2) => keys.required_usize("rope.dimension_count")?,
         };
         if rope_dimension_count == 0 || rope_dimension_count > head_dim || !rope_dimension_count.is_multiple_of(2)

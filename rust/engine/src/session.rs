@@ -42,7 +42,7 @@ pub struct SessionOptions {
     /// How many tokens of a prompt go through the model at once. `None` chooses: many on the kernels and on a GPU; on
     /// Candle's CPU operations as few as it takes for a cancelled prompt to stop soon.
     pub prefill_chunk: Option<usize>,
-    /// Which of LongRoPE's factors the positions are turned with.
+    /// Which of LongRoPE's factors the positions are rotated with.
     pub rope_factors: RopeFactors,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct KvCache {
     max_len: usize,
     /// How many positions a position sees, itself included.
     window: Option<usize>,
-    /// What the keys were turned with.
+    /// What the keys were rotated with.
     rope_factors: FactorSet,
 }
 
@@ -67,7 +67,7 @@ impl KvCache {
         self.len
     }
 
-    /// What the cached keys were turned with, and the next ones will be.
+    /// What the cached keys were rotated with, and the next ones will be.
     pub(crate) fn rope_factors(&self) -> FactorSet {
         self.rope_factors
     }
@@ -94,7 +94,7 @@ impl KvCache {
         }
     }
 
-    /// Forgets all positions, so that the next ones can be turned with `factors`.
+    /// Forgets all positions, so that the next ones can be rotated with `factors`.
     pub(crate) fn restart(&mut self, factors: FactorSet) {
         self.len = 0;
         self.rope_factors = factors;

@@ -45,7 +45,7 @@ impl KvCache {
         }
     }
 
-    /// Makes an empty cache one of the positions `all`, turned with `factors`, whose rows are taken in next.
+    /// Makes an empty cache one of the positions `all`, rotated with `factors`, whose rows are taken in next.
     pub(crate) fn begin_restoring(&mut self, all: &Range<usize>, factors: FactorSet) {
         self.clear();
         self.len = all.end;

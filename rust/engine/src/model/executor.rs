@@ -2,7 +2,7 @@
 //!
 //! The blocks are written once, on an [`Executor`]: Candle's tensors, on any device, or the project's own kernels on the
 //! CPU, which read the weights in the file. The operations are as large as one of the two wants to have them in one piece:
-//! a norm ends in what linear layers read, attention takes projections and turns, caches and attends.
+//! a norm ends in what linear layers read, attention takes projections and rotates, caches and attends.
 
 use super::decoder::Source;
 use super::rope::RopeTable;
@@ -49,7 +49,7 @@ pub(crate) trait Executor: Send + Sync + Sized {
     /// `x Wᵀ + b`
     fn linear(&self, pass: &mut Self::Pass<'_>, x: &Self::Input, layer: &Self::Linear) -> Result<Self::Output>;
 
-    /// Turns queries and keys, caches keys and values, and attends: `(seq, head_count * head_dim)`
+    /// Rotates queries and keys, caches keys and values, and attends: `(seq, head_count * head_dim)`
     fn attend(
         &self,
         pass: &mut Self::Pass<'_>,
