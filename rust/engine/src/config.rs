@@ -12,6 +12,12 @@ pub enum Architecture {
     Phi2,
 }
 
+/// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
+pub(crate) const LARGEST_PREFILL_CHUNK: usize = 512;
+
+/// The largest context that a session has without being asked for one.
+const DEFAULT_MAX_N_CTX: usize = 4096;
+
 /// The hyperparameters of a model of the family.
 ///
 /// Keys that files of the family leave out get the value that llama.cpp gives them, and the window and LongRoPE's
@@ -165,6 +171,21 @@ impl PhiConfig {
     pub fn kv_values_per_token(&self) -> usize {
         2 * self.block_count * self.head_count_kv * self.head_dim
     }
+}
+
+/// Positions that a session's context holds on a model.
+///
+/// # Errors
+/// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
+pub(crate) fn context_length(n_ctx: Option<usize>, config: &PhiConfig) -> Result<usize> {
+    let longest = config.context_length;
+    let n_ctx = n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
+    if n_ctx == 0 || n_ctx > longest {
+        return Err(Error::invalid_option(format!(
+            "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
+        )));
+    }
+    Ok(n_ctx)
 }
 
 /// Far beyond every model of the family, and small enough that no product of them overflows.

@@ -6,7 +6,6 @@ mod rows;
 mod tensors;
 
 use crate::config::PhiConfig;
-use crate::model::FactorSet;
 use crate::{Error, Result};
 
 pub use dtype::KvDtype;
@@ -30,6 +29,26 @@ pub(crate) struct KvCache {
     window: Option<usize>,
     /// What the keys were rotated with.
     rope_factors: FactorSet,
+}
+
+/// Which of LongRoPE's factors a sequence is rotated with: all of it with the same ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FactorSet {
+    /// Those for sequences up to the original context; also what a model without factors has.
+    #[default]
+    Short,
+    /// Those for longer ones.
+    Long,
+}
+
+/// What of a cache a sequence begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reuse {
+    /// Tokens that need not be computed.
+    pub(crate) cached: usize,
+    /// Tokens that the cache shares with the sequence, but must be computed again: they were rotated with the other
+    /// LongRoPE factors, or what they would see was dropped behind the window.
+    pub(crate) recomputed: usize,
 }
 
 /// What an executor keeps keys and values in.

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use candle_phi_kernels::PAGE_TOKENS;
 
-use super::{KvCache, Storage};
+use super::{FactorSet, KvCache, Storage};
 use crate::config::PhiConfig;
-use crate::model::FactorSet;
 use crate::{KvDtype, Result};
 
 /// The positions `all` in runs that begin at a multiple of 32, as pages do; the first may begin behind one, and the last be

@@ -1,13 +1,13 @@
 //! Opening a device, once in a process, and locking it to compute on it.
 
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 
 use super::DeviceSpec;
-use crate::machine::refuse_after_fork;
 use crate::{Error, Result};
 
 /// The GPUs that this process has opened. They stay open: Candle keeps buffers for each time that one is opened, and
@@ -119,6 +119,23 @@ impl OpenDevice {
              with multiprocessing's \"spawn\" or \"forkserver\", or use device=\"cpu\"",
             self.spec()
         )))
+    }
+}
+
+/// The process that Candle's threads were started in; 0 before.
+static COMPUTING_PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// An error in a process that was forked after Candle had computed: a fork has the memory of the threads that
+/// compute and not the threads, and would wait for them without end. The kernels' threads are started anew there.
+fn refuse_after_fork() -> Result<()> {
+    let process = std::process::id();
+    match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(other) if other != process => Err(Error::inference(
+            "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
+             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or use \
+             executor=\"kernels\"",
+        )),
+        _ => Ok(()),
     }
 }
 

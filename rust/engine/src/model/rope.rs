@@ -5,18 +5,9 @@
 
 use super::weights::vector;
 use crate::Result;
+use crate::cache::FactorSet;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
-
-/// Which of LongRoPE's factors a sequence is rotated with: all of it with the same ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum FactorSet {
-    /// Those for sequences up to the original context; also what a model without factors has.
-    #[default]
-    Short,
-    /// Those for longer ones.
-    Long,
-}
 
 /// The angles that queries and keys are rotated by.
 pub(crate) struct Rope {

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::format::MAX_HEADER_BYTES;
 use super::{Place, State};
+use crate::cache::FactorSet;
 use crate::chat::Message;
 use crate::conversation::{Conversation, Length};
 use crate::fingerprint::Fingerprint;
-use crate::model::FactorSet;
 use crate::size::size_text;
 use crate::{Error, KvDtype, Refusal, Result};
 

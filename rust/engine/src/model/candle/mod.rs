@@ -5,18 +5,20 @@ mod linear;
 mod norm;
 mod rotation;
 
+use std::sync::Arc;
+
 use candle_core::{Device, Module, Tensor};
 
 use self::attention::{Visibility, attend};
 use self::linear::Linear;
 use self::norm::Norm;
 use self::rotation::Rotation;
-use super::decoder::Source;
 use super::executor::{Executor, GateAndUp, Projections, Start};
 use super::weights::NormWeights;
 use crate::cache::{KvCache, NewPositions, Storage, TensorCache};
 use crate::config::PhiConfig;
 use crate::device::{DeviceGuard, OpenDevice, waits_before_layer};
+use crate::gguf::Gguf;
 use crate::{KvDtype, Result};
 
 /// Computes with Candle, on one device.
@@ -55,9 +57,9 @@ impl Executor for CandleExecutor {
     type Output = Tensor; // (1, seq, out)
     type Pass<'a> = CandlePass<'a>;
 
-    fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
+    fn load_linear(&self, gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
         let _guard = self.device.lock();
-        Linear::load(source.gguf, name, out, r#in, self.device.candle())
+        Linear::load(gguf, name, out, r#in, self.device.candle())
     }
 
     fn load_norm(&self, weights: NormWeights) -> Result<Norm> {

@@ -14,7 +14,6 @@ use candle_phi_kernels::{ActivationForms, Activations, BufferPool, Kernels, Part
 
 use self::linear::{Linear, forms_of};
 use self::matrix::{Hidden, Input, Output, PART_ROWS, part_rows};
-use super::decoder::Source;
 use super::executor::{Executor, GateAndUp, Projections, Start};
 use super::rope::RopeTable;
 use super::weights::NormWeights;
@@ -133,8 +132,8 @@ impl Executor for KernelExecutor {
     type Output = Output;
     type Pass<'a> = KernelPass<'a>;
 
-    fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
-        Linear::load(source.gguf, name, out, r#in)
+    fn load_linear(&self, gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
+        Linear::load(gguf, name, out, r#in)
     }
 
     fn load_norm(&self, weights: NormWeights) -> Result<Arc<NormWeights>> {
