@@ -35,6 +35,7 @@
 //!   compiler. A program that has its files is smaller without it.
 //! - `cuda`, `flash-attn`, `metal`, `accelerate`, `mkl`: handed on to Candle.
 
+mod architecture;
 mod cache;
 mod cancel;
 mod chat;
