@@ -118,7 +118,9 @@ def test_every_problem_is_reported_at_once(checkout):
 
 
 def test_the_program_fails_for_a_wrong_tag():
-    ran = subprocess.run([sys.executable, TOOLS / "check_release.py", "v999.0.0"], capture_output=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, TOOLS / "check_release.py", "v999.0.0"], capture_output=True, check=False
+    )
     assert ran.returncode == 1
     assert b"v999.0.0" in ran.stderr
 
@@ -145,13 +147,16 @@ def test_nothing_is_built_or_published_before_the_tag_is_checked():
     jobs = dict(re.findall(r"^  ([\w-]+):\n((?:(?:    .*)?\n)+)", jobs_of(WORKFLOWS / "wheels.yml"), re.MULTILINE))
     assert {"version", "publish", "release"} <= set(jobs)
     assert "tools/check_release.py" in jobs["version"]
-    needs = {
-        name: re.findall(r"[\w-]+", found[1]) if (found := re.search(r"^    needs: (.*)$", text, re.MULTILINE)) else []
-        for name, text in jobs.items()
-    }
+    needs = {name: needed(text) for name, text in jobs.items()}
     for name in set(jobs) - {"version"}:
         assert "version" in all_needs(name, needs), name
     assert set(jobs) - {"release"} <= {"publish", *all_needs("publish", needs)}
+
+
+def needed(job):
+    """The jobs that a job names in its line `needs`."""
+    line = re.search(r"^    needs: (.*)$", job, re.MULTILINE)
+    return re.findall(r"[\w-]+", line[1]) if line else []
 
 
 def all_needs(name, needs):
