@@ -34,6 +34,6 @@ if [ -z "${DEBIAN_RUST:-}" ] && { has_std || { rustup target add "$target" >&2 &
   command -v rustc
 else
   root=$folder/debian-rust
-  [ -x "$root/bin/rustc" ] && [ -e "$root/usr/lib/rustlib/src" ] || unpack_debian_rust "$root" >&2
+  if [ ! -x "$root/bin/rustc" ] || [ ! -e "$root/usr/lib/rustlib/src" ]; then unpack_debian_rust "$root" >&2; fi
   echo "$root/bin/rustc"
 fi
