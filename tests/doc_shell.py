@@ -86,7 +86,7 @@ def _make(arguments: list[str]) -> None:
         if is_assignment:
             assert re.search(rf"^{variable} +\?=", makefile, re.MULTILINE), f"make knows no {variable}"
         else:
-            assert re.search(rf"^{word}:.*## ", makefile, re.MULTILINE), f"make has no verb {word}"
+            assert re.search(rf"^{word}:.*## ", makefile, re.MULTILINE), f"make has no target {word}"
 
 
 def _cargo(arguments: list[str]) -> None:
