@@ -136,15 +136,17 @@ def _model(found: dict[str, Any]) -> str:
 
 
 def _disturbed(found: dict[str, Any]) -> str | None:
-    """How many figures of a comparison were disturbed by other programs; None if it was quiet."""
+    """What other programs took of the machine, if that was enough to change the figures."""
+    least = compare_report.DISTURBED
     if found["benchmark"] != "compare":
-        return None
+        share = found["others"] or 0.0
+        return f"other programs took {share:.0%} of the processors meanwhile" if share >= least else None
     shares = [watched["others"] for watched in found["results"]["others"]]
-    disturbed = [share for share in shares if share >= compare_report.DISTURBED]
+    disturbed = [share for share in shares if share >= least]
     if not disturbed:
         return None
     return (
-        f"in {len(disturbed)} of {len(shares)} measurements other programs took {compare_report.DISTURBED:.0%} of "
+        f"in {len(disturbed)} of {len(shares)} measurements other programs took {least:.0%} of "
         f"the processors or more, {max(disturbed):.0%} at most"
     )
 

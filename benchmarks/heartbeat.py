@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import quiet
 import record
 from candle_phi import Phi3Model, Phi3Session
 
@@ -166,7 +168,9 @@ def main() -> None:
     given = arguments()
     model = Phi3Model(given.model, executor=given.executor)
     options = {"n_threads": given.n_threads} if given.n_threads else {}
+    watch = quiet.Watch(os.getpid())
     found = asyncio.run(measure(model, given.prefill, given.interval_ms / 1e3, options))
+    others = watch.others()
     print(f"{'while':22}{'heart':8}{'seconds':>9}{'expected':>10}{'had':>7}{'share':>8}{'longest gap':>14}")
     for pulse in found:
         share = pulse.had / pulse.expected if pulse.expected else 0.0
@@ -182,9 +186,8 @@ def main() -> None:
             "executor": given.executor,
         }
         results = [asdict(pulse) for pulse in found]
-        record.write(
-            given.json, record.make("heartbeat", given.model, settings=settings, rounds=1, results=results)
-        )
+        made = record.make("heartbeat", given.model, settings=settings, rounds=1, results=results, others=others)
+        record.write(given.json, made)
 
 
 if __name__ == "__main__":

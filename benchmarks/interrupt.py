@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import quiet
 import record
 from candle_phi import Phi3Session
 
@@ -88,17 +89,19 @@ def main() -> None:
     """Measure, and print how late each phase stopped."""
     given = arguments()
     session = Phi3Session(given.model, executor=given.executor)
+    watch = quiet.Watch(os.getpid())
     found = measure(session, given.prefill, given.rounds)
+    others = watch.others()
     for name, latencies_s in found.items():
         median_ms, largest_ms = 1e3 * statistics.median(latencies_s), 1e3 * max(latencies_s)
         print(f"{name} interrupted after: median {median_ms:.0f} ms, largest {largest_ms:.0f} ms")
     if given.json:
         settings = {"prefill_tokens": given.prefill, "threads": session.n_threads, "executor": given.executor}
         results = {f"{name}_s": latencies_s for name, latencies_s in found.items()}
-        record.write(
-            given.json,
-            record.make("interrupt", given.model, settings=settings, rounds=given.rounds, results=results),
+        made = record.make(
+            "interrupt", given.model, settings=settings, rounds=given.rounds, results=results, others=others
         )
+        record.write(given.json, made)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
     model       the file: its name, its size, and what its header says
     settings    the options that matter to the figures
     rounds      how many times each figure was measured
+    others      the share of the processors that other programs took meanwhile; null where it was not watched
     results     the raw figures of every round; medians and ratios are computed from them when a table is made
 
 `docs/` shows nothing that is not in such a file: see `figures.py`.
@@ -34,6 +35,7 @@ KEYS = (
     "model",
     "settings",
     "rounds",
+    "others",
     "results",
 )
 
@@ -46,6 +48,7 @@ def make(
     rounds: int,
     results: Any,
     versions: dict[str, str] | None = None,
+    others: float | None = None,
 ) -> dict[str, Any]:
     """Make the record of a measurement that has just ended. Without `versions`, only this package was measured."""
     info = candle_phi.inspect_model(model)
@@ -62,6 +65,7 @@ def make(
         },
         "settings": settings,
         "rounds": rounds,
+        "others": others,
         "results": results,
     }
 

@@ -129,6 +129,9 @@ class TestTables:
         table = figures.render(["i"], tmp_path)
         assert "| reading a prompt of 512 tokens | 3 | 20 [10, 40] |" in table
         assert "| generating | 1 | 3 |" in table
+        assert "other programs" not in table
+        record.write(tmp_path / "i.json", of("interrupt", late, settings={"prefill_tokens": 512}, others=0.625))
+        assert "other programs took 62% of the processors meanwhile" in figures.render(["i"], tmp_path)
 
     def test_of_heartbeats(self, tmp_path):
         beats = {"while_": "agenerate", "seconds": 1.0, "expected": 200, "had": 199, "longest_gap_s": 0.0105}
