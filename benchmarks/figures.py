@@ -9,10 +9,13 @@ writes, from `results/NAME.json`, or from several files of the same program in o
     <!-- figures: NAME NAME ... -->
     <!-- /figures -->
 
-A measurement whose raw figures were not kept stands between two other comments, with a caption that says so:
+A measurement whose raw figures were not kept stands between two other comments, with a caption that says so. The
+first has a checksum of the table's rows, because such a table can no longer be compared with anything:
 
-    <!-- measured earlier -->
+    <!-- measured earlier: CHECKSUM -->
+
     **Measured earlier, not reproducible.** ...
+
     <!-- /measured earlier -->
 
 Any other table of measurements is a fault.
@@ -21,6 +24,7 @@ Any other table of measurements is a fault.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -37,7 +41,9 @@ RESULTS = Path(__file__).parent / "results"
 EARLIER = "**Measured earlier, not reproducible.**"
 
 _BLOCK = re.compile(r"(?P<start><!-- figures: (?P<names>[\w. -]+?) -->\n).*?(?P<end><!-- /figures -->)", re.DOTALL)
-_EARLIER_BLOCK = re.compile(r"<!-- measured earlier -->\n(?P<text>.*?)<!-- /measured earlier -->", re.DOTALL)
+_EARLIER_BLOCK = re.compile(
+    r"<!-- measured earlier: (?P<checksum>\w+) -->\n(?P<text>.*?)<!-- /measured earlier -->", re.DOTALL
+)
 _COMMENT = re.compile(r"<!-- /?(?:figures|measured earlier)\b.*?-->")
 _FENCE = re.compile(r"^(?P<fence> *`{3,}).*?^(?P=fence) *$", re.MULTILINE | re.DOTALL)
 # What only a measurement has: a rate, a time in milliseconds, or a median with the least and the greatest.
@@ -75,11 +81,14 @@ def problems(text: str, results: Path = RESULTS) -> list[str]:
     found = []
     if written(text, results) != text:
         found.append("the tables are not those of benchmarks/results/: run `make figures`")
-    found += [
-        f"an earlier measurement has no caption {EARLIER!r}: {_first_line(match['text'])}"
-        for match in _EARLIER_BLOCK.finditer(text)
-        if EARLIER not in match["text"]
-    ]
+    for match in _EARLIER_BLOCK.finditer(text):
+        if EARLIER not in match["text"]:
+            found.append(f"an earlier measurement has no caption {EARLIER!r}: {_first_line(match['text'])}")
+        if (expected := checksum(match["text"])) != match["checksum"]:
+            found.append(
+                f"the rows of an earlier measurement were changed: undo it, or, if the change corrects them, "
+                f"replace the checksum {match['checksum']} with {expected}: {_first_line(match['text'])}"
+            )
     rest = _EARLIER_BLOCK.sub("", _BLOCK.sub("", _FENCE.sub("", text)))
     found += [f"a comment without the one that belongs to it: {comment}" for comment in _COMMENT.findall(rest)]
     for table in re.findall(r"(?:^ *\|.*\n?)+", rest, re.MULTILINE):
@@ -87,6 +96,12 @@ def problems(text: str, results: Path = RESULTS) -> list[str]:
             heading = _first_line(table)
             found.append(f"a table of measurements outside of the comments ({measured[0]!r}): {heading}")
     return found
+
+
+def checksum(text: str) -> str:
+    """The checksum of the rows of the tables in a text; what stands around them may change."""
+    rows = [line.strip() for line in text.splitlines() if line.lstrip().startswith("|")]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12]
 
 
 def _first_line(text: str) -> str:
