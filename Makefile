@@ -146,6 +146,10 @@ format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters ca
 	$(bin)/ruff check --fix --show-fixes .
 	$(bin)/ruff format .
 
+.PHONY: figures
+figures: dev ## Write the tables of measurements on the pages, from benchmarks/results/
+	$(bin)/python benchmarks/figures.py
+
 .PHONY: capi-header
 capi-header: check-cargo ## Write the header of the C interface anew, from its sources
 	CANDLE_PHI_WRITE_HEADER=1 $(cargo) test --workspace --release --locked --test header
