@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use candle_phi_kernels::{Isa, Kernels, Threads};
+use candle_phi_kernels::{Isa, IsaError, Kernels, Threads};
 
 use crate::{Error, ExecutorKind, Result};
 
@@ -22,29 +22,34 @@ impl Compute {
         if executor == ExecutorKind::Candle {
             let fixed = candle_core::utils::get_num_threads();
             if n_threads.is_some_and(|count| count != fixed) {
-                return Err(Error::invalid_option(format!(
-                    "n_threads: expected {fixed}, the number that Candle's executor has for the whole process (set \
-                     RAYON_NUM_THREADS before the first import, or use executor=\"kernels\"), found {}",
-                    n_threads.unwrap_or_default()
-                )));
+                return Err(Error::invalid_option(
+                    "n_threads",
+                    format_args!(
+                        "must be {fixed}, the number that Candle's executor has for the whole process, got {}; set the \
+                         variable RAYON_NUM_THREADS before the process starts, or set executor to \"kernels\"",
+                        n_threads.unwrap_or_default()
+                    ),
+                ));
             }
             if let Some(isa) = isa {
-                return Err(Error::invalid_option(format!(
-                    "isa: expected none with the candle executor, which chooses by itself, found {isa:?}"
-                )));
+                return Err(Error::invalid_option(
+                    "isa",
+                    format_args!("must be unset with the candle executor, which chooses by itself, got {isa:?}"),
+                ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
         if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
-            return Err(Error::invalid_option(format!(
-                "n_threads: expected 1 to {}, or none to choose, found {count}",
-                Threads::MOST
-            )));
+            return Err(Error::invalid_option(
+                "n_threads",
+                format_args!("must be from 1 to {}, got {count}", Threads::MOST),
+            ));
         }
         let kernels = match isa {
-            Some(name) => kernels_named("isa", name)?,
+            Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {
-                Ok(name) if !name.is_empty() => kernels_named(ISA_VARIABLE, &name)?,
+                Ok(name) if !name.is_empty() => kernels_named(&name)
+                    .map_err(|error| Error::invalid_input(format!("the variable {ISA_VARIABLE} {error}")))?,
                 _ => Kernels::best(),
             },
         };
@@ -52,9 +57,8 @@ impl Compute {
     }
 }
 
-fn kernels_named(option: &str, name: &str) -> Result<Kernels> {
-    let kernels = name.parse::<Isa>().and_then(Kernels::new);
-    kernels.map_err(|error| Error::invalid_option(format!("{option}: {error}")))
+fn kernels_named(name: &str) -> std::result::Result<Kernels, IsaError> {
+    name.parse::<Isa>().and_then(Kernels::new)
 }
 
 /// How many threads compute on the CPU where a session does not say: the cores that this process may use.
@@ -79,8 +83,8 @@ pub(crate) fn refuse_after_fork() -> Result<()> {
     match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
         Err(other) if other != process => Err(Error::inference(
             "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
-             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or use \
-             executor=\"kernels\"",
+             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or set \
+             executor to \"kernels\"",
         )),
         _ => Ok(()),
     }

@@ -116,7 +116,7 @@ impl OpenDevice {
         }
         Err(Error::inference(format!(
             "this process was forked from one that had opened the device \"{}\", which no fork can use; start processes \
-             with multiprocessing's \"spawn\" or \"forkserver\", or use device=\"cpu\"",
+             with multiprocessing's \"spawn\" or \"forkserver\", or set device to \"cpu\"",
             self.spec()
         )))
     }

@@ -92,8 +92,11 @@ impl ExecutorKind {
             Self::Auto if device.is_gpu() => Ok(Self::Candle),
             Self::Auto => Ok(Self::Kernels),
             Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
-                "executor: expected \"auto\" or \"candle\", since the kernels run on the device \"cpu\" only, found \
-                 \"kernels\"",
+                "executor",
+                format_args!(
+                    "must be \"auto\" or \"candle\" on the device \"{device}\", since the kernels run on \"cpu\" only; \
+                     got \"kernels\""
+                ),
             )),
             named => Ok(named),
         }
@@ -105,9 +108,10 @@ impl FromStr for ExecutorKind {
 
     fn from_str(text: &str) -> Result<Self> {
         [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(format!(
-                "executor: expected \"auto\", \"kernels\" or \"candle\", found {text:?}"
-            ))
+            Error::invalid_option(
+                "executor",
+                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
+            )
         })
     }
 }
