@@ -8,18 +8,16 @@ use tracing::debug_span;
 
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
-use crate::config::{Architecture, PhiConfig};
+use crate::config::{Architecture, LARGEST_PREFILL_CHUNK, PhiConfig};
 use crate::device::{DeviceChoice, DeviceSpec, prefill_chunk_on_gpu};
 use crate::fingerprint::Fingerprint;
 use crate::gguf::{Gguf, LoadProgress};
 use crate::info::{ModelInfo, weights_bytes};
-use crate::machine::Compute;
-use crate::model::{self, ExecutorKind, Logits, Model};
+use crate::machine::{Compute, ExecutorKind};
+use crate::memory::{self, limit};
+use crate::model::{self, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
-use crate::{CancelToken, Error, KvDtype, Result, memory};
-
-/// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
-pub(crate) const LARGEST_PREFILL_CHUNK: usize = 512;
+use crate::{CancelToken, Error, KvDtype, Result};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -142,7 +140,7 @@ impl Phi3Model {
             .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
         if executor == ExecutorKind::Candle && !choice.device.is_gpu() {
             let remedy = "set executor to \"kernels\", which reads them in the file, or use a smaller file";
-            memory::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
+            limit::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
         }
         let model = debug_span!("weights").in_scope(|| model::load(&gguf, &config, executor, &device, cancel))?;
         if options.mlock {
@@ -274,7 +272,7 @@ impl Phi3Model {
         if bytes == 0 || self.device().is_gpu() {
             return Ok(());
         }
-        memory::check(bytes, what, memory::REMEDY)
+        limit::check(bytes, what, limit::REMEDY)
     }
 
     /// An empty cache for `n_ctx` positions.
@@ -316,7 +314,7 @@ impl Phi3Model {
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
         let config = self.config();
         if self.device().is_gpu() {
-            return prefill_chunk_on_gpu(config.head_count, n_ctx);
+            return prefill_chunk_on_gpu(config.head_count, n_ctx, LARGEST_PREFILL_CHUNK);
         }
         // The kernels look up between parts of a layer.
         if self.executor == ExecutorKind::Kernels {

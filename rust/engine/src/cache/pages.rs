@@ -7,7 +7,7 @@ use candle_phi_kernels::{KvFormat, KvPage, PAGE_TOKENS};
 
 use super::NewPositions;
 use crate::config::PhiConfig;
-use crate::memory;
+use crate::memory::limit;
 use crate::{Error, KvDtype, Result};
 
 /// Of what is let go, so many pages of each layer stay with the cache.
@@ -72,7 +72,7 @@ impl NewPages {
     /// The error for a page that there is no memory for.
     pub(crate) fn no_memory(&self) -> Error {
         let bytes = self.shape.page_bytes() as u64;
-        memory::refused_by_the_system(bytes, "what comes next in the context", memory::REMEDY)
+        limit::refused_by_the_system(bytes, "what comes next in the context", limit::REMEDY)
     }
 
     /// Takes pages back that nobody else has.

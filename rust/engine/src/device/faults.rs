@@ -2,7 +2,6 @@
 //! where there is no GPU.
 
 use super::DeviceSpec;
-use crate::loader::LARGEST_PREFILL_CHUNK;
 use crate::{Error, Result};
 
 /// candle#3705: on Metal, generation with quantized weights turns into garbage once the cache is this many positions deep.
@@ -48,11 +47,11 @@ pub(crate) const fn waits_before_layer(device: DeviceSpec, seq: usize, keys_byte
     }
 }
 
-/// How many tokens of a prompt go through a GPU at once: many, but no more scores than fit. It follows from the model and
-/// the session alone, so that the same prompt is always cut the same way.
-pub(crate) fn prefill_chunk_on_gpu(head_count: usize, n_ctx: usize) -> usize {
+/// How many tokens of a prompt go through a GPU at once: up to `largest`, but no more scores than fit. It follows from the
+/// model and the session alone, so that the same prompt is always cut the same way.
+pub(crate) fn prefill_chunk_on_gpu(head_count: usize, n_ctx: usize, largest: usize) -> usize {
     let most = MOST_SCORES / head_count.saturating_mul(n_ctx).max(1);
-    (most.clamp(1, LARGEST_PREFILL_CHUNK) + 1).next_power_of_two() / 2
+    (most.clamp(1, largest) + 1).next_power_of_two() / 2
 }
 
 #[cfg(test)]
@@ -107,10 +106,14 @@ mod tests {
             (40, 16_384, 256),
             (4, 1, 512),
         ] {
-            assert_eq!(prefill_chunk_on_gpu(head_count, n_ctx), chunk, "{head_count} heads, {n_ctx} positions");
+            assert_eq!(
+                prefill_chunk_on_gpu(head_count, n_ctx, 512),
+                chunk,
+                "{head_count} heads, {n_ctx} positions"
+            );
         }
         for (head_count, n_ctx) in [(usize::MAX, 2), (1, usize::MAX), (0, 0), (1 << 20, 1 << 20)] {
-            assert!((1..=512).contains(&prefill_chunk_on_gpu(head_count, n_ctx)));
+            assert!((1..=512).contains(&prefill_chunk_on_gpu(head_count, n_ctx, 512)));
         }
     }
 }

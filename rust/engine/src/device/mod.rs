@@ -11,7 +11,7 @@ use std::str::FromStr;
 use crate::{Error, Result};
 
 pub(crate) use faults::{check_context, prefill_chunk_on_gpu, waits_before_layer};
-pub(crate) use open::{OpenDevice, Turn};
+pub(crate) use open::{DeviceGuard, OpenDevice};
 
 /// A device as a user names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

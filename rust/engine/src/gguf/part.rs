@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::file::open_regular;
-use crate::{CancelToken, Error, Result, memory};
+use crate::memory::limit;
+use crate::{CancelToken, Error, Result};
 
 /// How much of a file is read between two looks at whether to go on.
 const READ_BYTES: usize = 16 << 20;
@@ -90,7 +91,7 @@ impl Part {
             let _ = map.advise(memmap2::Advice::HugePage);
             Bytes::Mapped(map, file)
         } else {
-            memory::check(len as u64, "reading the file into memory", "set mmap to true")?;
+            limit::check(len as u64, "reading the file into memory", "set mmap to true")?;
             let memory = anonymous(len);
             let mut memory =
                 memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
@@ -111,7 +112,7 @@ impl Part {
                 name.display()
             )));
         }
-        memory::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
+        limit::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
         let mut memory = anonymous(bytes.len()).map_err(|error| {
             out_of_memory(&error, bytes.len()).unwrap_or_else(|| {
                 Error::invalid_model(format!("cannot copy {}: {error}", name.display())).with_source(error)
@@ -212,7 +213,7 @@ impl Deref for TensorData<'_> {
 /// The error where there is no place for a file of `len` bytes.
 fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
     let remedy = "raise the limit on the process's memory (ulimit -v), or take a smaller file";
-    (error.kind() == ErrorKind::OutOfMemory).then(|| memory::refused_by_the_system(len as u64, "the file", remedy))
+    (error.kind() == ErrorKind::OutOfMemory).then(|| limit::refused_by_the_system(len as u64, "the file", remedy))
 }
 
 fn open_file(path: &Path) -> Result<File> {

@@ -205,8 +205,8 @@ pub fn resolve(
                 "give the name of the file in `{}` as well, such as `model-Q4_K_M.gguf`; only the files of the named \
                  models are known: {}.{}",
                 given.escape_default(),
-                names(),
-                did_you_mean(given, false)
+                names().join(", "),
+                did_you_mean(given, &names(), false)
             )));
         }
     };
@@ -251,8 +251,8 @@ impl NamedModel {
     }
 }
 
-fn names() -> String {
-    NAMED.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
+fn names() -> Vec<&'static str> {
+    NAMED.iter().map(|model| model.name).collect()
 }
 
 /// The error for a name that is none, with the nearest ones first.
@@ -260,8 +260,8 @@ fn unknown(given: &str) -> Error {
     Error::invalid_input(format!(
         "there is no model named `{}`.{} Named models: {}. Any `owner/repo` with a file name works as well.",
         given.escape_default(),
-        did_you_mean(given, true),
-        names()
+        did_you_mean(given, &names(), true),
+        names().join(", ")
     ))
 }
 

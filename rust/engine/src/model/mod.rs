@@ -11,15 +11,13 @@ mod rope;
 mod self_attention;
 mod weights;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::cache::KvCache;
 use crate::config::{Architecture, PhiConfig};
-use crate::device::{DeviceSpec, OpenDevice};
+use crate::device::OpenDevice;
 use crate::gguf::Gguf;
-use crate::machine::Compute;
+use crate::machine::{Compute, ExecutorKind};
 use crate::{CancelToken, Error, KvDtype, Result};
 
 use self::candle::CandleExecutor;
@@ -28,7 +26,6 @@ use executor::Executor;
 use kernels::KernelExecutor;
 use phi2::Phi2Block;
 use phi3::Phi3Block;
-pub(crate) use rope::FactorSet;
 
 /// Which positions of a forward pass get logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,68 +55,6 @@ pub(crate) trait Model: Send + Sync {
         compute: &Compute,
         cancel: &CancelToken,
     ) -> Result<Option<Vec<f32>>>;
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExecutorKind {
-    /// The kernels on a CPU, Candle on other devices.
-    #[default]
-    Auto,
-    /// The project's own kernels, on a CPU.
-    Kernels,
-    /// Candle's operations, on any device.
-    Candle,
-}
-
-impl ExecutorKind {
-    /// `"auto"`, `"kernels"` or `"candle"`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Kernels => "kernels",
-            Self::Candle => "candle",
-        }
-    }
-
-    /// What [`Auto`](Self::Auto) stands for on this device.
-    ///
-    /// # Errors
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for the kernels on another device than a CPU.
-    pub(crate) fn resolve(self, device: DeviceSpec) -> Result<Self> {
-        match self {
-            Self::Auto if device.is_gpu() => Ok(Self::Candle),
-            Self::Auto => Ok(Self::Kernels),
-            Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
-                "executor",
-                format_args!(
-                    "must be \"auto\" or \"candle\" on the device \"{device}\", since the kernels run on \"cpu\" only; \
-                     got \"kernels\""
-                ),
-            )),
-            named => Ok(named),
-        }
-    }
-}
-
-impl FromStr for ExecutorKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(
-                "executor",
-                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
-            )
-        })
-    }
-}
-
-impl fmt::Display for ExecutorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// The file's architecture if it runs, or an error that says what the file is.
