@@ -2,6 +2,7 @@ import contextlib
 import inspect
 import pickle
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -54,6 +55,7 @@ ARGUMENTS = {
     ContextLengthError: (7, 5),
     InsufficientMemoryError: (7, 5),
     SavedConversationError: ("damaged",),
+    InvalidOptionError: ("top_p",),
 }
 """What is given beside the message."""
 
@@ -88,6 +90,7 @@ def test_all_exceptions_are_exported():
 @pytest.mark.parametrize("error", BASES, ids=lambda error: error.__name__)
 def test_each_exception_survives_pickling(error):
     original = error("what", *ARGUMENTS.get(error, ()))
+    assert set(vars(original)) == set(get_type_hints(error))
     returned = pickle.loads(pickle.dumps(original))
     assert type(returned) is error
     assert str(returned) == str(original) == "what"
@@ -135,8 +138,9 @@ def test_a_session_needs_one_model(model):
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:1"])
 def test_an_unknown_device_says_which_there_are(device):
     for opens in (Phi3Session, Phi3Model):
-        with pytest.raises(InvalidOptionError, match=r'unknown device.*"cuda:N"') as caught:
+        with pytest.raises(InvalidOptionError, match=r'^device must be.*"cuda:N"') as caught:
             opens.demo(device=device)
+        assert caught.value.option == "device"
         message(caught)
 
 
@@ -170,7 +174,7 @@ def test_what_is_no_prompt(session, method):
         ([], InvalidOptionError, "at least one token"),
         ([1, -1], InvalidOptionError, "-1 at index 1"),
         ([vocabulary_size], InvalidOptionError, f"0 to {vocabulary_size - 1}"),
-        ([2**70], InvalidOptionError, "no token"),
+        ([2**70], InvalidOptionError, f"got {2**70} at index 0"),
         ([1.5], TypeError, "float at index 0"),
         (["a"], TypeError, "'a'"),
         ([True], TypeError, "bool"),

@@ -82,7 +82,7 @@ def counted(completion: Completion) -> tuple[int, int]:
 
 def test_by_default_a_long_prompt_is_an_error_that_names_the_ways_out(short):
     with pytest.raises(
-        ContextLengthError, match=r'80 tokens.* 64; .*n_ctx.*on_overflow="truncate_oldest"'
+        ContextLengthError, match=r'80 tokens.* 64; .*n_ctx.*set on_overflow to "truncate_oldest"'
     ) as caught:
         short.generate([BOS] * 80)
     assert (caught.value.prompt_tokens, caught.value.context_length) == (80, N_CTX)

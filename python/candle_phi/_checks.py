@@ -102,6 +102,19 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, tuple(known), n=1)), None)
 
 
+def invalid(option: str, problem: str) -> InvalidOptionError:
+    """The error for a value that is out of its range.
+
+    Args:
+        option: The name of the option or argument, or of a part of one.
+        problem: What is wrong, what was found, and what to do.
+
+    Returns:
+        The error. Its message is the name and the problem.
+    """
+    return InvalidOptionError(f"{option} {problem}", option if option.isidentifier() else None)
+
+
 def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuses a keyword that isn't known, and says what was probably meant.
 
@@ -186,8 +199,6 @@ class Range:
             text = f"{what} from {low} to {high}"
         if self.above_low and self.high != math.inf:
             text += f" and at most {high}"
-        if self.optional:
-            text += " or None"
         return text + self.note
 
     def check(self, name: str, value: object) -> float | int | None:
@@ -200,7 +211,7 @@ class Range:
         finite = isinstance(number, int) or math.isfinite(number)
         inside = number > self.low if self.above_low else number >= self.low
         if not (finite and inside and number <= self.high):
-            raise InvalidOptionError(f"{name} must be {self}, got {value!r}")
+            raise invalid(name, f"must be {self}, got {value!r}")
         return number
 
 
@@ -267,7 +278,7 @@ def one_of(value: object, name: str, choices: Sequence[str]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {listed}, got {value!r} of type {type_name(value)}")
     if value not in choices:
-        raise InvalidOptionError(f"{name} must be one of {listed}, got {value!r}")
+        raise invalid(name, f"must be one of {listed}, got {value!r}")
     return value
 
 
@@ -290,9 +301,10 @@ def as_text(value: object, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidOptionError(
-            f"{name} has the lone surrogate {value[error.start]!r} at index {error.start}, which is no character: "
-            "decode the text that it came from with the right encoding, or with errors='replace'",
+        raise invalid(
+            name,
+            f"must be text that can be encoded, got the lone surrogate {value[error.start]!r} at index {error.start}; "
+            "decode the text with its encoding, or replace what cannot be decoded",
         ) from None
     return value
 
@@ -373,7 +385,7 @@ def as_path(value: object, name: str) -> str:
         raise TypeError(f"{name} must be a str or an os.PathLike, got {type_name(value)}")
     path = os.fsdecode(cast("str | os.PathLike[str]", value))
     if not path or "\0" in path:
-        raise InvalidOptionError(f"{name} must be the path of a file, got {path!r}")
+        raise invalid(name, f"must be the path of a file, got {path!r}")
     return path
 
 
@@ -400,9 +412,7 @@ def token_ids(value: object, name: str, vocabulary_size: int = TOKEN_ID_MAX + 1)
         if number is None:
             raise TypeError(f"{name} must hold token ids, got {item!r} of type {type_name(item)} at index {index}")
         if not 0 <= number < vocabulary_size:
-            raise InvalidOptionError(
-                f"{name} has {number} at index {index}, which is no token: the ids are 0 to {vocabulary_size - 1}",
-            )
+            raise invalid(name, f"must have token ids from 0 to {vocabulary_size - 1}, got {number} at index {index}")
         ids.append(int(number))
     return ids
 
@@ -427,7 +437,7 @@ def stop_texts(value: object) -> tuple[str, ...] | None:
     texts = (value,) if isinstance(value, str) else tuple(cast("Iterable[object]", value))
     checked = tuple(as_text(text, "stop") for text in texts)
     if "" in checked:
-        raise InvalidOptionError("stop must not be an empty text, which would end every generation at once")
+        raise invalid("stop", "must not be an empty text, which would end every generation at once")
     return checked or None
 
 
@@ -456,8 +466,8 @@ def logit_biases(value: object) -> dict[int, float] | None:
         if number is None:
             raise TypeError(f"logit_bias must map token ids to numbers, got {bias!r} of type {type_name(bias)}")
         if math.isnan(number) or number == math.inf:
-            raise InvalidOptionError(f"logit_bias of token {key} must be a finite number or -inf, got {bias!r}")
+            raise invalid("logit_bias", f"must have finite numbers or -inf, got {bias!r} for token {key}")
         if -math.inf < number < -FLOAT32_MAX:  # the engine would take it for -inf
-            raise InvalidOptionError(f"logit_bias of token {key} is out of range, got {bias!r}; -inf forbids it")
+            raise invalid("logit_bias", f"is out of range, got {bias!r} for token {key}; -inf forbids a token")
         biases[key] = float(number)
     return biases

@@ -78,7 +78,18 @@ class DeviceError(Phi3Error, RuntimeError):
 
 
 class InvalidOptionError(Phi3Error, ValueError):
-    """An option or an argument is out of its range."""
+    """An option or an argument is out of its range.
+
+    Attributes:
+        option: The name of the option or argument, such as "top_p". None if the error is not about a single one. The
+            message is complete without it.
+    """
+
+    option: str | None
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class ContextLengthError(Phi3Error, ValueError):

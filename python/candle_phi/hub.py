@@ -91,7 +91,7 @@ def fetch(
     except InvalidOptionError as error:
         # It may be right as a repository's name, too: only where it is not does a file of that name matter.
         if filename is None and "\0" not in name and Path(name).is_file():
-            raise InvalidOptionError(f"{error} {_opened_by_its_path(name)}") from None
+            raise InvalidOptionError(f"{error} {_opened_by_its_path(name)}", error.option) from None
         raise
     return Path(path), tokenizer if tokenizer is None else Path(tokenizer)
 

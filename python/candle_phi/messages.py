@@ -38,7 +38,9 @@ class Message:
         for name in ("role", "content"):
             as_text(getattr(self, name), f"a message's {name}")
         if self.role not in _ROLES:
-            raise InvalidOptionError(f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}")
+            raise InvalidOptionError(
+                f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}", "role"
+            )
 
     __repr__ = represent
 

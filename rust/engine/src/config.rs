@@ -181,9 +181,10 @@ pub(crate) fn context_length(n_ctx: Option<usize>, config: &PhiConfig) -> Result
     let longest = config.context_length;
     let n_ctx = n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
     if n_ctx == 0 || n_ctx > longest {
-        return Err(Error::invalid_option(format!(
-            "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
-        )));
+        return Err(Error::invalid_option(
+            "n_ctx",
+            format_args!("must be from 1 to {longest}, the context length of the model, got {n_ctx}"),
+        ));
     }
     Ok(n_ctx)
 }

@@ -48,21 +48,24 @@ impl GenerationOptions {
     pub fn validate(&self, vocabulary_size: usize) -> Result<()> {
         self.sampling.validate()?;
         if self.max_tokens == Some(0) {
-            return Err(Error::invalid_option("max_tokens: expected 1 or more, or none for no limit, found 0"));
+            return Err(Error::invalid_option("max_tokens", "must be at least 1, got 0"));
         }
         if let Some(max_tokens) = self.max_tokens.filter(|max_tokens| *max_tokens < self.min_tokens) {
-            return Err(Error::invalid_option(format!(
-                "min_tokens: expected at most max_tokens, which is {max_tokens}, found {}",
-                self.min_tokens
-            )));
+            return Err(Error::invalid_option(
+                "min_tokens",
+                format_args!("must be at most {max_tokens}, the most tokens to generate, got {}", self.min_tokens),
+            ));
         }
         let biased = self.sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", id));
         let stopping = self.stop_token_ids.iter().map(|id| ("stop_token_ids", id));
         for (option, id) in biased.chain(stopping) {
             if *id as usize >= vocabulary_size {
-                return Err(Error::invalid_option(format!(
-                    "{option}: expected token ids below {vocabulary_size}, found {id}"
-                )));
+                return Err(Error::invalid_option(
+                    option,
+                    format_args!(
+                        "must have token ids below {vocabulary_size}, the size of the vocabulary, got {id}"
+                    ),
+                ));
             }
         }
         Ok(())

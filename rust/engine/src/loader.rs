@@ -140,7 +140,7 @@ impl Phi3Model {
         let chat_template = debug_span!("chat_template")
             .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
         if executor == ExecutorKind::Candle && !choice.device.is_gpu() {
-            let remedy = "use executor=\"kernels\", which reads them in the file, or a smaller file";
+            let remedy = "set executor to \"kernels\", which reads them in the file, or use a smaller file";
             limit::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
         }
         let model = debug_span!("weights").in_scope(|| model::load(&gguf, &config, executor, &device, cancel))?;
@@ -187,7 +187,7 @@ impl Phi3Model {
         self.chat_template.as_ref().ok_or_else(|| {
             Error::unsupported_model(format!(
                 "{}: the file has no chat template, and its vocabulary has the control tokens of no chat format, as that of \
-                 a base model (phi-2, phi-1.5); use generate() with a prompt of your own",
+                 a base model (phi-2, phi-1.5); use a raw prompt",
                 self.path.display()
             ))
         })
@@ -299,7 +299,7 @@ impl Phi3Model {
         let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
-                "the model computed NaN logits; the file is damaged, or a value overflowed: try kv_dtype=\"f32\"",
+                "the model computed NaN logits; the file is damaged, or a value overflowed: set kv_dtype to \"f32\"",
             ));
         }
         Ok(logits)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_phi_kernels::{Isa, Kernels, Threads};
+use candle_phi_kernels::{Isa, IsaError, Kernels, Threads};
 
 use crate::device::DeviceSpec;
 use crate::{Error, Result};
@@ -43,8 +43,11 @@ impl ExecutorKind {
             Self::Auto if device.is_gpu() => Ok(Self::Candle),
             Self::Auto => Ok(Self::Kernels),
             Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
-                "executor: expected \"auto\" or \"candle\", since the kernels run on the device \"cpu\" only, found \
-                 \"kernels\"",
+                "executor",
+                format_args!(
+                    "must be \"auto\" or \"candle\" on the device \"{device}\", since the kernels run on \"cpu\" only; \
+                     got \"kernels\""
+                ),
             )),
             named => Ok(named),
         }
@@ -56,9 +59,10 @@ impl FromStr for ExecutorKind {
 
     fn from_str(text: &str) -> Result<Self> {
         [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(format!(
-                "executor: expected \"auto\", \"kernels\" or \"candle\", found {text:?}"
-            ))
+            Error::invalid_option(
+                "executor",
+                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
+            )
         })
     }
 }
@@ -82,29 +86,34 @@ impl Compute {
         if executor == ExecutorKind::Candle {
             let fixed = candle_core::utils::get_num_threads();
             if n_threads.is_some_and(|count| count != fixed) {
-                return Err(Error::invalid_option(format!(
-                    "n_threads: expected {fixed}, the number that Candle's executor has for the whole process (set \
-                     RAYON_NUM_THREADS before the first import, or use executor=\"kernels\"), found {}",
-                    n_threads.unwrap_or_default()
-                )));
+                return Err(Error::invalid_option(
+                    "n_threads",
+                    format_args!(
+                        "must be {fixed}, the number that Candle's executor has for the whole process, got {}; set the \
+                         variable RAYON_NUM_THREADS before the process starts, or set executor to \"kernels\"",
+                        n_threads.unwrap_or_default()
+                    ),
+                ));
             }
             if let Some(isa) = isa {
-                return Err(Error::invalid_option(format!(
-                    "isa: expected none with the candle executor, which chooses by itself, found {isa:?}"
-                )));
+                return Err(Error::invalid_option(
+                    "isa",
+                    format_args!("must be unset with the candle executor, which chooses by itself, got {isa:?}"),
+                ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
         if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
-            return Err(Error::invalid_option(format!(
-                "n_threads: expected 1 to {}, or none to choose, found {count}",
-                Threads::MOST
-            )));
+            return Err(Error::invalid_option(
+                "n_threads",
+                format_args!("must be from 1 to {}, got {count}", Threads::MOST),
+            ));
         }
         let kernels = match isa {
-            Some(name) => kernels_named("isa", name)?,
+            Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {
-                Ok(name) if !name.is_empty() => kernels_named(ISA_VARIABLE, &name)?,
+                Ok(name) if !name.is_empty() => kernels_named(&name)
+                    .map_err(|error| Error::invalid_input(format!("the variable {ISA_VARIABLE} {error}")))?,
                 _ => Kernels::best(),
             },
         };
@@ -112,9 +121,8 @@ impl Compute {
     }
 }
 
-fn kernels_named(option: &str, name: &str) -> Result<Kernels> {
-    let kernels = name.parse::<Isa>().and_then(Kernels::new);
-    kernels.map_err(|error| Error::invalid_option(format!("{option}: {error}")))
+fn kernels_named(name: &str) -> std::result::Result<Kernels, IsaError> {
+    name.parse::<Isa>().and_then(Kernels::new)
 }
 
 /// How many threads compute on the CPU where a session does not say: the cores that this process may use.

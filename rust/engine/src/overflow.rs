@@ -39,9 +39,10 @@ impl FromStr for OnOverflow {
             .into_iter()
             .find(|choice| choice.as_str() == text)
             .ok_or_else(|| {
-                Error::invalid_option(format!(
-                    "on_overflow: expected \"error\", \"stop\" or \"truncate_oldest\", found {text:?}"
-                ))
+                Error::invalid_option(
+                    "on_overflow",
+                    format_args!("must be one of \"error\", \"stop\", \"truncate_oldest\", got {text:?}"),
+                )
             })
     }
 }

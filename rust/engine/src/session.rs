@@ -92,9 +92,10 @@ impl FromStr for RopeFactors {
             "auto" => Ok(Self::Auto),
             "short" => Ok(Self::Short),
             "long" => Ok(Self::Long),
-            _ => Err(Error::invalid_option(format!(
-                "rope_factors: expected \"auto\", \"short\" or \"long\", found {text:?}"
-            ))),
+            _ => Err(Error::invalid_option(
+                "rope_factors",
+                format_args!("must be one of \"auto\", \"short\", \"long\", got {text:?}"),
+            )),
         }
     }
 }
@@ -127,15 +128,16 @@ impl Session {
         let n_ctx = context_length(options.n_ctx, model.config())?;
         check_context(model.device(), n_ctx)?;
         if options.rope_factors != RopeFactors::Auto && !model.config().has_rope_factors {
-            return Err(Error::invalid_option(format!(
-                "rope_factors: expected \"auto\", since the model has no LongRoPE factors to choose from, found {:?}",
-                options.rope_factors.as_str()
-            )));
+            return Err(Error::invalid_option(
+                "rope_factors",
+                format_args!(
+                    "must be \"auto\" for a model without LongRoPE factors, got {:?}",
+                    options.rope_factors.as_str()
+                ),
+            ));
         }
         if options.prefill_chunk == Some(0) {
-            return Err(Error::invalid_option(
-                "prefill_chunk: expected 1 or more tokens, or none to choose, found 0",
-            ));
+            return Err(Error::invalid_option("prefill_chunk", "must be at least 1, got 0"));
         }
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk(n_ctx));
         let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
@@ -345,7 +347,7 @@ impl Session {
                 }
                 OnOverflow::TruncateOldest => (", of which nothing may be left out", ""),
                 OnOverflow::Error | OnOverflow::Stop if self.fits_without_oldest(&mut prompt) => {
-                    ("", "; on_overflow=\"truncate_oldest\" leaves out the oldest of it")
+                    ("", "; set on_overflow to \"truncate_oldest\" to leave out the oldest of it")
                 }
                 OnOverflow::Error | OnOverflow::Stop => ("", ""),
             };
@@ -392,13 +394,16 @@ impl Session {
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
-            return Err(Error::invalid_option("prompt: expected at least one token, found none"));
+            return Err(Error::invalid_option("prompt", "must have at least one token, got none"));
         }
         let vocabulary_size = self.model.config().vocabulary_size;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary_size) {
-            return Err(Error::invalid_option(format!(
-                "prompt: expected token ids below {vocabulary_size}, found {token}"
-            )));
+            return Err(Error::invalid_option(
+                "prompt",
+                format_args!(
+                    "must have token ids below {vocabulary_size}, the size of the vocabulary, got {token}"
+                ),
+            ));
         }
         Ok(())
     }
@@ -411,7 +416,7 @@ impl Session {
     fn too_long(&self, prompt_tokens: usize, left_out: &str, or_else: &str) -> Error {
         let longest = self.model.config().context_length;
         let larger = if self.n_ctx < longest {
-            format!(", or make the session with a larger n_ctx (the model allows {longest})")
+            format!(", or set n_ctx higher (the model allows {longest})")
         } else {
             " (the model allows no more)".to_owned()
         };

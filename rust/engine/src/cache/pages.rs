@@ -94,11 +94,14 @@ impl PageCache {
     pub(crate) fn new(config: &PhiConfig, dtype: KvDtype) -> Result<Self> {
         let format = dtype.page_format();
         if format == KvFormat::Q8 && !config.head_dim.is_multiple_of(32) {
-            return Err(Error::invalid_option(format!(
-                "kv_dtype: expected \"f16\" or \"f32\", since the model's heads have {} values and \"q8_0\" needs a \
-                 multiple of 32, found \"q8_0\"",
-                config.head_dim
-            )));
+            return Err(Error::invalid_option(
+                "kv_dtype",
+                format_args!(
+                    "must be \"f16\" or \"f32\" for a model whose heads have {} values, since \"q8_0\" needs a multiple of \
+                     32; got \"q8_0\"",
+                    config.head_dim
+                ),
+            ));
         }
         let shape = PageShape { format, heads: config.head_count_kv, head_dim: config.head_dim };
         let new_pages = NewPages::new(shape, SPARE_PAGES * config.block_count);

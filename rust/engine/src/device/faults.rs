@@ -21,11 +21,14 @@ const MOST_SCORES: usize = 1 << 28;
 /// [`InvalidOption`](crate::ErrorKind::InvalidOption).
 pub(crate) fn check_context(device: DeviceSpec, n_ctx: usize) -> Result<()> {
     match device {
-        DeviceSpec::Metal(_) if n_ctx >= METAL_FAULT_TOKENS => Err(Error::invalid_option(format!(
-            "n_ctx: expected 1 to {} on the device \"{device}\", where Candle computes garbage from a depth of \
-             {METAL_FAULT_TOKENS} positions on (candle#3705), found {n_ctx}; use device=\"cpu\" for a longer one",
-            METAL_FAULT_TOKENS - 1
-        ))),
+        DeviceSpec::Metal(_) if n_ctx >= METAL_FAULT_TOKENS => Err(Error::invalid_option(
+            "n_ctx",
+            format_args!(
+                "must be from 1 to {} on the device \"{device}\", where Candle computes wrong values from a depth of \
+                 {METAL_FAULT_TOKENS} positions on (candle#3705), got {n_ctx}; set device to \"cpu\" for a longer one",
+                METAL_FAULT_TOKENS - 1
+            ),
+        )),
         DeviceSpec::Auto | DeviceSpec::Cpu | DeviceSpec::Cuda(_) | DeviceSpec::Metal(_) => Ok(()),
     }
 }

@@ -116,7 +116,7 @@ impl OpenDevice {
         }
         Err(Error::inference(format!(
             "this process was forked from one that had opened the device \"{}\", which no fork can use; start processes \
-             with multiprocessing's \"spawn\" or \"forkserver\", or use device=\"cpu\"",
+             with multiprocessing's \"spawn\" or \"forkserver\", or set device to \"cpu\"",
             self.spec()
         )))
     }
@@ -132,8 +132,8 @@ fn refuse_after_fork() -> Result<()> {
     match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
         Err(other) if other != process => Err(Error::inference(
             "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
-             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or use \
-             executor=\"kernels\"",
+             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or set \
+             executor to \"kernels\"",
         )),
         _ => Ok(()),
     }

@@ -91,7 +91,7 @@ impl Part {
             let _ = map.advise(memmap2::Advice::HugePage);
             Bytes::Mapped(map, file)
         } else {
-            limit::check(len as u64, "mmap=False, which reads the file into memory,", "load it with mmap=True")?;
+            limit::check(len as u64, "reading the file into memory", "set mmap to true")?;
             let memory = anonymous(len);
             let mut memory =
                 memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
@@ -135,8 +135,8 @@ impl Part {
             return Ok(());
         }
         Err(Error::invalid_model(format!(
-            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and with \
-             mmap=False if others write to it",
+            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and set \
+             mmap to false if others write to it",
             self.path.display(),
             map.len(),
             metadata.len()
@@ -163,12 +163,15 @@ impl Part {
         #[cfg(not(unix))]
         let locked: std::io::Result<()> = Err(ErrorKind::Unsupported.into());
         locked.map_err(|error| {
-            Error::invalid_option(format!(
-                "mlock: the system does not lock the {} bytes of {} into memory ({error}); raise its limit (on Linux and \
-                 macOS: ulimit -l), or load without mlock",
-                self.bytes.len(),
-                self.path.display()
-            ))
+            Error::invalid_option(
+                "mlock",
+                format_args!(
+                    "cannot be honoured: the system does not lock the {} bytes of {} into memory ({error}); raise its \
+                     limit (on Linux and macOS: ulimit -l), or set mlock to false",
+                    self.bytes.len(),
+                    self.path.display()
+                ),
+            )
             .with_source(error)
         })
     }
@@ -215,9 +218,6 @@ fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
 
 fn open_file(path: &Path) -> Result<File> {
     open_regular(path, "a GGUF file")?.ok_or_else(|| {
-        Error::model_not_found(format!(
-            "no such file: {}; give the path of a GGUF file, or a model's name to from_pretrained()",
-            path.display()
-        ))
+        Error::model_not_found(format!("no such file: {}; expected the path of a GGUF file", path.display()))
     })
 }

@@ -80,18 +80,19 @@ pub(crate) fn check_session(
     let needed = cache.saturating_add(working);
     let Some(available) = available_bytes().filter(|available| *available < needed) else { return Ok(()) };
     let fitting = pages.positions_in(available.saturating_sub(working));
-    let shorter = if fitting > 0 { format!("n_ctx={fitting} or less") } else { "a smaller model".to_owned() };
+    let shorter =
+        if fitting > 0 { format!("set n_ctx to {fitting} or less") } else { "use a smaller model".to_owned() };
     let narrower = match kv_dtype {
-        KvDtype::F32 => ", kv_dtype=\"f16\" or \"q8_0\" for half of it or a good quarter",
-        KvDtype::F16 => ", kv_dtype=\"q8_0\" for a good half of it",
+        KvDtype::F32 => ", set kv_dtype to \"f16\" or \"q8_0\" for a half or a good quarter of it",
+        KvDtype::F16 => ", set kv_dtype to \"q8_0\" for a good half of it",
         KvDtype::Q8_0 => "",
     };
     Err(Error::insufficient_memory(
         needed,
         available,
         format!(
-            "n_ctx: a context of {n_ctx} tokens needs {} of memory when it is full ({} for keys and values in {kv_dtype}, {} \
-             to compute with), and the system has {} to give; take {shorter}{narrower}, or end what else takes memory",
+            "a context of {n_ctx} tokens needs {} of memory when it is full ({} for keys and values in {kv_dtype}, {} \
+             to compute with), and the system has {} to give; {shorter}{narrower}, or end other programs that use memory",
             size_text(needed),
             size_text(cache),
             size_text(working),
