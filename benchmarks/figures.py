@@ -64,7 +64,7 @@ _LABELS = {
 def pages() -> list[Path]:
     """Every page of the repository that may have figures."""
     named = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
-    return [*named, *sorted((ROOT / "docs").rglob("*.md"))]
+    return [page for page in (*named, *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 
 
 def written(text: str, results: Path = RESULTS) -> str:

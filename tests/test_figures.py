@@ -12,7 +12,7 @@ import candle_phi
 import doc_benchmarks
 import doc_shell
 from candle_phi._provenance import command, machine
-from doc_pages import ROOT, all_blocks
+from doc_pages import ROOT, all_blocks, pages
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import figures
@@ -85,6 +85,10 @@ def test_earlier_measurements_are_in_a_section_of_their_own():
         assert bool(heading) == (page == ROOT / "docs" / "performance.md")
         assert figures.EARLIER not in before, page
         assert "<!-- figures:" not in _after, page
+
+
+def test_the_pages_are_those_that_people_read():
+    assert figures.pages() == pages()
 
 
 class TestTables:
@@ -199,6 +203,9 @@ class TestPages:
 
 
 class TestRecords:
+    def test_a_package_that_is_run_is_named(self):
+        assert command(["/a/candle_phi/__main__.py", "bench", "x.gguf"]) == "python -m candle_phi bench x.gguf"
+
     def test_the_command_has_no_folders_of_this_machine(self):
         argv = ["/a/b/compare.py", "/models/m.gguf", "--json", "out/x.json", "llama: /opt/l/bin/python p/peer.py"]
         assert command(argv) == "python compare.py m.gguf --json out/x.json 'llama: python p/peer.py'"
