@@ -142,6 +142,8 @@ class TestTables:
         pulses = [beats | {"heart": "task"}, beats | {"heart": "thread", "had": 200}]
         record.write(tmp_path / "h.json", of("heartbeat", pulses))
         assert "| `agenerate` | 99.5% | 10.5 | 100.0% | 10.5 |" in figures.render(["h"], tmp_path)
+        record.write(tmp_path / "h.json", of("heartbeat", [pulse | {"expected": 0, "had": 0} for pulse in pulses]))
+        assert "| `agenerate` | - | 10.5 | - | 10.5 |" in figures.render(["h"], tmp_path)
 
     def test_results_that_do_not_belong_together(self, results):
         record.write(results / "i.json", of("interrupt", {"prefill_s": [1.0], "decode_s": [1.0]}))
