@@ -35,6 +35,10 @@ def model_of(path: str | os.PathLike[str] | None, model: Phi3Model | None, loadi
                 "Phi3Session() needs the path of a GGUF file or a model; Phi3Session.from_pretrained() takes one "
                 "from the hub, Phi3Session.demo() the embedded one",
             )
+        if isinstance(path, Phi3Model):
+            raise TypeError(
+                "path must be a str or an os.PathLike, got Phi3Model: a model that is loaded is given as model"
+            )
         return Phi3Model(path, **loading)
     if path is not None:
         raise TypeError("Phi3Session() takes a path or a model, not both")

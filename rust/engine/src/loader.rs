@@ -162,6 +162,9 @@ impl Phi3Model {
             ?load_time,
             "model loaded"
         );
+        if !info.sampling.is_empty() {
+            tracing::info!(sampling = %info.sampling, "the file recommends sampling options");
+        }
         Ok(Self {
             model,
             tokenizer,
