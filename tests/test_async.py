@@ -194,6 +194,15 @@ def test_of_two_tasks_that_await_one_session_the_second_is_always_refused(sessio
     assert session.generate("Hello", GREEDY).tokens
 
 
+def test_a_fork_can_be_awaited_beside_its_origin(session):
+    async def both():
+        with session.fork() as fork:
+            return await asyncio.gather(session.achat("Hello", GREEDY), fork.achat("Hello", GREEDY))
+
+    first, second = asyncio.run(both())
+    assert first.tokens == second.tokens
+
+
 def test_a_task_that_was_refused_or_cancelled_leaves_the_session_to_others(slow):
     async def main():
         running = asyncio.ensure_future(slow.agenerate([1] * 1500, max_tokens=3, ignore_eos=True))

@@ -121,5 +121,5 @@ def test_a_file_that_is_called_like_a_model_is_a_file(model, tmp_path, monkeypat
 
 
 def test_a_loaded_model_is_not_the_path_of_a_file(model):
-    with pytest.raises(TypeError, match="given as model"):
+    with pytest.raises(TypeError, match="as model"):
         Phi3Session(model)

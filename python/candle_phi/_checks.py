@@ -20,7 +20,7 @@ TOKEN_ID_MAX = 2**32 - 1
 COUNT_MAX = 2**32 - 1
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 # How alike two words must be for one to be suggested in place of the other, from 0 to 1.
-_ALIKE = 0.75
+_ALIKE = 0.78
 
 
 def type_name(value: object) -> str:

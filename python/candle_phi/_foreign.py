@@ -5,9 +5,10 @@ These tables are hints for error messages. No word in them is accepted as an ali
 
 from typing import TYPE_CHECKING
 
-_NOT_YET = "not available in this version; docs/guides/coming-from.md says what to do meanwhile"
-_STRUCTURED_OUTPUT = f"structured output is {_NOT_YET}"
-_TOOL_CALLS = f"tool calls are {_NOT_YET}"
+_STRUCTURED_OUTPUT = (
+    "structured output is not available in this version; docs/guides/json-answers.md says what to do meanwhile"
+)
+_TOOL_CALLS = "tool calls are not available in this version; docs/guides/coming-from.md says what to do meanwhile"
 _TEXT_ONLY = "the model reads and writes text only"
 _SYSTEM = 'begin the messages with Message.system("...")'
 _SEVERAL = "use generate_many(), which returns several completions of one prompt"
