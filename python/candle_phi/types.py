@@ -199,14 +199,14 @@ class Completion(ForeignAttributes):
         seed: The seed that was used: with it, the same call gives the same tokens.
         logprobs: One for each token, where `GenerationConfig.logprobs` asks for them; none otherwise.
         usage: How many tokens it took.
-        timings: How long it took.
+        timings: How long it took. Not compared.
+        config: The options that were used, including those that the file recommends and the seed: the same call
+            with this config gives the same tokens. `GenerationConfig.logits_processor` is left out, since most
+            functions do not pickle. Not compared.
         prompt_logprobs: One for each token of the prompt but the first, which nothing comes before, where
             `GenerationConfig.logprobs` asks for them and `GenerationConfig.echo` for the prompt; none otherwise.
         truncated_messages: The messages that were left out, the oldest first, because the context was full and
             `GenerationConfig.on_overflow` is "truncate_oldest".
-        config: The options that were used, including those that the file recommends and the seed: the same call
-            with this config gives the same tokens. `GenerationConfig.logits_processor` is left out, since most
-            functions do not pickle. Not compared.
     """
 
     text: str
@@ -216,10 +216,10 @@ class Completion(ForeignAttributes):
     seed: int
     usage: Usage
     timings: Timings = field(compare=False, repr=False)
+    config: "GenerationConfig" = field(compare=False, repr=False)
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     truncated_messages: list[Message] = field(default_factory=list[Message])
-    config: "GenerationConfig | None" = field(default=None, compare=False, repr=False)
 
     __repr__ = represent
 

@@ -21,7 +21,7 @@ def completion_dict(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "stop_reason": completion.stop_reason,
         "seed": completion.seed,
-        "config": None if completion.config is None else asdict(completion.config),
+        "config": asdict(completion.config),
         "usage": {**asdict(completion.usage), "total_tokens": completion.usage.total_tokens},
         "timings": {
             **asdict(timings),
@@ -58,7 +58,7 @@ def stats(completion: Completion) -> str:
 def _options(completion: Completion) -> str:
     """The options that do not have their neutral default, those that the file recommends included."""
     neutral = asdict(GenerationConfig(seed=completion.seed))
-    used = {} if completion.config is None else asdict(completion.config)
+    used = asdict(completion.config)
     return ", ".join(f"{name} {value}" for name, value in used.items() if value != neutral[name])
 
 
