@@ -11,9 +11,9 @@ class Generation:
     __slots__ = ("_config", "native")
 
     def __init__(self, native: _native.Generation, config: GenerationConfig) -> None:
-        self.native = native
+        self.native: _native.Generation = native
         # A function can refer to anything, and most functions do not pickle.
-        self._config = config.replace(logits_processor=None)
+        self._config: GenerationConfig = config.replace(logits_processor=None)
 
     def step(self) -> Chunk | None:
         """Compute the next chunk; None at the end."""

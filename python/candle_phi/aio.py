@@ -147,8 +147,8 @@ class Beginning:
     __slots__ = ("begin", "one_task")
 
     def __init__(self, one_task: OneTask, begin: Callable[[], Generation]) -> None:
-        self.one_task = one_task
-        self.begin = begin
+        self.one_task: OneTask = one_task
+        self.begin: Callable[[], Generation] = begin
 
 
 async def whole(beginning: Beginning) -> Completion:
