@@ -9,6 +9,9 @@ from dataclasses import asdict
 import pytest
 
 from candle_phi import GenerationConfig, Phi3Model, Phi3Session, RecommendedSampling, inspect_model
+from candle_phi.cli.repl import commands
+from candle_phi.cli.repl.conversation import Conversation
+from candle_phi.cli.repl.loop import Chat
 from command_line import fail, succeed
 from tiny_gguf import write
 
@@ -206,6 +209,15 @@ class TestCommandLine:
         (line,) = [line for line in told.splitlines() if line.startswith("options")]
         for word in ("temperature 0.6", "top_k 40", "repeat_last_n 32"):
             assert word in line
+
+    def test_a_setting_goes_back_to_the_files_value_or_to_the_neutral_one(self, recommending):
+        with Phi3Session(model=recommending) as session:
+            conversation = Conversation(session, GenerationConfig(temperature=0.1))
+            chat = Chat(conversation, terminal=None, stats=False)
+            commands.run(chat, "/set temperature default")
+            assert conversation.config.temperature == 0.6
+            commands.run(chat, "/set temperature none")
+            assert conversation.config.temperature == 1.0
 
     def test_info_tells(self, path):
         assert "temperature 0.6, top_k 40" in succeed("info", path).stdout

@@ -34,7 +34,7 @@ def chunk(native: _native.Chunk) -> Chunk:
 
 
 def completion(native: _native.Completion, config: GenerationConfig) -> Completion:
-    """What a generation gave that was begun with a configuration."""
+    """What a generation gave, and the options that it used, its seed included."""
     return Completion(
         text=native.text,
         tokens=native.tokens,
@@ -59,7 +59,7 @@ def completion(native: _native.Completion, config: GenerationConfig) -> Completi
         logprobs=[_logprob(logprob) for logprob in native.logprobs],
         prompt_logprobs=[_logprob(logprob) for logprob in native.prompt_logprobs],
         truncated_messages=messages(native.truncated_messages),
-        config=config.replace(seed=native.seed),
+        config=config,
     )
 
 

@@ -13,7 +13,8 @@ class Generation:
     def __init__(self, native: _native.Generation, config: GenerationConfig) -> None:
         self.native: _native.Generation = native
         # A function can refer to anything, and most functions do not pickle.
-        self._config: GenerationConfig = config.replace(logits_processor=None)
+        has_function = config.logits_processor is not None
+        self._config: GenerationConfig = config.replace(logits_processor=None) if has_function else config
 
     def step(self) -> Chunk | None:
         """Compute the next chunk; None at the end."""
@@ -22,8 +23,14 @@ class Generation:
 
     def run(self) -> Completion:
         """Compute all chunks that are left."""
-        return _convert.completion(self.native.run(), self._config)
+        return self._completion(self.native.run())
 
     def completion(self) -> Completion:
         """The completion so far."""
-        return _convert.completion(self.native.completion(), self._config)
+        return self._completion(self.native.completion())
+
+    def _completion(self, native: _native.Completion) -> Completion:
+        # Once: to make a configuration is to check all of it.
+        if self._config.seed != native.seed:
+            self._config = self._config.replace(seed=native.seed)
+        return _convert.completion(native, self._config)
