@@ -2,15 +2,23 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candle_phi import _checks, _convert, _native
 from candle_phi.exceptions import InvalidOptionError
 from candle_phi.types import CachedModel, NamedModel, Progress
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
+
+# So long nothing is said of a connection: most take less.
+_QUIET_S = 1.0
 
 
 @_checks.suggests_keywords
@@ -30,10 +38,13 @@ def download(
     A download that was interrupted goes on where it stopped. The file is whole or absent, never half.
 
     Args:
-        name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
-        filename: The file in the repository; needed for one without a short name. A part of a split file,
-            "name-00001-of-00003.gguf", stands for all of them.
-        quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+        name_or_repo: A short name (`named_models` lists them), or a repository "owner/name". Either may end in a
+            quantization: "owner/name:Q4_K_M".
+        filename: The file in the repository. A part of a split file, "name-00001-of-00003.gguf", stands for all
+            of them.
+        quantization: The quantization of the file, such as "Q5_K_M". A repository that is not in the table of
+            models is asked for its files, or offline the cache. None: a named model's first; for any other
+            repository give this or ``filename``.
         revision: The branch, tag or commit. None: "main".
         cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
         token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
@@ -46,7 +57,8 @@ def download(
 
     Raises:
         DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
-        InvalidOptionError: There is no model of that name, or an option is out of its range.
+        InvalidOptionError: There is no model of that name, no file or several files of the repository have the
+            quantization, or an option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
     path, _tokenizer = fetch(
@@ -100,6 +112,42 @@ def _opened_by_its_path(name: str) -> str:
     return f"There is a file {name!r} on this machine, which is opened by its path: Phi3Session({name!r})"
 
 
+def local_file(text: str) -> Path | None:
+    """The file that a text names, if it is a path and not the name of a model.
+
+    Args:
+        text: What was given where a model is meant.
+
+    Returns:
+        The path, if there is a file of that name, or if the text can be nothing else: it ends in ".gguf", begins
+        as paths do, or has several separators. None for a name, known or not, and for "owner/name".
+    """
+    path = Path(text)
+    with suppress(RuntimeError):  # nothing says where the home is
+        path = path.expanduser()
+    if text.lower().endswith(".gguf") or _exists(path.is_file):
+        return path
+    if "://" in text or named_model(text) is not None:
+        return None
+    separators = text.count("/") + text.count("\\")
+    is_path = text.startswith((".", "~", "/", "\\")) or separators > 1 or _exists(path.is_dir)
+    return path if is_path else None
+
+
+def _exists(look: Callable[[], bool]) -> bool:
+    """What a look at the disk finds; nothing, for a text that no path can be."""
+    try:
+        return look()
+    except (OSError, ValueError):
+        return False
+
+
+def named_model(name: str) -> NamedModel | None:
+    """The model of a short name, which may end in a quantization; None if there is none of that name."""
+    short = name.partition(":")[0].strip().lower()
+    return next((model for model in named_models() if model.name == short), None)
+
+
 def named_models() -> list[NamedModel]:
     """The models that have a short name.
 
@@ -134,8 +182,8 @@ def repository(name_or_repo: str) -> str:
     Returns:
         The repository.
     """
-    short = name_or_repo.strip().lower()
-    return next((model.repo for model in named_models() if model.name == short), name_or_repo)
+    model = None if ":" in name_or_repo else named_model(name_or_repo)
+    return name_or_repo if model is None else model.repo
 
 
 def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
@@ -185,7 +233,7 @@ def _is_terminal(stream: object) -> bool:
 
 @contextmanager
 def _bars() -> Generator[Callable[[Progress], None], None, None]:
-    """A progress bar for each file on stderr."""
+    """A progress bar for each file on stderr; a word about the connection if that takes long."""
     # Imported when a bar is drawn: it takes longer than all the rest of the package.
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
@@ -197,13 +245,52 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
         rich.TransferSpeedColumn(),
         rich.TimeRemainingColumn(),
     )
+    console = Console(stderr=True)
     tasks: dict[str, rich.TaskID] = {}
-    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+    with _connecting(console) as connected:
+        bars = rich.Progress(*columns, console=console)
 
         def update(progress: Progress) -> None:
+            connected()
+            bars.start()
             task = tasks.get(progress.file)
             if task is None:
                 task = tasks[progress.file] = bars.add_task(progress.file)
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total)
 
-        yield update
+        try:
+            yield update
+        except KeyboardInterrupt:
+            # The terminal has written ^C into the bar, which is not to be left there twice.
+            bars.live.transient = True
+            bars.stop()
+            connected()
+            if tasks:
+                console.print("The download was interrupted. The same call again resumes it.")
+            raise
+        finally:
+            bars.stop()
+
+
+@contextmanager
+def _connecting(console: "Console") -> Generator[Callable[[], None], None, None]:
+    """Says that a connection is being made, if that takes longer than a moment.
+
+    Yields:
+        What ends it; called at the end in any case.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    status = console.status(f"connecting to {endpoint}")
+    timer = threading.Timer(_QUIET_S, status.start)
+    timer.daemon = True
+    timer.start()
+
+    def connected() -> None:
+        timer.cancel()
+        timer.join()
+        status.stop()
+
+    try:
+        yield connected
+    finally:
+        connected()
