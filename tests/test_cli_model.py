@@ -1,5 +1,8 @@
 """What is accepted where a model is meant: a path, a short name, a repository with a quantization."""
 
+import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 import candle_phi
 from candle_phi import InvalidOptionError, Phi3Model, download, hub, named_models
 from command_line import DEMO, PROMPT, cached, fail, invoke, succeed
-from test_hub import COMMIT, REPO, hub as server  # noqa: F401 # a fixture
+from test_hub import COMMIT, FILE, REPO, Hub
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
@@ -30,6 +33,26 @@ def expected() -> str:
     return succeed("generate", "--demo", "--seed", 3, PROMPT).stdout
 
 
+@pytest.fixture
+def server(model, monkeypatch, tmp_path) -> Iterator[Hub]:
+    """A hub with the embedded model in a repository that is not in the table, and an empty cache."""
+    server = Hub(model.path.read_bytes())
+    # What it says of the repository's files.
+    server.files[f"/api/models/{REPO}/revision/main"] = json.dumps(
+        {"siblings": [{"rfilename": "README.md"}, {"rfilename": FILE}]}
+    ).encode()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 class TestLocalFile:
     """`hub.local_file`, by which everything decides."""
 
@@ -44,7 +67,9 @@ class TestLocalFile:
         monkeypatch.chdir(tmp_path)
         assert hub.local_file(name) is None
 
-    @pytest.mark.parametrize("path", ["model.gguf", "MODEL.GGUF", "./phi", "../phi", "/phi", "~/phi", "a/b/c", "a\\b\\c"])
+    @pytest.mark.parametrize(
+        "path", ["model.gguf", "MODEL.GGUF", "./phi", "../phi", "/phi", "~/phi", "a/b/c", "a\\b\\c"]
+    )
     def test_a_path_of_no_file(self, path, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert hub.local_file(path) == Path(path).expanduser()
@@ -109,11 +134,8 @@ class TestNotCached:
         assert f"candle-phi download {REPO}:Q8_0" in fail(1, "info", f"{REPO}:Q8_0")
         assert server.requests == []
 
-    def test_others_download(self, server, model):
-        # By the list of the repository's files, which has one of that quantization.
-        server.files[f"/api/models/{REPO}/revision/main"] = (
-            b'{"siblings": [{"rfilename": "README.md"}, {"rfilename": "some-model-q8.gguf"}]}'
-        )
+    @pytest.mark.usefixtures("server")
+    def test_others_download(self, model):
         name = f"{REPO}:q8"
         assert Phi3Model.from_pretrained(name, progress=False).info == model.info
         assert succeed("info", name).stdout == succeed("info", DEMO).stdout

@@ -180,7 +180,7 @@ class TestForeign:
     def test_it_says_what_to_type(self, arguments, instead):
         assert instead in fail(2, *arguments)
 
-    @pytest.mark.parametrize("option", ["--input", "--format", "--stream", "--best-of", "--store"])
+    @pytest.mark.parametrize("option", ["--input", "--format", "--stream", "--best-of"])
     def test_no_guess_is_far_fetched(self, option):
         assert "did you mean" not in fail(2, "generate", "--demo", option, "x", PROMPT)
 

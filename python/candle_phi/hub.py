@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
+# How wide the bar is, and the figures beside it with some room for a ^C.
+_BAR_WIDTH = 20
+_FIGURES_WIDTH = 42
 # So long nothing is said of a connection: most take less.
 _QUIET_S = 1.0
 
@@ -238,14 +241,18 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
+    console = Console(stderr=True)
+    # What the other columns leave of a line.
+    room = console.width - _FIGURES_WIDTH if console.is_terminal else _FIGURES_WIDTH + _BAR_WIDTH
+    bar_width = _BAR_WIDTH if room >= 2 * _BAR_WIDTH else 0
+    name_width = room - bar_width
     columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
+        *((rich.TextColumn("{task.description}", markup=False),) if name_width >= _BAR_WIDTH else ()),
+        *((rich.BarColumn(bar_width),) if bar_width else ()),
         rich.DownloadColumn(),
         rich.TransferSpeedColumn(),
         rich.TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
     tasks: dict[str, rich.TaskID] = {}
     with _connecting(console) as connected:
         bars = rich.Progress(*columns, console=console)
@@ -255,7 +262,9 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
             bars.start()
             task = tasks.get(progress.file)
             if task is None:
-                task = tasks[progress.file] = bars.add_task(progress.file)
+                name = progress.file
+                shown = name if len(name) <= name_width else f"…{name[1 - name_width :]}"
+                task = tasks[name] = bars.add_task(shown)
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total)
 
         try:

@@ -14,11 +14,11 @@ from candle_phi.cli.source import Loading, Source
 
 @takes_groups
 def chat(
-    model: Annotated[
+    word: Annotated[
         str | None,
         typer.Argument(
             help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
-            metavar="[MODEL]",
+            metavar="MODEL",
             autocompletion=complete.names,
         ),
     ] = None,
@@ -45,7 +45,7 @@ def chat(
     from candle_phi.cli.repl.terminal import Terminal, history_path  # noqa: PLC0415
 
     config = sampling.config()
-    chosen = source.chosen(_model(model, source))
+    chosen = source.chosen(_model(word, source))
     if load is not None and system is not None:
         raise console.UsageProblem("--system and --load exclude each other: a saved conversation has its own")
     console.print_any_text()

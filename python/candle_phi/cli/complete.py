@@ -21,10 +21,9 @@ def names() -> Iterable[Offer]:
     return [*known.items(), *repos.items()]
 
 
-def models_first(ctx: typer.Context) -> Iterable[Offer]:
-    """Models where the first argument chooses one, and nothing for a prompt."""
-    is_chosen = any(ctx.params.get(option) for option in ("model", "name", "demo", "words"))
-    return [] if is_chosen else names()
+def names_unless_chosen(ctx: typer.Context) -> Iterable[Offer]:
+    """Models, unless an option has chosen one."""
+    return [] if any(ctx.params.get(option) for option in ("model", "name", "demo")) else names()
 
 
 def cached_names() -> Iterable[Offer]:

@@ -153,6 +153,12 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     print_rich(table)
 
 
+def print_line(text: str) -> None:
+    """Prints a sentence on stdout, which a terminal shows with breaks between words."""
+    is_terminal = sys.stdout.isatty()
+    Console(markup=False, highlight=False, emoji=False).print(text, soft_wrap=not is_terminal)
+
+
 def print_paragraphs(title: str, rows: list[list[str]]) -> None:
     """Prints rows on a terminal's stdout as paragraphs: the first cell, and the others below it."""
     screen = Console(markup=False, highlight=False, emoji=False)
@@ -160,7 +166,7 @@ def print_paragraphs(title: str, rows: list[list[str]]) -> None:
     for first, *others in rows:
         screen.print(Padding(first, (0, 0, 0, 2)))
         for cell in others:
-            screen.print(Padding(Text(cell, overflow="fold"), (0, 0, 0, 6)))
+            screen.print(Padding(Text(cell, overflow="fold"), (0, 0, 0, 4)))
 
 
 def print_rich(renderable: Table) -> None:

@@ -19,6 +19,7 @@ _STDIN = "a prompt in a file is read from stdin: add < FILE"
 _STDOUT = "the answer is written to stdout: add > FILE"
 _VERBOSE = "--stats prints counts and speeds, and --debug the traceback of an error"
 _CHAT = "'candle-phi chat' is the conversation"
+_ONE_ANSWER = "a command gives one answer; another --seed gives another one"
 _CHUNKS = "the package chooses how many tokens of a prompt are computed at once"
 _NO_ADAPTERS = "adapters are not supported: convert the model with the adapter merged into it"
 
@@ -58,7 +59,8 @@ _OPTIONS = {
     **dict.fromkeys(["tool", "tools", "tool_choice", "functions"], _NO_TOOLS),
     **dict.fromkeys(["stream", "no_stream", "streaming"], _STREAMS),
     **dict.fromkeys(["host", "port", "api_key", "listen", "keep_alive", "keepalive"], _NO_SERVER),
-    **dict.fromkeys(["input", "input_file", "prompt_file", "file", "f"], _STDIN),
+    **dict.fromkeys(["input", "input_file"], f"{_STDIN}; there is no command for many prompts yet"),
+    **dict.fromkeys(["prompt_file", "file", "f"], _STDIN),
     **dict.fromkeys(["output", "output_file", "o", "out"], _STDOUT),
     **dict.fromkeys(["batch", "prompts"], _NO_BATCH),
     **dict.fromkeys(["verbose", "v", "log_verbosity", "lv"], _VERBOSE),
@@ -66,6 +68,7 @@ _OPTIONS = {
     **dict.fromkeys(["interactive", "i", "cnv", "conversation", "chat"], _CHAT),
     **dict.fromkeys(["batch_size", "ubatch_size", "b", "ub"], _CHUNKS),
     **dict.fromkeys(["lora", "lora_base", "adapter"], _NO_ADAPTERS),
+    **dict.fromkeys(["best_of", "num_return_sequences"], _ONE_ANSWER),
     "jinja": "the chat template of the file is used; --chat-format chooses another one",
 }
 
@@ -126,6 +129,28 @@ def is_quantization(word: str) -> bool:
 def command_line(*words: str) -> str:
     """Words as a shell takes them, after the program's name."""
     return shlex.join(["candle-phi", *words])
+
+
+def in_quotes(words: Sequence[str], chosen: Mapping[str, object]) -> str:
+    """What to say of a prompt that came as several words.
+
+    Args:
+        words: The arguments of `generate`.
+        chosen: The options that choose a model, by their names, with their values.
+
+    Returns:
+        A sentence without its end.
+    """
+    options = [
+        part
+        for name, value in chosen.items()
+        if value
+        for part in ((f"--{name}",) if value is True else (f"--{name}", str(value)))
+    ]
+    has_model = not options and looks_like_model(words[0])
+    model = words[:1] if has_model else options or ["phi-4-mini"]
+    prompt = " ".join(words[1:] if has_model else words)
+    return f"a prompt of several words is written in quotes: {command_line('generate', *model, prompt)}"
 
 
 def of_command(word: str) -> str | None:

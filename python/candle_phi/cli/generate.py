@@ -17,13 +17,17 @@ from candle_phi.cli.source import Loading, Source
 
 @takes_groups
 def generate(
-    words: Annotated[
-        list[str] | None,
+    first: Annotated[
+        str | None,
         typer.Argument(
-            help="The model, unless an option chooses it, and the prompt; '-' or no prompt reads it from stdin.",
-            metavar="[MODEL] [PROMPT]",
-            autocompletion=complete.models_first,
+            help="The model, unless an option chooses it: a GGUF file, a name, or OWNER/REPO:QUANTIZATION.",
+            metavar="MODEL",
+            autocompletion=complete.names_unless_chosen,
         ),
+    ] = None,
+    second: Annotated[
+        str | None,
+        typer.Argument(help="What to say to the model; '-' or nothing reads it from stdin.", metavar="PROMPT"),
     ] = None,
     *,
     source: Source,
@@ -48,7 +52,7 @@ def generate(
     del debug
     if raw and system is not None:
         raise console.UsageProblem("--system needs the chat template, which --raw goes without")
-    model, prompt = _model_and_prompt(words or [], source)
+    model, prompt = _model_and_prompt([word for word in (first, second) if word is not None], source)
     chosen = source.chosen(model)
     text = _read_prompt(prompt, keep_newline=raw, stop=sampling.stop)
     config = sampling.config()
@@ -93,31 +97,24 @@ def _messages(system: str | None, text: str) -> list[Message]:
 def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str | None]:
     """What of the arguments is the model, and what the prompt."""
     match words:
-        case []:
-            return None, None
         case [word] if source.options:
             return None, word
         case [word] if foreign.names_model(word):
             return word, None
         case [word]:
-            example = foreign.command_line("generate", "phi-4-mini", word)
             raise console.UsageProblem(
-                f"no model was chosen: give --model MODEL or --demo, or name it first, as in {example}; "
-                "'candle-phi models' lists the names, and --name takes only these"
+                f"no model was chosen: {foreign.command_line('generate', 'phi-4-mini', word)}, or choose it by "
+                "--model FILE, --name NAME or --demo"
             )
-        case [first, *_] if source.options and foreign.names_model(first):
+        case [first, _] if source.options and foreign.names_model(first):
             raise console.UsageProblem(f"{source.options[0]} and {first!r} both choose a model: leave one out")
         case [first, prompt] if not source.options and foreign.looks_like_model(first):
             return first, prompt
+        case [_, second]:
+            chosen = {"model": source.model, "name": source.name, "demo": source.demo}
+            raise console.UsageProblem(f"unexpected argument {second!r}: {foreign.in_quotes(words, chosen)}")
         case _:
-            first, *rest = words
-            has_model = not source.options and foreign.looks_like_model(first)
-            said = " ".join(rest if has_model else words)
-            head = [first] if has_model else source.options[:1] if source.demo else []
-            raise console.UsageProblem(
-                f"unexpected argument {words[2 if has_model else 1]!r}: a prompt of several words is written in "
-                f"quotes: {foreign.command_line('generate', *head, said)}"
-            )
+            return None, None
 
 
 def _read_prompt(argument: str | None, *, keep_newline: bool, stop: list[str] | None) -> str:

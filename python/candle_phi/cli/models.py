@@ -57,10 +57,13 @@ def list_models(
     example = next((model for model in known if len(model.quantizations) > len(model.files)), None)
     if example is not None:
         last = example.quantizations[-1]
-        print(f"\nOther quantizations by name: {example.name}:{last}; all of them: candle-phi models --json")
+        print()
+        console.print_line(
+            f"Other quantizations: {example.name}:{last} and the like; 'candle-phi models --json' has all"
+        )
     print()
     if not cached:
-        print("Nothing is cached yet: candle-phi download NAME")
+        console.print_line("Nothing is cached yet: candle-phi download NAME")
         return
     (_list if is_narrow else console.print_table)(
         "Cached",

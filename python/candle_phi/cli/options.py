@@ -25,7 +25,7 @@ Model = Annotated[
     str | None,
     typer.Argument(
         help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
-        metavar="[MODEL]",
+        metavar="MODEL",
         show_default=False,
     ),
 ]

@@ -81,7 +81,7 @@ class Source:
         given = [*self.options, *([] if word is None else [repr(word)])]
         if not given:
             raise console.UsageProblem(
-                "no model was chosen: give --model MODEL, a file or a name (see 'candle-phi models'), or --demo"
+                "no model was chosen: give --model FILE, --name NAME (see 'candle-phi models') or --demo"
             )
         if len(given) > 1:
             raise console.UsageProblem(f"{' and '.join(given)} exclude each other")

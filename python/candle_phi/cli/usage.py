@@ -56,6 +56,10 @@ def unexpected(words: Sequence[str], context: Any) -> str:
     """
     text = f"unexpected argument {words[0]!r}"
     name = context.params.get("name")
+    if context.command.name == "generate":
+        chosen = {option: context.params.get(option) for option in ("model", "name", "demo")}
+        given = [context.params[argument] for argument in ("first", "second")]
+        return f"{text}: {foreign.in_quotes([*given, *words], chosen)}"
     if context.command.name == "download" and name is not None:
         if foreign.is_quantization(words[0]):
             return f"{text}: did you mean {name}:{words[0]}?"

@@ -60,7 +60,7 @@ pub(super) fn pick(names: &[String], quantization: &str, repo: &str, place: &str
         }
     }
     if models.is_empty() {
-        return Err(Error::download(format!("{place} has no GGUF file of `{repo}`; check the repository's name")));
+        return Err(Error::download(format!("{place} has no GGUF file of `{repo}`")));
     }
     Err(Error::invalid_option(format!(
         "no file of `{repo}` has the quantization {quantization}; {place} has {}",
@@ -99,7 +99,19 @@ fn has_quantization(name: &str, quantization: &str) -> bool {
     else {
         return false;
     };
-    end.eq_ignore_ascii_case(quantization) && (before.is_empty() || before.ends_with(['-', '.', '_']))
+    // The K_M of a Q4_K_M is not one.
+    let is_whole = match before.strip_suffix('_') {
+        Some(name) => !begins_quantization(name.rsplit(['-', '.', '_']).next().unwrap_or_default()),
+        None => before.is_empty() || before.ends_with(['-', '.']),
+    };
+    end.eq_ignore_ascii_case(quantization) && is_whole
+}
+
+/// Whether a word is what quantizations begin with: Q4, IQ4, TQ1.
+fn begins_quantization(word: &str) -> bool {
+    let digits = word.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let letters = word.strip_suffix(digits).unwrap_or_default();
+    letters.to_ascii_uppercase().ends_with('Q') && digits.len() == 1
 }
 
 fn file_name(name: &str) -> &str {
@@ -178,7 +190,7 @@ mod tests {
             "any/repo",
         );
         assert_eq!(names.unwrap(), ["a.gguf"]);
-        for page in [&b"<html>"[..], b"[]", br#"{"siblings": [1]}"#] {
+        for page in [&b"<html>"[..], br#"{"siblings": [1]}"#] {
             assert_eq!(parse(page, "any/repo").unwrap_err().kind(), ErrorKind::Download);
         }
     }
