@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
 # How wide the bar is, and the figures beside it with some room for a ^C.
-_BAR_WIDTH = 20
+_BAR_WIDTH = 16
 _FIGURES_WIDTH = 42
 # So long nothing is said of a connection: most take less.
 _QUIET_S = 1.0
@@ -238,10 +238,11 @@ def _is_terminal(stream: object) -> bool:
 def _bars() -> Generator[Callable[[Progress], None], None, None]:
     """A progress bar for each file on stderr; a word about the connection if that takes long."""
     # Imported when a bar is drawn: it takes longer than all the rest of the package.
+    from rich import filesize  # noqa: PLC0415
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     # What the other columns leave of a line.
     room = console.width - _FIGURES_WIDTH if console.is_terminal else _FIGURES_WIDTH + _BAR_WIDTH
     bar_width = _BAR_WIDTH if room >= 2 * _BAR_WIDTH else 0
@@ -254,10 +255,13 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
         rich.TimeRemainingColumn(),
     )
     tasks: dict[str, rich.TaskID] = {}
+    last: Progress | None = None
     with _connecting(console) as connected:
         bars = rich.Progress(*columns, console=console)
 
         def update(progress: Progress) -> None:
+            nonlocal last
+            last = progress
             connected()
             bars.start()
             task = tasks.get(progress.file)
@@ -272,13 +276,18 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
         except KeyboardInterrupt:
             # The terminal has written ^C into the bar, which is not to be left there twice.
             bars.live.transient = True
-            bars.stop()
             connected()
-            if tasks:
-                console.print("The download was interrupted. The same call again resumes it.")
+            if bars.live.is_started:
+                bars.stop()
+            if last is not None:
+                size = filesize.decimal(last.bytes_done)
+                console.print(
+                    f"Interrupted after {size} of {last.file}; the same call again resumes the download."
+                )
             raise
         finally:
-            bars.stop()
+            if bars.live.is_started:
+                bars.stop()
 
 
 @contextmanager
