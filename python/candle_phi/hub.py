@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
-# How wide the bar is, and the figures beside it with some room for a ^C.
+# The width of the bar, and of the figures beside it with some space for a ^C.
 _BAR_WIDTH = 16
 _FIGURES_WIDTH = 42
-# So long nothing is said of a connection: most take less.
+# Nothing is shown for a connection that takes less.
 _QUIET_S = 1.0
 
 
@@ -116,17 +116,17 @@ def _opened_by_its_path(name: str) -> str:
 
 
 def local_file(text: str) -> Path | None:
-    """The file that a text names, if it is a path and not the name of a model.
+    """Return the path that a text is, unless it is the name of a model.
 
     Args:
-        text: What was given where a model is meant.
+        text: A path, a short name, or a repository with or without a quantization.
 
     Returns:
-        The path, if there is a file of that name, or if the text can be nothing else: it ends in ".gguf", begins
-        as paths do, or has several separators. None for a name, known or not, and for "owner/name".
+        The path if there is such a file, or if the text cannot be a name: it ends in ".gguf", begins as paths
+        do, or has several separators. None for a name, known or not, and for "owner/name".
     """
     path = Path(text)
-    with suppress(RuntimeError):  # nothing says where the home is
+    with suppress(RuntimeError):  # the home directory is not known
         path = path.expanduser()
     if text.lower().endswith(".gguf") or _exists(path.is_file):
         return path
@@ -138,7 +138,7 @@ def local_file(text: str) -> Path | None:
 
 
 def _exists(look: Callable[[], bool]) -> bool:
-    """What a look at the disk finds; nothing, for a text that no path can be."""
+    """Look at the disk; False for a text that cannot be a path."""
     try:
         return look()
     except (OSError, ValueError):
@@ -146,7 +146,7 @@ def _exists(look: Callable[[], bool]) -> bool:
 
 
 def named_model(name: str) -> NamedModel | None:
-    """The model of a short name, which may end in a quantization; None if there is none of that name."""
+    """Return the model of a short name, which may end in a quantization; None if the name is not known."""
     short = name.partition(":")[0].strip().lower()
     return next((model for model in named_models() if model.name == short), None)
 
@@ -236,14 +236,14 @@ def _is_terminal(stream: object) -> bool:
 
 @contextmanager
 def _bars() -> Generator[Callable[[Progress], None], None, None]:
-    """A progress bar for each file on stderr; a word about the connection if that takes long."""
+    """Draw a progress bar for each file on stderr, and a status line while a connection takes long."""
     # Imported when a bar is drawn: it takes longer than all the rest of the package.
     from rich import filesize  # noqa: PLC0415
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    # What the other columns leave of a line.
+    # The columns that are left for the name and the bar.
     room = console.width - _FIGURES_WIDTH if console.is_terminal else _FIGURES_WIDTH + _BAR_WIDTH
     bar_width = _BAR_WIDTH if room >= 2 * _BAR_WIDTH else 0
     name_width = room - bar_width
@@ -274,7 +274,7 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
         try:
             yield update
         except KeyboardInterrupt:
-            # The terminal has written ^C into the bar, which is not to be left there twice.
+            # The terminal has written ^C into the bar: without this, the bar would stay on the screen twice.
             bars.live.transient = True
             connected()
             if bars.live.is_started:
@@ -292,10 +292,10 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
 
 @contextmanager
 def _connecting(console: "Console") -> Generator[Callable[[], None], None, None]:
-    """Says that a connection is being made, if that takes longer than a moment.
+    """Show that a connection is being made, if that takes longer than a second.
 
     Yields:
-        What ends it; called at the end in any case.
+        A function that removes the line. It is called at the end too.
     """
     endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
     status = console.status(f"connecting to {endpoint}")

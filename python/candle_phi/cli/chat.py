@@ -64,7 +64,7 @@ def chat(
 
 
 def _model(word: str | None, source: Source) -> str | None:
-    """The argument, if it can be a model; what is said to one is no argument here."""
+    """Return the argument if it can be a model; a message is refused, since chat asks for it."""
     if word is None or (not source.options and foreign.looks_like_model(word)):
         return word
     example = source.options[:1] if source.demo else ["phi-4-mini"]

@@ -39,18 +39,18 @@ def note(text: str) -> None:
 
 
 def warning(text: str) -> None:
-    """Says what is probably not meant, and continues."""
+    """Print a warning on stderr."""
     _print_wrapped(f"warning: {' '.join(text.split())}")
 
 
 def question(text: str) -> None:
-    """Asks something; the answer is typed on the same line."""
+    """Print a question on stderr; the answer is typed on the same line."""
     _print_wrapped(text, end="")
     print(" ", end="", file=sys.stderr, flush=True)
 
 
 def _print_wrapped(text: str, *, style: str | None = None, end: str = "\n") -> None:
-    """Prints on stderr: with breaks between words on a terminal, and as it is elsewhere."""
+    """Print on stderr, wrapped between words on a terminal and unchanged elsewhere."""
     screen = stderr_console()
     screen.print(text, style=style, soft_wrap=not screen.is_terminal, end=end)
     screen.file.flush()
@@ -67,7 +67,7 @@ def note_table(rows: list[list[str]]) -> None:
 
 
 def error(message: str) -> None:
-    """Says what went wrong: a line, which a terminal shows with breaks between words."""
+    """Print what went wrong on stderr: one line, wrapped between words on a terminal."""
     _print_wrapped(f"error: {' '.join(message.split())}")
 
 
@@ -139,7 +139,7 @@ def human_count(count: int) -> str:
 
 
 def terminal_width() -> int | None:
-    """How many columns stdout has; None if it is not a terminal."""
+    """Return the number of columns of stdout; None if it is not a terminal."""
     return Console().width if sys.stdout.isatty() else None
 
 
@@ -154,13 +154,13 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def print_line(text: str) -> None:
-    """Prints a sentence on stdout, which a terminal shows with breaks between words."""
+    """Print a sentence on stdout, wrapped between words on a terminal."""
     is_terminal = sys.stdout.isatty()
     Console(markup=False, highlight=False, emoji=False).print(text, soft_wrap=not is_terminal)
 
 
 def print_paragraphs(title: str, rows: list[list[str]]) -> None:
-    """Prints rows on a terminal's stdout as paragraphs: the first cell, and the others below it."""
+    """Print rows on a terminal as paragraphs: the first cell, and the others indented below it."""
     screen = Console(markup=False, highlight=False, emoji=False)
     screen.print(title, style="bold")
     for first, *others in rows:

@@ -1,4 +1,4 @@
-"""Words of other programs' command lines, and the sentence that answers each."""
+"""Commands and options of other programs, and the sentence that answers each."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ _ONE_ANSWER = "a command gives one answer; another --seed gives another one"
 _CHUNKS = "the package chooses how many tokens of a prompt are computed at once"
 _NO_ADAPTERS = "adapters are not supported: convert the model with the adapter merged into it"
 
-# Commands, by what other programs call them. {word} is the word that was written.
+# Commands of other programs.
 COMMANDS = {
     "api": _NO_SERVER,
     "ask": "did you mean 'candle-phi generate'?",
@@ -52,7 +52,7 @@ COMMANDS = {
     "web": _NO_SERVER,
 }
 
-# Options, by what other programs call them.
+# Options of other programs that have no counterpart here.
 _OPTIONS = {
     **dict.fromkeys(["json_schema", "schema", "grammar", "grammar_file", "regex", "j", "jf"], _NO_SCHEMA),
     **dict.fromkeys(["format", "response_format", "output_format"], _NO_SCHEMA),
@@ -72,7 +72,7 @@ _OPTIONS = {
     "jinja": "the chat template of the file is used; --chat-format chooses another one",
 }
 
-# Options that ours stand for with a value, as they are written.
+# Options of other programs, and what is written here instead.
 _WITH_VALUE = {
     **dict.fromkeys(["gpu", "cuda", "use_gpu", "ngl", "n_gpu_layers", "gpu_layers"], "--device cuda"),
     "metal": "--device metal",
@@ -89,7 +89,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(:[\w-]+)?")
 
 
 def of_option(name: str, value: str | None, known: Mapping[str, str]) -> str | None:
-    """What to say of an option that other programs have.
+    """Answer an option that other programs have.
 
     Args:
         name: The option, without dashes and with underscores.
@@ -111,13 +111,13 @@ def of_option(name: str, value: str | None, known: Mapping[str, str]) -> str | N
 
 
 def names_model(word: str) -> bool:
-    """Whether a word looks as the name or the path of a model does, known or not."""
+    """Whether a word has the form of a model's name or path, known or not."""
     is_name = hub.named_model(word) is not None or _REPOSITORY.fullmatch(word) is not None
     return is_name or hub.local_file(word) is not None
 
 
 def looks_like_model(word: str) -> bool:
-    """The same, and a short name that may be written wrong, such as phi4-mini."""
+    """Whether `names_model`, or the word may be a misspelt short name such as phi4-mini, or an address."""
     return names_model(word) or re.fullmatch(r"phi[\w.:-]*", word, re.IGNORECASE) is not None or "://" in word
 
 
@@ -127,12 +127,12 @@ def is_quantization(word: str) -> bool:
 
 
 def command_line(*words: str) -> str:
-    """Words as a shell takes them, after the program's name."""
+    """Quote words for a shell, after the program's name."""
     return shlex.join(["candle-phi", *words])
 
 
 def in_quotes(words: Sequence[str], chosen: Mapping[str, object]) -> str:
-    """What to say of a prompt that came as several words.
+    """Answer a prompt that was written as several words.
 
     Args:
         words: The arguments of `generate`.
@@ -154,13 +154,13 @@ def in_quotes(words: Sequence[str], chosen: Mapping[str, object]) -> str:
 
 
 def of_command(word: str) -> str | None:
-    """What to say of a word where a command is expected: a model or a prompt, mostly.
+    """Answer a word where a command is expected: another program's command, a model or a prompt.
 
     Args:
         word: The word.
 
     Returns:
-        A sentence without its end; None if nothing is known of it.
+        A sentence without its end; None if the word is not known.
     """
     if word in COMMANDS:
         return COMMANDS[word]
@@ -172,13 +172,13 @@ def of_command(word: str) -> str | None:
 
 
 def generate_instead(arguments: Sequence[str]) -> str:
-    """What to type for options without a command, as llama.cpp's program takes them.
+    """Write the command for options without one, as llama.cpp's program takes them.
 
     Args:
         arguments: The words of the command line.
 
     Returns:
-        The command line that is meant.
+        The command line.
     """
     options: list[str] = []
     prompt: list[str] = []

@@ -95,7 +95,7 @@ def _messages(system: str | None, text: str) -> list[Message]:
 
 
 def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str | None]:
-    """What of the arguments is the model, and what the prompt."""
+    """Tell the model from the prompt among the arguments."""
     match words:
         case [word] if source.options:
             return None, word

@@ -20,7 +20,7 @@ from candle_phi.cli.command import Command, Group
 from candle_phi.hub import repository
 from candle_phi.types import NamedModel
 
-# A terminal that is narrower has a list: in a table the cells would be broken again and again.
+# A narrower terminal gets a list: the cells of a table would be wrapped to a few characters.
 _TABLE_WIDTH = 140
 
 models_app: typer.Typer = typer.Typer(
@@ -73,13 +73,13 @@ def list_models(
 
 
 def _downloads(model: NamedModel) -> str:
-    """The files that are known, and about how large they are."""
+    """List the known files and their approximate sizes."""
     sizes = {name: console.human_bytes(size) for name, size in model.about_bytes.items()}
     return ", ".join(f"{name} (about {sizes[name]})" if name in sizes else name for name in model.files)
 
 
 def _list(title: str, _columns: list[str], rows: list[list[str]]) -> None:
-    """What a table has, for a terminal that is too narrow for one: a paragraph for each row."""
+    """Print a table's rows as paragraphs, for a terminal that is too narrow for a table."""
     console.print_paragraphs(title, rows)
 
 

@@ -66,16 +66,16 @@ class Source:
         return [option for option, is_given in chosen.items() if is_given]
 
     def chosen(self, word: str | None = None) -> "Chosen":
-        """The model that is meant.
+        """Return the model that the options or an argument choose.
 
         Args:
             word: An argument that names one.
 
         Returns:
-            Where it is. Nothing has been loaded or fetched.
+            The model. Nothing is loaded or downloaded here.
 
         Raises:
-            UsageProblem: No model is chosen, more than one, or one that does not go with the other options.
+            UsageProblem: No model is chosen, or several are, or the other options do not fit the model.
             ModelNotFoundError: There is no such file.
         """
         given = [*self.options, *([] if word is None else [repr(word)])]
@@ -122,13 +122,13 @@ class Chosen:
 
 
 def path_or_name(text: str) -> Path | None:
-    """The path that a word where a model is meant stands for; None for a name.
+    """Return the path that a word stands for; None for the name of a model.
 
     Args:
         text: The word.
 
     Returns:
-        The path, of which there may be no file.
+        The path. The file may be missing.
 
     Raises:
         UsageProblem: It is neither the path of a file nor the name of a model.
@@ -136,7 +136,7 @@ def path_or_name(text: str) -> Path | None:
     path = hub.local_file(text)
     if path is None and "/" not in text and hub.named_model(text) is None:
         try:
-            # Which has the words for it, and knows what was probably meant.
+            # The hub module suggests the name that was probably meant.
             hub.download(text, local_files_only=True, progress=False)
         except InvalidOptionError as error:
             raise console.UsageProblem(f"there is no file {text!r}, and {error}") from None
@@ -144,18 +144,18 @@ def path_or_name(text: str) -> Path | None:
 
 
 def file_of(model: str | None, *, demo: bool, may_fetch: bool) -> Path:
-    """The file that a command about one is about.
+    """Return the file of a model.
 
     Args:
-        model: What was given: a path or a name.
-        demo: Whether the embedded model is asked for.
-        may_fetch: Whether a model that is not in the cache is downloaded.
+        model: A path or a name.
+        demo: Whether to take the embedded model.
+        may_fetch: Whether to download a model that is not in the cache.
 
     Returns:
         The path.
 
     Raises:
-        UsageProblem: Both were given, or neither, or what is no model.
+        UsageProblem: Both or neither were given, or the model is neither a file nor a name.
         ModelNotFoundError: It must be downloaded first.
     """
     if demo is (model is not None):

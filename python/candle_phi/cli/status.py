@@ -1,4 +1,4 @@
-"""A line on a terminal's stderr while something takes long that prints nothing: gone when it has begun to."""
+"""A status line on a terminal's stderr while a prompt is read. It disappears when the answer begins."""
 
 import contextlib
 import threading
@@ -7,21 +7,21 @@ from collections.abc import Callable, Generator
 from candle_phi import TokenStream
 from candle_phi.cli import console
 
-# What is shorter is not spoken of.
+# Nothing is shown for a prompt that takes less.
 _QUIET_S = 1.0
 _EVERY_S = 0.2
 
 
 @contextlib.contextmanager
 def reading(stream: TokenStream, *, is_shown: bool = True) -> Generator[Callable[[], None], None, None]:
-    """Shows how much of a stream's prompt has been read, as long as its first chunk has not come.
+    """Show how much of a stream's prompt has been read, until its first chunk comes.
 
     Args:
         stream: The stream.
-        is_shown: Whether to show it at all; only a terminal is shown it.
+        is_shown: Whether to show it if stderr is a terminal.
 
     Yields:
-        What takes the line away, to be called before anything is printed. A second call does nothing.
+        A function that removes the line. Call it before printing anything; a second call does nothing.
     """
     screen = console.stderr_console()
     if not is_shown or not screen.is_terminal or screen.is_dumb_terminal:

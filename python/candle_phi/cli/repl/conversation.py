@@ -7,7 +7,7 @@ from candle_phi import GenerationConfig, InvalidOptionError, Message, Phi3Sessio
 
 # The seed after the last one is the first.
 _SEEDS = 2**64
-# How much of a line is shown to say which one it is.
+# The most characters of a line that are shown to identify it.
 _SHORT = 60
 
 
@@ -149,7 +149,7 @@ class Conversation:
         self._unanswered = None
 
     def summary(self) -> str:
-        """How many turns there are, and what was said last."""
+        """Return the number of turns and the beginning of the last message."""
         count = f"{self.turns} turn{'s' if self.turns != 1 else ''}"
         last = self.last_said
         return count if last is None else f"{count}; the last: {short(last)}"
@@ -165,6 +165,6 @@ class Conversation:
 
 
 def short(text: str) -> str:
-    """The first line of a text in quotes, or the beginning of it."""
+    """Return the first line of a text in quotes, shortened."""
     first, *more = text.splitlines() or [""]
     return repr(first if len(first) <= _SHORT else first[: _SHORT - 1] + "…") + (" …" if more else "")

@@ -8,7 +8,7 @@ from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
 from candle_phi.cli.repl.terminal import Terminal
 
-# Words that alone are hardly for the model.
+# Words that, typed alone, are hardly meant for the model.
 _LEAVING = {"bye", "exit", "quit"}
 
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// More than these are not listed in a message.
 const MOST_LISTED: usize = 12;
 
-/// What the hub's API says of a repository: the part that is of use here.
+/// The part of the hub API's answer that is used here.
 #[derive(Deserialize)]
 struct Repository {
     #[serde(default)]
@@ -44,7 +44,7 @@ pub(super) fn pick(names: &[String], quantization: &str, repo: &str, place: &str
         .collect();
     models.sort_unstable();
     models.dedup();
-    // A whole name first: what llama.cpp calls Q4_K_M is the Q4_K of some repositories.
+    // The full name first: some repositories name Q4_K_M just Q4_K.
     let tags = std::iter::once(quantization).chain(alias(quantization));
     for tag in tags {
         let matching: Vec<_> = models.iter().filter(|name| has_quantization(name, tag)).collect();
@@ -68,14 +68,14 @@ pub(super) fn pick(names: &[String], quantization: &str, repo: &str, place: &str
     )))
 }
 
-/// The other name of a quantization: tools that know no mixtures call the middle one by the plain name.
+/// The other name of a quantization: some tools name the medium mixture without its suffix.
 fn alias(quantization: &str) -> Option<&'static str> {
     [("Q3_K_M", "Q3_K"), ("Q4_K_M", "Q4_K"), ("Q5_K_M", "Q5_K"), ("F16", "FP16")]
         .into_iter()
         .find_map(|(name, other)| name.eq_ignore_ascii_case(quantization).then_some(other))
 }
 
-/// A GGUF file that is a model, and not what goes with one for images.
+/// Whether a file is a model, and not the projector for images that goes with one.
 fn is_model(name: &str) -> bool {
     let file = Path::new(name);
     file.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
@@ -99,7 +99,7 @@ fn has_quantization(name: &str, quantization: &str) -> bool {
     else {
         return false;
     };
-    // The K_M of a Q4_K_M is not one.
+    // K_M alone is not a quantization.
     let is_whole = match before.strip_suffix('_') {
         Some(name) => !begins_quantization(name.rsplit(['-', '.', '_']).next().unwrap_or_default()),
         None => before.is_empty() || before.ends_with(['-', '.']),
@@ -107,7 +107,7 @@ fn has_quantization(name: &str, quantization: &str) -> bool {
     end.eq_ignore_ascii_case(quantization) && is_whole
 }
 
-/// Whether a word is what quantizations begin with: Q4, IQ4, TQ1.
+/// Whether a word is the first part of a quantization: Q4, IQ4, TQ1.
 fn begins_quantization(word: &str) -> bool {
     let digits = word.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let letters = word.strip_suffix(digits).unwrap_or_default();

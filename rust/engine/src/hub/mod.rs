@@ -118,7 +118,9 @@ pub struct DownloadedModel {
 /// A revision that is a commit hash and cached is returned without a request. For a branch the hub is asked whether
 /// the cached file is the newest; if it cannot be reached, the cached file is returned with a warning. A download
 /// that was cut or cancelled is resumed by the next call. Where the file is a part of a split GGUF
-/// (`name-00001-of-00003.gguf`), all parts are fetched, of one commit. The tokenizer is optional, since a GGUF file carries its
+/// (`name-00001-of-00003.gguf`), all parts are fetched, of one commit. If the request names no file, or the repository
+/// does not have it, the repository is asked for its files and the one of the request's quantization is taken; offline
+/// it is looked for among the cached files. The tokenizer is optional, since a GGUF file carries its
 /// own vocabulary: a failure to get it is a warning.
 pub fn download(
     request: &ModelRequest,
