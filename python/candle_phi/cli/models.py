@@ -105,7 +105,7 @@ def remove(
         is_known = repo != name
         others = [model.name for model in named_models()] + [model.repo for model in cached]
         meant = None if is_known else _checks.closest(name, others)
-        hint = "candle-phi models shows what is" if meant is None else f"did you mean {meant}?"
+        hint = "'candle-phi models' lists the models" if meant is None else f"did you mean {meant}?"
         if not is_known and "/" not in name:
             raise InvalidOptionError(f"there is no model named {name}: {hint}")
         raise ModelNotFoundError(f"{repo} is not in the cache: {hint}")
