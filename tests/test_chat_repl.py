@@ -189,10 +189,14 @@ class TestCommands:
 
         return do
 
+    @pytest.mark.parametrize("line", ["/quit", "/exit", "/bye"])
+    def test_each_way_to_leave(self, do, line):
+        with pytest.raises(EOFError):
+            do(line)
+
     @pytest.mark.parametrize(
         ("line", "meant"),
         [
-            ("/exit", "quit"),
             ("/q", "quit"),
             ("/Help", "help"),
             ("/?", "help"),

@@ -361,7 +361,7 @@ class TestModels:
         ("name", "code", "hint"),
         [
             ("phi-3-mini-4", 2, "there is no model named phi-3-mini-4: did you mean phi-3-mini-4k?"),
-            ("xyzzy", 2, "there is no model named xyzzy: candle-phi models shows what is"),
+            ("xyzzy", 2, "there is no model named xyzzy: 'candle-phi models' lists the models"),
             ("somebody/Some-Modell-GGUF", 1, "did you mean somebody/Some-Model-GGUF?"),
         ],
     )

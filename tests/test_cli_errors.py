@@ -93,11 +93,6 @@ class TestErrors:
         fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
         fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
 
-    def test_a_name_in_the_place_of_a_file(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        line = fail(1, "generate", "--model", "phi-3-mini-4k", PROMPT)
-        assert line == "error: no such file: phi-3-mini-4k; did you mean --name phi-3-mini-4k?"
-
     def test_a_file_in_the_place_of_a_name(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert "there is no model named" in fail(2, "generate", "--name", "model.gguf", "--offline", PROMPT)
@@ -108,7 +103,13 @@ class TestErrors:
         assert "did you mean --max-tokens 32?" in fail(2, "generate", "-n", 32, PROMPT)
 
     def test_a_file_that_is_missing_is_said_before_a_prompt_that_is(self):
-        assert "no such file: hello" in fail(1, "generate", "--model", "hello", stdin="")
+        assert "no such file: hello.gguf" in fail(1, "generate", "--model", "hello.gguf", stdin="")
+
+    def test_neither_a_file_nor_a_name(self):
+        for command in (["generate", "--model", "phi4mini", PROMPT], ["info", "phi4mini"], ["bench", "phi4mini"]):
+            line = fail(2, *command)
+            assert "there is no file 'phi4mini'" in line
+            assert "`phi-4-mini`" in line
 
     def test_a_home_that_the_shell_has_left_alone(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))

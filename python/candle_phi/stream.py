@@ -75,6 +75,15 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         self._generation.native.close()
 
     @property
+    def prefill_progress(self) -> tuple[int, int]:
+        """How far the prompt has been read: the tokens computed so far, and those to compute.
+
+        Tokens that the cache already holds are not counted, and those that have passed half of the model's layers
+        count half. Reading this never waits, so another thread can show it during the first ``next()``.
+        """
+        return self._generation.prefill_progress
+
+    @property
     def result(self) -> Completion:
         """The completion: all of it after the stream's end, before that what there is so far.
 

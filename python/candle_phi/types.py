@@ -388,6 +388,9 @@ class NamedModel:
         tokenizer_repo: The repository that has the tokenizer.json, or None.
         architecture: The architecture of the files, such as "phi3".
         description: What it is, in a line.
+        quantizations: All quantizations that can be asked for, those of `files` first.
+        about_bytes: About how large a file is, in bytes by quantization, as far as that is known. Rounded: a
+            repository may replace a file.
     """
 
     name: str
@@ -397,6 +400,8 @@ class NamedModel:
     tokenizer_repo: str | None
     architecture: str
     description: str
+    quantizations: tuple[str, ...]
+    about_bytes: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

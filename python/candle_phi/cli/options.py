@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from candle_phi import Phi3Model, trace
+from candle_phi import trace
 from candle_phi.cli import complete, console
 from candle_phi.config import Executor
 from candle_phi.types import Isa, KvDtype
@@ -21,7 +21,14 @@ def _set_debug(value: bool) -> bool:
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
 ]
-ModelFile = Annotated[Path | None, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+        metavar="MODEL",
+        show_default=False,
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="The embedded toy model, in the place of the file.")]
 Quantization = Annotated[
     str | None,
@@ -67,13 +74,6 @@ Threads = Annotated[
 InstructionSet = Annotated[
     Isa | None, typer.Option("--isa", help="The instructions that the kernels use.  [default: the best there are]")
 ]
-
-
-def file_or_demo(file: Path | None, *, demo: bool) -> Path:
-    """The file that a command is about: the one that was given, or the embedded one."""
-    if demo is (file is not None):
-        raise console.UsageProblem("expected the path of a GGUF file, or --demo, and not both")
-    return Phi3Model.demo().path if file is None else file
 
 
 def traced(path: Path | None) -> AbstractContextManager[None]:

@@ -202,11 +202,12 @@ impl Session {
     ) -> PyResult<Generation> {
         let cancel = CancelToken::new();
         let hook = Hook::new(config.logits_processor.take());
-        let generation = runtime::enter_briefly(py, || {
+        let (generation, layers) = runtime::enter_briefly(py, || {
             let options = GenerationOptions::try_from(config)?;
-            self.shared.lend(&cancel, |session| start(session, &options))
+            self.shared
+                .lend(&cancel, |session| Ok((start(session, &options)?, session.model().config().block_count)))
         })?;
-        Ok(Generation::new(Arc::clone(&self.shared), generation, cancel, hook))
+        Ok(Generation::new(Arc::clone(&self.shared), generation, layers, cancel, hook))
     }
 }
 

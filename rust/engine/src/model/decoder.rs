@@ -131,6 +131,7 @@ impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
         for (layer, block) in self.blocks.iter().enumerate() {
             cancel.check()?;
             x = trace_span!("layer", layer).in_scope(|| block.forward(executor, x, &mut pass, layer))?;
+            cancel.count_layer(tokens.len());
         }
         let mut output = |x: &E::Hidden| {
             let _span = trace_span!("output").entered();
