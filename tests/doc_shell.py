@@ -163,6 +163,17 @@ def _source(arguments: list[str]) -> None:
     assert arguments[0].endswith("bin/activate"), f"{arguments[0]} is not what an environment is entered with"
 
 
+def _apt(arguments: list[str]) -> None:
+    """Installs what `.ci/run` looks for on a bare machine, by Debian's names."""
+    assert arguments[:2] == ["apt", "install"], "only packages are installed as root"
+    assert {"build-essential", "python3-venv"} <= set(arguments[2:])
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", word) for word in arguments[2:])
+
+
+def _curl(arguments: list[str]) -> None:
+    assert [word for word in arguments if "://" in word] == ["https://sh.rustup.rs"], "only rustup is downloaded"
+
+
 def _git(arguments: list[str]) -> None:
     repository = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
     assert arguments[0] == "clone"
@@ -180,5 +191,8 @@ _CHECKS = {
     "cc": _cc,
     "./chat": _built,
     ".": _source,
+    "curl": _curl,
     "git": _git,
+    "sh": _built,
+    "sudo": _apt,
 }
