@@ -1,7 +1,9 @@
 # fastapi: pip install fastapi uvicorn
-"""OpenAI's chat endpoint over one model: a session for each request, and a limit on how many compute at once.
+"""OpenAI's chat endpoint over one model, with a session for each request.
 
-MODEL=phi-4-mini.gguf uvicorn --app-dir examples fastapi_app:app      # without MODEL, the embedded toy model
+MODEL=phi-4-mini.gguf uvicorn --app-dir examples fastapi_app:app
+
+Without MODEL it serves the embedded toy model.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ app = FastAPI()
 
 
 class ChatRequest(BaseModel):
-    """The part of OpenAI's request that is supported; other fields are ignored."""
+    """The supported part of OpenAI's request; other fields are ignored."""
 
     messages: list[dict[str, Any]]
     stream: bool = False
@@ -38,42 +40,54 @@ async def chat(request: ChatRequest) -> JSONResponse | StreamingResponse:
     """Answers a conversation, whole or as server-sent events."""
     options = request.model_dump(exclude={"messages", "stream"}, exclude_none=True)
     if request.stream:
-        return StreamingResponse(events(request.messages, options), media_type="text/event-stream")
+        chunks = events(request.messages, options)
+        return StreamingResponse(chunks, media_type="text/event-stream")
     try:
         async with slots:
             with Phi3Session(model=model) as session:
                 answer = await session.achat(request.messages, timeout=300, **options)
     except (Phi3Error, TypeError) as error:
-        return JSONResponse({"error": {"message": str(error), "type": "invalid_request_error"}}, 400)
-    message = {"role": "assistant", "content": answer.text}
-    choice = {"index": 0, "message": message, "finish_reason": reason(answer.finish_reason)}
+        problem = {"message": str(error), "type": "invalid_request_error"}
+        return JSONResponse({"error": problem}, 400)
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": answer.text},
+        "finish_reason": reason(answer.finish_reason),
+    }
     usage = {
         "prompt_tokens": answer.usage.prompt_tokens,
         "completion_tokens": answer.usage.completion_tokens,
         "total_tokens": answer.usage.total_tokens,
     }
-    return JSONResponse({"object": "chat.completion", "choices": [choice], "usage": usage})
+    body = {"object": "chat.completion", "choices": [choice], "usage": usage}
+    return JSONResponse(body)
 
 
-async def events(messages: list[dict[str, Any]], options: dict[str, Any]) -> AsyncIterator[str]:
-    """Yields the chunks of an answer. A client that disconnects stops the computation."""
+async def events(
+    messages: list[dict[str, Any]],
+    options: dict[str, Any],
+) -> AsyncIterator[str]:
+    """Yields the chunks of an answer. A client that disconnects stops it."""
     try:
         async with slots:
             with Phi3Session(model=model) as session:
-                async with session.achat_stream(messages, timeout=300, **options) as stream:
+                stream = session.achat_stream(messages, timeout=300, **options)
+                async with stream:
                     async for chunk in stream:
-                        yield event({"delta": {"content": chunk.text}, "finish_reason": None})
-                    yield event({"delta": {}, "finish_reason": reason(stream.result.finish_reason)})
+                        yield event({"content": chunk.text}, None)
+                    yield event({}, reason(stream.result.finish_reason))
     except (Phi3Error, TypeError) as error:
         yield f"data: {json.dumps({'error': {'message': str(error)}})}\n\n"
     yield "data: [DONE]\n\n"
 
 
-def event(choice: dict[str, Any]) -> str:
+def event(delta: dict[str, str], finish_reason: str | None) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [{'index': 0, **choice}]})}\n\n"
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    body = {"object": "chat.completion.chunk", "choices": [choice]}
+    return f"data: {json.dumps(body)}\n\n"
 
 
 def reason(finish_reason: str | None) -> str:
-    """OpenAI's word for how an answer ended."""
+    """How an answer ended, in OpenAI's words."""
     return "stop" if finish_reason == "stop" else "length"

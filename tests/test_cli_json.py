@@ -1,4 +1,4 @@
-"""`--json`: one object for a result, a line for each piece of a stream; docs/json-output.md says what is in them."""
+"""`--json`: one object for a result, a line for each piece of a stream; docs/json-output.md has the keys."""
 
 import json
 import os
