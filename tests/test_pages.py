@@ -13,6 +13,7 @@ from doc_pages import ROOT, blocks, pages, prose
 
 DOCS = ROOT / "docs"
 GUIDES = DOCS / "guides"
+README = ROOT / "README.md"
 WHICH_MODEL = GUIDES / "which-model.md"
 
 if not DOCS.exists():
@@ -85,7 +86,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", WHICH_MODEL], ids=name)
+@pytest.mark.parametrize("page", [README, WHICH_MODEL], ids=name)
 def test_every_named_model_has_its_size_and_speed(page):
     tables = page.read_text(encoding="utf-8").split("| name | download |", 1)[1]
     table = [row for row in rows(tables.split("\n\n", 1)[0]) if row[0].startswith("`")]
@@ -94,7 +95,30 @@ def test_every_named_model_has_its_size_and_speed(page):
 
 
 def test_the_readme_fits_on_a_few_screens():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
+MEASURED = [
+    rf"{NUMBER} tokens/s",
+    rf"against {NUMBER}",
+    rf"{NUMBER} times",
+    rf"{NUMBER} s after",
+    rf"takes {NUMBER} MB",
+    rf"llama\.cpp: {NUMBER}",
+    rf"100 / {NUMBER} \+ 60 /",
+    rf"\+ 60 / {NUMBER} =",
+]
+"""How the front pages quote a measurement."""
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "index.md", WHICH_MODEL, GUIDES / "many-rows.md"], ids=name)
+def test_quoted_figures_are_on_the_page_of_measurements(page):
+    measured = (DOCS / "performance.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    quoted = {figure for pattern in MEASURED for figure in re.findall(pattern, text)}
+    assert quoted
+    assert quoted <= set(re.findall(NUMBER, measured))
 
 
 def titles() -> list[str]:
