@@ -46,7 +46,7 @@ async def chat(request: ChatRequest) -> JSONResponse | StreamingResponse:
         async with slots:
             with Phi3Session(model=model) as session:
                 answer = await session.achat(request.messages, timeout=300, **options)
-    except (Phi3Error, TypeError) as error:
+    except Phi3Error as error:
         problem = {"message": str(error), "type": "invalid_request_error"}
         return JSONResponse({"error": problem}, 400)
     choice = {
@@ -76,7 +76,7 @@ async def events(
                     async for chunk in stream:
                         yield event({"content": chunk.text}, None)
                     yield event({}, reason(stream.result.finish_reason))
-    except (Phi3Error, TypeError) as error:
+    except Phi3Error as error:
         yield f"data: {json.dumps({'error': {'message': str(error)}})}\n\n"
     yield "data: [DONE]\n\n"
 
