@@ -1,4 +1,4 @@
-# The verbs of this project, the same for people and for CI (.ci/run). `make help` lists them.
+# The targets of this project, the same for people and for CI (.ci/run). `make help` lists them.
 #
 #   VENV      the virtual environment to make and use       (default .venv)
 #   PYTHON    the interpreter to make it with               (default: the first Python >= 3.11 on the PATH)
@@ -27,7 +27,7 @@ audit_flags   := $(if $(findstring cuda,$(FEATURES))$(findstring flash-attn,$(FE
 .DELETE_ON_ERROR:
 
 .PHONY: help
-help: ## List the verbs
+help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
 
 .PHONY: demo
@@ -57,6 +57,10 @@ test-python: dev
 test-parallel: dev ## Run Python's tests with each by two threads at once
 	$(bin)/python -m pytest $(PYTEST) --parallel-threads 2
 
+.PHONY: test-hub-interop
+test-hub-interop: check-cargo ## Compare downloads and the cache with the crate hf-hub, on a local server; compiles hf-hub
+	$(cargo) test --locked --manifest-path tools/hub-interop/Cargo.toml
+
 .PHONY: test-capi
 test-capi: check-cargo ## Run the C interface's tests, under valgrind too
 	$(cargo) test --workspace --release --locked --test header --test programs -- --include-ignored
@@ -71,28 +75,51 @@ test-processors: check-cargo ## Run the kernels' tests under qemu, as older x86-
 	tools/qemu_aarch64.sh
 
 .PHONY: lint
-lint: lint-rust lint-python ## Everything that judges the code without running it
+lint: lint-imports lint-rust lint-python ## Everything that judges the code without running it
+
+.PHONY: lint-imports
+lint-imports: $(VENV)/bin/python ## Check that the modules of the engine import downward only
+	$(bin)/python tools/check_imports.py
 
 .PHONY: lint-rust
-lint-rust: $(VENV)/.build check-cargo
-	$(cargo) fmt --all --check
+lint-rust: lint-rustfmt $(VENV)/.build
 	$(cargo) clippy --workspace --all-targets --release --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc --workspace --no-deps --release --locked
 
 .PHONY: lint-python
-lint-python: dev
-	$(bin)/ruff check .
-	$(bin)/ruff format --check .
+lint-python: dev lint-ruff lint-spelling
 	$(bin)/mypy
 	$(bin)/pyright --pythonpath $(bin)/python
 	@echo "$(bin)/pyright --verifytypes candle_phi --ignoreexternal"
 	@found=$$(PATH="$(bin):$$PATH" $(bin)/pyright --verifytypes candle_phi --ignoreexternal) || { echo "$$found"; exit 1; }
 	$(bin)/python -m mypy.stubtest candle_phi._native --mypy-config-file pyproject.toml
 
+# These three need no build: .pre-commit-config.yaml runs them for each commit.
+.PHONY: lint-rustfmt
+lint-rustfmt: check-cargo
+	$(cargo) fmt --all --check
+
+.PHONY: lint-ruff
+lint-ruff: $(VENV)/.dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+# New files too, but nothing that git ignores.
+.PHONY: lint-spelling
+lint-spelling: $(VENV)/.dev
+	git ls-files -z --cached --others --exclude-standard | xargs -0 $(bin)/codespell
+
+.PHONY: hooks
+hooks: $(VENV)/.dev ## Have git run the linters that need no build, for each commit (pre-commit)
+	$(bin)/python -m pip install --group hooks
+	$(bin)/pre-commit install
+
 .PHONY: lint-workflows
-lint-workflows: $(VENV)/.workflows ## Judge .github/: its schema, its security, and, where actionlint is there, its scripts
+lint-workflows: $(VENV)/.workflows ## Check .github/: schemas, security, and scripts if actionlint is installed
 	$(bin)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(bin)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	$(bin)/zizmor --offline --persona pedantic .github
 	@if command -v actionlint >/dev/null; then actionlint; else echo "no actionlint on the PATH: left out"; fi
 
@@ -122,6 +149,10 @@ format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters ca
 	$(cargo) fmt --all
 	$(bin)/ruff check --fix --show-fixes .
 	$(bin)/ruff format .
+
+.PHONY: figures
+figures: dev ## Write the tables of measurements on the pages, from benchmarks/results/
+	$(bin)/python benchmarks/figures.py
 
 .PHONY: capi-header
 capi-header: check-cargo ## Write the header of the C interface anew, from its sources
@@ -182,11 +213,11 @@ test-reproducible: $(VENV)/.wheel check-cargo ## Build the wheel twice, in two p
 
 .PHONY: clean
 clean: ## Remove the environment, the caches and what was built here
-	rm -rf $(VENV) dist site target .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site target tools/hub-interop/target .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f python/candle_phi/_native*.so python/candle_phi/_native*.pyd
 	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- what the verbs stand on ---
+# --- prerequisites of the targets above ---
 
 .PHONY: print-python
 print-python:

@@ -1,27 +1,28 @@
-r"""Measures engines in turn (A B A B) on one model, and prints the ratios pair by pair.
+r"""Measure engines in turn (A B A B) on one model, and print the ratios pair by pair.
 
     python benchmarks/compare.py phi-3-mini-4k-q4_k_m.gguf --rounds 7 --json speeds.json \
         "candle-phi: python benchmarks/peer_candle_phi.py" \
-        "llama.cpp: /where/it/is/installed/bin/python benchmarks/peer_llama_cpp.py"
+        "llama.cpp: llama/bin/python benchmarks/peer_llama_cpp.py"
 
-Each engine is a process that stays alive with its model loaded (`worker.py`); it may be of another environment.
-The first engine is the one that the others are held against. An engine that needs another file says so before the
-colon: "openvino@DIRECTORY: python benchmarks/peer_openvino.py".
+Each engine is a process that stays alive with its model loaded (`worker.py`). It may run in another environment.
+The first engine is the one that the others are compared with. For an engine that needs another file, give the file
+before the colon: "openvino@DIRECTORY: python benchmarks/peer_openvino.py".
 
-Figures, each measured once a round with every engine, one right after the other:
+Figures, each measured once a round with every engine, one right after the other. `--figures` takes a list with
+commas, and may be repeated:
 
     prefill-N      tokens a second for a new prompt of N tokens
     forward-8      the same for 8 tokens, eight passes in a row: the size of a batch of sequences or of a
                    speculative check
-    decode-N       tokens a second behind N tokens of context
+    decode-N       tokens a second after N tokens of context
     busy           the share of decode-0 that is left beside a busy loop pinned to one core
     open           a new process: load, and from opening to the first token of a prompt of 8; in the first round
-                   also the anonymous memory behind 512 + 64 tokens, less the cache and what the process had before
+                   also the anonymous memory after 512 + 64 tokens, less the cache and what the process had before
 
-Beside each figure the machine is measured, in the same seconds: how fast it reads memory and how many 8-bit
-multiply-adds it does at best (``--machine-peak COMMAND``, which prints JSON). Before each measurement it waits
-until the machine is quiet, for ``--wait-quiet`` seconds at most; a figure during which other programs took more
-than a twentieth of the processors is measured again, with every engine, ``--retries`` times at most.
+After each figure the machine is measured, in the same seconds: how fast it reads memory and how many 8-bit
+multiply-adds it does at best (``--machine-peak COMMAND``, which prints JSON). Before each measurement the program
+waits until the machine is quiet, for ``--wait-quiet`` seconds at most. If other programs took more than a
+twentieth of the processors during a figure, it is measured again with every engine, ``--retries`` times at most.
 """
 
 from __future__ import annotations
@@ -40,12 +41,24 @@ from typing import TYPE_CHECKING, Any
 
 import compare_report
 import quiet
+import record
+from compare_report import DISTURBED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PEAK = "cargo run --quiet --release -p candle-phi-kernels --example machine_peak"
-DISTURBED = 0.05  # the share of the processors that others may take
+FIGURES = [
+    "decode-0",
+    "prefill-64",
+    "prefill-128",
+    "prefill-512",
+    "forward-8",
+    "decode-1000",
+    "decode-4000",
+    "busy",
+    "open",
+]
 SPIN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 
 
@@ -59,13 +72,17 @@ class Engine:
     process: subprocess.Popen[str] | None = field(default=None, init=False)
     ready: dict[str, Any] = field(default_factory=dict, init=False)
 
+    @staticmethod
+    def is_well_formed(text: str) -> bool:
+        """Whether this is "NAME: COMMAND" or "NAME@MODEL: COMMAND"."""
+        name, colon, command = text.partition(": ")
+        return bool(name.partition("@")[0] and colon and command.strip())
+
     @classmethod
     def of(cls, text: str, model: Path, options: list[str]) -> Engine:
         """From "NAME: COMMAND" or "NAME@MODEL: COMMAND"."""
-        name, colon, command = text.partition(": ")
+        name, _, command = text.partition(": ")
         name, _, own_model = name.partition("@")
-        if not colon or not name:
-            raise SystemExit(f"an engine is 'NAME: COMMAND', got {text!r}")
         return cls(name.strip(), [*shlex.split(command), own_model or str(model)], options)
 
     def start(self) -> None:
@@ -79,7 +96,10 @@ class Engine:
         """The next answer."""
         line = self.process.stdout.readline() if self.process and self.process.stdout else ""
         if not line:
-            raise SystemExit(f"{self.name} has ended before it answered: {shlex.join(self.command)}")
+            code = self.process.wait() if self.process else None
+            raise SystemExit(
+                f"{self.name} has ended before it answered, exit code {code}: {shlex.join(self.command)}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -229,17 +249,25 @@ def warm_up(figures: list[str]) -> list[str]:
     return ["prefill 64", *(f"decode {depth} 2" for depth in (depths or ["0"]))]
 
 
-def known_figure(text: str) -> str:
-    """A figure's name, checked."""
+def is_figure(text: str) -> bool:
+    """Whether there is a figure of this name."""
     kind, dash, number = text.partition("-")
-    counted = kind in {"prefill", "forward", "decode"} and dash and number.isdigit()
-    if not counted and text not in {"busy", "open"}:
-        raise argparse.ArgumentTypeError(f"no such figure: {text!r}")
-    return text
+    counted = kind in {"prefill", "forward", "decode"} and bool(dash) and number.isdigit()
+    return counted or text in {"busy", "open"}
 
 
-def main() -> None:
-    """Runs the comparison from the command line."""
+def figures_of(text: str) -> list[str]:
+    """The figures of a list with commas, checked."""
+    figures = [figure.strip() for figure in text.split(",") if figure.strip()]
+    for figure in figures:
+        if not is_figure(figure):
+            known = "prefill-N, forward-N, decode-N, busy, open"
+            raise argparse.ArgumentTypeError(f"a figure is one of {known}, got {figure!r}")
+    return figures
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, and check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("engines", nargs="+", metavar="NAME: COMMAND")
@@ -248,31 +276,37 @@ def main() -> None:
     parser.add_argument("--decode-tokens", type=int, default=16)
     parser.add_argument(
         "--figures",
-        nargs="+",
-        type=known_figure,
-        default=[
-            "decode-0",
-            "prefill-64",
-            "prefill-128",
-            "prefill-512",
-            "forward-8",
-            "decode-1000",
-            "decode-4000",
-            "busy",
-            "open",
-        ],
+        type=figures_of,
+        action="extend",
+        metavar="FIGURE,FIGURE,...",
+        help=f"default: {','.join(FIGURES)}",
     )
     parser.add_argument("--wait-quiet", type=float, default=20.0, metavar="SECONDS")
     parser.add_argument("--retries", type=int, default=2)
     parser.add_argument("--machine-peak", default=PEAK, metavar="COMMAND", help="'' for none")
-    parser.add_argument("--json", type=Path, help="write everything there, for plot.py")
-    # Engines come behind the options too.
-    arguments = parser.parse_intermixed_args()
-    depths = [figure.removeprefix("decode-") for figure in arguments.figures if figure.startswith("decode-")]
-    options = ["--threads", str(arguments.threads), "--depths", *(depths or ["0"])]
-    options += ["--room", str(max(64, arguments.decode_tokens) + 8)]
-    engines = [Engine.of(text, arguments.model, options) for text in arguments.engines]
-    comparison = Comparison(engines, arguments)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write everything there, for figures.py and plot.py"
+    )
+    # Engines may stand after the options too.
+    found = parser.parse_intermixed_args(argv)
+    if stray := [text for text in found.engines if is_figure(text)]:
+        together = ",".join([*(found.figures or []), *stray])
+        parser.error(f"figures are separated by commas, got {' '.join(stray)!r}: write --figures {together}")
+    for text in found.engines:
+        if not Engine.is_well_formed(text):
+            parser.error(f"an engine is 'NAME: COMMAND' or 'NAME@MODEL: COMMAND', got {text!r}")
+    found.figures = found.figures or list(FIGURES)
+    return found
+
+
+def main() -> None:
+    """Run the comparison from the command line."""
+    given = arguments()
+    depths = [figure.removeprefix("decode-") for figure in given.figures if figure.startswith("decode-")]
+    options = ["--threads", str(given.threads), "--depths", *(depths or ["0"])]
+    options += ["--room", str(max(64, given.decode_tokens) + 8)]
+    engines = [Engine.of(text, given.model, options) for text in given.engines]
+    comparison = Comparison(engines, given)
     try:
         comparison.run()
     except KeyboardInterrupt:
@@ -280,16 +314,18 @@ def main() -> None:
     finally:
         for engine in engines:
             engine.stop()
-    report = compare_report.make(
-        arguments.model,
-        {engine.name: engine.ready["version"] for engine in engines},
-        comparison.values,
-        {"peaks": comparison.peaks, "others": comparison.others},
-        {"threads": arguments.threads, "decode_tokens": arguments.decode_tokens, "rounds": comparison.round},
+    need = compare_report.work(given.model)
+    found = record.make(
+        "compare",
+        given.model,
+        versions={engine.name: engine.ready["version"] for engine in engines},
+        settings={"threads": given.threads, "decode_tokens": given.decode_tokens},
+        rounds=comparison.round,
+        results=compare_report.make(need, comparison.values, comparison.peaks, comparison.others),
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(compare_report.table(report))
+    if given.json:
+        record.write(given.json, found)
+    print(compare_report.table(found))
 
 
 if __name__ == "__main__":

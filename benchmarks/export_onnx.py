@@ -137,17 +137,22 @@ class Writer:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def main() -> None:
-    """Writes one directory."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=[name for name in synthetic.MODELS if name.startswith("phi-3-mini")])
     parser.add_argument("directory", type=Path)
-    arguments = parser.parse_args()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    path = arguments.directory / "model.onnx"
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Writes one directory."""
+    given = arguments()
+    given.directory.mkdir(parents=True, exist_ok=True)
+    path = given.directory / "model.onnx"
     weights = path.with_suffix(".onnx.data")
     weights.unlink(missing_ok=True)  # it would be appended to
-    model = Writer(synthetic.MODELS[arguments.model]).model()
+    model = Writer(synthetic.MODELS[given.model]).model()
     onnx.save_model(model, path, save_as_external_data=True, location=weights.name)
     print(f"{path}: {weights.stat().st_size / 1e6:,.0f} MB")
 

@@ -161,15 +161,20 @@ class Writer:
         return ov.Model([result], self.sinks, [ids, positions, mask, beams], "synthetic")
 
 
-def main() -> None:
-    """Writes one directory."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=[name for name in synthetic.MODELS if name.startswith("phi-3-mini")])
     parser.add_argument("directory", type=Path)
-    arguments = parser.parse_args()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    path = arguments.directory / "openvino_model.xml"
-    writer = Writer(synthetic.MODELS[arguments.model])
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Writes one directory."""
+    given = arguments()
+    given.directory.mkdir(parents=True, exist_ok=True)
+    path = given.directory / "openvino_model.xml"
+    writer = Writer(synthetic.MODELS[given.model])
     ov.save_model(writer.model(), path, compress_to_fp16=False)
     print(f"{path}: {path.with_suffix('.bin').stat().st_size / 1e6:,.0f} MB")
 

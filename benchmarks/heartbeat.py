@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import quiet
+import record
 from candle_phi import Phi3Model, Phi3Session
 
 if TYPE_CHECKING:
@@ -149,8 +151,8 @@ async def measure(
     return found
 
 
-def main() -> None:
-    """Measures, and prints a table."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--prefill", type=int, default=512, metavar="TOKENS")
@@ -158,10 +160,17 @@ def main() -> None:
     parser.add_argument("--n-threads", type=int)
     parser.add_argument("--executor", choices=("auto", "kernels", "candle"), default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = parser.parse_args()
-    model = Phi3Model(arguments.model, executor=arguments.executor)
-    options = {"n_threads": arguments.n_threads} if arguments.n_threads else {}
-    found = asyncio.run(measure(model, arguments.prefill, arguments.interval_ms / 1e3, options))
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    given = arguments()
+    model = Phi3Model(given.model, executor=given.executor)
+    options = {"n_threads": given.n_threads} if given.n_threads else {}
+    watch = quiet.Watch(os.getpid())
+    found = asyncio.run(measure(model, given.prefill, given.interval_ms / 1e3, options))
+    others = watch.others()
     print(f"{'while':22}{'heart':8}{'seconds':>9}{'expected':>10}{'had':>7}{'share':>8}{'longest gap':>14}")
     for pulse in found:
         share = pulse.had / pulse.expected if pulse.expected else 0.0
@@ -169,10 +178,16 @@ def main() -> None:
             f"{pulse.while_:22}{pulse.heart:8}{pulse.seconds:9.2f}{pulse.expected:10}{pulse.had:7}{share:8.1%}"
             f"{1e3 * pulse.longest_gap_s:11.1f} ms"
         )
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps([asdict(pulse) for pulse in found], indent=2) + "\n", encoding="utf-8"
-        )
+    if given.json:
+        settings = {
+            "prefill_tokens": given.prefill,
+            "interval_ms": given.interval_ms,
+            "threads": given.n_threads,
+            "executor": given.executor,
+        }
+        results = [asdict(pulse) for pulse in found]
+        made = record.make("heartbeat", given.model, settings=settings, rounds=1, results=results, others=others)
+        record.write(given.json, made)
 
 
 if __name__ == "__main__":

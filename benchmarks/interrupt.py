@@ -1,6 +1,6 @@
-"""Measures how long Ctrl-C takes, during the prefill of a long prompt and while tokens are generated.
+"""Measure how long Ctrl-C takes, during the prefill of a long prompt and while tokens are generated.
 
-    python benchmarks/interrupt.py MODEL.gguf --prefill 512 --rounds 5
+    python benchmarks/interrupt.py MODEL.gguf --prefill 512 --rounds 5 --json interrupt.json
 
 The signal is sent at different moments; a figure is the time from sending it to ``KeyboardInterrupt`` in Python.
 """
@@ -14,8 +14,10 @@ import statistics
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import quiet
+import record
 from candle_phi import Phi3Session
 
 if TYPE_CHECKING:
@@ -43,17 +45,13 @@ def latency(work: Callable[[], object], wait_s: float) -> float:
     raise SystemExit("the work was done before it was interrupted; give a longer prompt")
 
 
-def main() -> None:
-    """Interrupts both phases at different moments, and prints how late each one stopped."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--prefill", type=int, default=512, metavar="TOKENS")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--executor", choices=("auto", "kernels", "candle"))
-    arguments = parser.parse_args()
-    options: dict[str, Any] = {"executor": arguments.executor} if arguments.executor else {}
-    session = Phi3Session(arguments.model, **options)
-    prompt = [3 + index * 37 % 300 for index in range(arguments.prefill)]  # any valid ids cost the same
+def measure(session: Phi3Session, prompt_tokens: int, rounds: int) -> dict[str, list[float]]:
+    """Interrupt both phases at different moments.
+
+    Returns:
+        The seconds from each signal to the exception, by phase: "prefill" and "decode".
+    """
+    prompt = [3 + index * 37 % 300 for index in range(prompt_tokens)]  # any valid ids cost the same
     session.logits(prompt)  # what is read or set up late is now
     session.reset()
     start = time.perf_counter()
@@ -66,14 +64,44 @@ def main() -> None:
     def decode() -> None:
         session.generate(prompt[:8], temperature=0, ignore_eos=True)
 
+    found: dict[str, list[float]] = {}
     for name, work, longest_s in (("prefill", prefill, 0.8 * prefill_s), ("decode", decode, 2.0)):
-        latencies = []
-        for number in range(1, arguments.rounds + 1):
+        found[name] = []
+        for number in range(1, rounds + 1):
             session.reset()
-            latencies.append(latency(work, longest_s * number / arguments.rounds))
+            found[name].append(latency(work, longest_s * number / rounds))
         session.logits(prompt[:8])  # still usable
-        median, largest = statistics.median(latencies), max(latencies)
-        print(f"{name} interrupted after: median {1e3 * median:.0f} ms, largest {1e3 * largest:.0f} ms")
+    return found
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--prefill", type=int, default=512, metavar="TOKENS")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--executor", choices=("auto", "kernels", "candle"), default="auto")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Measure, and print how late each phase stopped."""
+    given = arguments()
+    session = Phi3Session(given.model, executor=given.executor)
+    watch = quiet.Watch(os.getpid())
+    found = measure(session, given.prefill, given.rounds)
+    others = watch.others()
+    for name, latencies_s in found.items():
+        median_ms, largest_ms = 1e3 * statistics.median(latencies_s), 1e3 * max(latencies_s)
+        print(f"{name} interrupted after: median {median_ms:.0f} ms, largest {largest_ms:.0f} ms")
+    if given.json:
+        settings = {"prefill_tokens": given.prefill, "threads": session.n_threads, "executor": given.executor}
+        results = {f"{name}_s": latencies_s for name, latencies_s in found.items()}
+        made = record.make(
+            "interrupt", given.model, settings=settings, rounds=given.rounds, results=results, others=others
+        )
+        record.write(given.json, made)
 
 
 if __name__ == "__main__":

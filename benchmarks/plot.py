@@ -10,12 +10,14 @@ what the machine's own reading of memory, or its multiply-adds, would have allow
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+
+import compare_report
+import record
 
 COLOURS = ("#1b6ca8", "#e08e2b", "#7a9e3f", "#a8476b", "#6d6d6d")
 
@@ -63,13 +65,19 @@ def draw(axes: Any, report: dict[str, Any], kind: str, title: str, axis: str) ->
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def main() -> None:
-    """Draws one file."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
     parser.add_argument("picture", type=Path)
-    arguments = parser.parse_args()
-    report = json.loads(arguments.report.read_text(encoding="utf-8"))
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Draws one file."""
+    given = arguments()
+    found = record.read(given.report)
+    report = {"engines": found["versions"], "figures": compare_report.summary(found["results"])}
     # A picture that is drawn again from the same figures is the same file.
     plt.rcParams.update({"svg.hashsalt": "candle-phi", "font.size": 9, "svg.fonttype": "none"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
@@ -78,16 +86,15 @@ def main() -> None:
     left.set_ylabel("tokens per second")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    machine = report["processor"]
-    if report["peaks"]:
-        stream = statistics.median(peak["stream_gb_s"] for peak in report["peaks"])
-        machine += f", {stream:.0f} GB/s"
-    threads, rounds = (report["settings"][key] for key in ("threads", "rounds"))
-    figure.suptitle(f"{report['model']}, {machine}, {threads} threads, medians of {rounds} rounds", fontsize=9)
+    machine = found["machine"]["processor"]
+    if peaks := found["results"]["peaks"]:
+        machine += f", {statistics.median(peak['stream_gb_s'] for peak in peaks):.0f} GB/s"
+    model, threads, rounds = found["model"]["file"], found["settings"]["threads"], found["rounds"]
+    figure.suptitle(f"{model}, {machine}, {threads} threads, medians of {rounds} rounds", fontsize=9)
     figure.savefig(
-        arguments.picture,
-        format=arguments.picture.suffix[1:],
-        metadata={"Date": None} if arguments.picture.suffix == ".svg" else None,
+        given.picture,
+        format=given.picture.suffix[1:],
+        metadata={"Date": None} if given.picture.suffix == ".svg" else None,
     )
 
 

@@ -288,8 +288,8 @@ def write(
     return Counter(kind.name for _, kind, _ in plan)
 
 
-def main() -> None:
-    """Writes one file from the command line."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("path", type=Path)
@@ -305,21 +305,26 @@ def main() -> None:
     parser.add_argument("--split-qkv", action="store_true", help="one tensor each for queries, keys and values")
     parser.add_argument("--layers", type=int, help="only so many of the model's layers")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Writes one file from the command line."""
+    given = arguments()
     start = time.monotonic()
     counts = write(
-        arguments.path,
-        arguments.model,
-        arguments.mixture,
-        vocab=arguments.vocab,
-        factors=arguments.rope_factors,
-        split_qkv=arguments.split_qkv,
-        layers=arguments.layers,
-        seed=arguments.seed,
+        given.path,
+        given.model,
+        given.mixture,
+        vocab=given.vocab,
+        factors=given.rope_factors,
+        split_qkv=given.split_qkv,
+        layers=given.layers,
+        seed=given.seed,
     )
-    size = arguments.path.stat().st_size / 1e6
+    size = given.path.stat().st_size / 1e6
     types = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    print(f"{arguments.path}: {size:,.0f} MB, {types}, written in {time.monotonic() - start:.0f} s")
+    print(f"{given.path}: {size:,.0f} MB, {types}, written in {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -151,8 +151,8 @@ class Worker:
         return dict(verbs[verb](*map(int, numbers)))
 
 
-def serve(engine_class: type[Engine]) -> None:
-    """Runs a worker until its input ends."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, which is the same for every worker."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
@@ -160,18 +160,23 @@ def serve(engine_class: type[Engine]) -> None:
     parser.add_argument("--room", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the engine's own")
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def serve(engine_class: type[Engine]) -> None:
+    """Run a worker until its input ends."""
+    given = arguments()
     # Libraries, compiled ones too, may write what they like to the standard output: the answers have it alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     engine = engine_class(
         Options(
-            model=arguments.model,
-            threads=arguments.threads,
-            depths=tuple(arguments.depths),
-            room=arguments.room,
-            seed=arguments.seed,
-            extra=dict(option.split("=", 1) for option in arguments.option),
+            model=given.model,
+            threads=given.threads,
+            depths=tuple(given.depths),
+            room=given.room,
+            seed=given.seed,
+            extra=dict(option.split("=", 1) for option in given.option),
         )
     )
     worker = Worker(engine)

@@ -156,7 +156,7 @@ def _options() -> frozenset[str]:
         for program in (ROOT / folder).glob("*.py"):
             found |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', program.read_text(encoding="utf-8")))
     # Those of cargo and pytest that the contributor's page mentions.
-    return frozenset(found | {"--release", "--workspace"})
+    return frozenset(found | {"--manifest-path", "--release", "--workspace"})
 
 
 @cache

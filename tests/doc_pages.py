@@ -49,7 +49,8 @@ class Block:
 
 def pages() -> list[Path]:
     """What people read in the repository; nothing, where only the tests are."""
-    named = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+    top = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+    named = [*(ROOT / name for name in top), ROOT / "benchmarks" / "README.md"]
     return [page for page in (*named, *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from packaging.requirements import Requirement
 from typer.main import get_command
 
+import doc_benchmarks
 from candle_phi.cli import app
 from doc_pages import ROOT, Block
 
@@ -86,7 +87,7 @@ def _make(arguments: list[str]) -> None:
         if is_assignment:
             assert re.search(rf"^{variable} +\?=", makefile, re.MULTILINE), f"make knows no {variable}"
         else:
-            assert re.search(rf"^{word}:.*## ", makefile, re.MULTILINE), f"make has no verb {word}"
+            assert re.search(rf"^{word}:.*## ", makefile, re.MULTILINE), f"make has no target {word}"
 
 
 def _cargo(arguments: list[str]) -> None:
@@ -123,6 +124,8 @@ def _python(arguments: list[str]) -> None:
         return _candle_phi(arguments[2:])
     if arguments[:2] == ["-m", "pytest"]:
         return None
+    if doc_benchmarks.is_program(arguments[0]):
+        return doc_benchmarks.check(arguments[0], arguments[1:])
     program = ROOT / arguments[0]
     assert program.is_file(), f"no program {arguments[0]}"
     source = program.read_text(encoding="utf-8")

@@ -326,7 +326,7 @@ class TestPipe:
     def test_an_error_ends_it(self):
         ran = run("chat", "--demo", "--n-ctx", 8, stdin=f"{HAIKU}\n")
         assert (ran.returncode, ran.stdout) == (1, "")
-        assert "--n-ctx" in ran.stderr
+        assert "set n_ctx higher" in ran.stderr
 
     def test_a_wrong_command_line(self):
         assert "--demo" in fail(2, "chat")

@@ -25,7 +25,7 @@ def written(tmp_path: Path, template: str) -> Path:
 
 def test_a_template_that_does_not_compile_says_where_and_what_goes_round_it(tmp_path: Path) -> None:
     path = written(tmp_path, BROKEN)
-    with pytest.raises(InvalidModelError, match=r'line 3.*chat_format="phi3"'):
+    with pytest.raises(InvalidModelError, match=r'line 3.*set chat_format to .*"phi3"'):
         Phi3Model(path)
     model = Phi3Model(path, chat_format="phi3")
     assert model.render_chat([Message.user("hello")]) == "<|user|>\nhello<|end|>\n<|assistant|>\n"

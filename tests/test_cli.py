@@ -107,7 +107,7 @@ class TestGenerate:
         words = ["--demo", "--raw", "--n-ctx", 16, "--temperature", 0, "--max-tokens", 8, "--stats"]
         stats = succeed("generate", *words, "--on-overflow", "truncate_oldest", "ice hockey " * 20).stderr
         assert " left out" in stats
-        assert "--on-overflow truncate_oldest" in fail(1, "generate", *words, "ice hockey " * 20)
+        assert 'set on_overflow to "truncate_oldest"' in fail(1, "generate", *words, "ice hockey " * 20)
 
     def test_the_sessions_options_arrive(self):
         line = fail(1, "generate", "--demo", "--n-ctx", 8, PROMPT)

@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
-from candle_phi import Phi3Session
-from candle_phi.cli import words
+from candle_phi import InvalidOptionError, Phi3Session
+from candle_phi.cli import flags
+from candle_phi.cli.app import app
 from command_line import DEMO, PROMPT, fail, invoke, succeed
+
+COMMAND = typer.main.get_command(app)
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
@@ -60,11 +64,11 @@ class TestErrors:
         ("options", "expected"),
         [
             (["--n-ctx", 0], "'--n-ctx'"),
-            (["--n-ctx", 1_000_000], "--n-ctx: expected 1 to 512"),
+            (["--n-ctx", 1_000_000], "--n-ctx must be from 1 to 512"),
             (["--isa", "sse9"], "'--isa': 'sse9' is not one of 'scalar', 'avx2'"),
             (["--temperature", -1], "--temperature must be a number of at least 0"),
-            (["--top-p", 2], "--top-p must be a number above 0 and at most 1, got 2.0"),
-            (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens: expected at most --max-tokens"),
+            (["--top-p", 2], "--top-p must be a number above 0 and at most 1"),
+            (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens must be at most 3"),
             (["--kv-dtype", "q8_0", "--executor", "candle"], "--kv-dtype"),
             (["--rope-factors", "long"], "--rope-factors"),
         ],
@@ -140,40 +144,38 @@ class TestErrors:
         assert "unexpected KeyError: 'what' (--debug shows where)" in fail(1, "generate", "--demo", PROMPT)
 
 
-class TestWords:
-    """Messages of the package name keywords of Python, and those of the command line its options."""
+class TestFlags:
+    """An error names its option as Python does, and the command line spells it as its own."""
 
     @pytest.mark.parametrize(
-        ("python", "shell"),
+        ("option", "problem", "shell"),
         [
-            ('a value overflowed: try kv_dtype="f32"', "a value overflowed: try --kv-dtype f32"),
-            ("mmap=False if others write to it", "--no-mmap if others write to it"),
-            ("with local_files_only=True", "with --offline"),
-            ('choose chat_format="phi3" and the like', "choose --chat-format phi3 and the like"),
-            ("make the session with a larger n_ctx (", "make the session with a larger --n-ctx ("),
-            (
-                "seed must be an integer from 0 to 9 or None, got -1",
-                "--seed must be an integer from 0 to 9, got -1",
-            ),
-            ("stop must not be an empty text", "--stop must not be an empty text"),
-            ("n_threads: expected 1 to 1024", "--n-threads: expected 1 to 1024"),
+            ("n_ctx", "must be at least 1, got 0", "--n-ctx must be at least 1, got 0"),
+            ("stop", "must not be an empty text", "--stop must not be an empty text"),
+            ("filename", "must be a file", "--file must be a file"),
+            ("local_files_only", "must be true or false", "--offline must be true or false"),
+            ("prefill", "must be at least 1", "--prefill must be at least 1"),
+            ("prompt", "must have at least one token", "prompt must have at least one token"),
+            ("prefill_chunk", "must be at least 1", "prefill_chunk must be at least 1"),
         ],
     )
-    def test_a_keyword_is_said_as_an_option(self, python, shell):
-        assert words.of_the_command_line(python) == shell
+    def test_an_option_at_the_start_becomes_a_flag(self, option, problem, shell):
+        assert flags.worded(InvalidOptionError(f"{option} {problem}", option), COMMAND) == shell
 
     @pytest.mark.parametrize(
-        "message",
+        ("message", "option"),
         [
-            "no such file: /models/n_ctx/top_k.gguf",
-            "no such file: n_ctx.gguf",
-            "the device failed to stop; the seed stays",
-            "key_value_n_ctx_train is missing",
-            "a tokenizer that cannot be read",
+            ("the device failed to stop; the seed stays", None),
+            ("n_ctx/top_k.gguf is not a file", None),
+            ("the prompt is longer than n_ctx", "n_ctx"),
+            ("n_ctx_train is missing", "n_ctx"),
         ],
     )
-    def test_what_only_looks_like_one_stays(self, message):
-        assert words.of_the_command_line(message) == message
+    def test_other_text_stays_as_it_is(self, message, option):
+        assert flags.worded(InvalidOptionError(message, option), COMMAND) == message
+
+    def test_an_error_of_another_kind_stays_as_it_is(self):
+        assert flags.worded(OSError("seed is locked"), COMMAND) == "seed is locked"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="shells of Unix close streams so")

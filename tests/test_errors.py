@@ -2,6 +2,7 @@ import contextlib
 import inspect
 import pickle
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -13,9 +14,11 @@ from candle_phi import (
     DeviceError,
     DownloadError,
     InferenceError,
+    InputTypeError,
     InsufficientMemoryError,
     InvalidModelError,
     InvalidOptionError,
+    Message,
     ModelLoadError,
     ModelNotFoundError,
     Phi3Error,
@@ -38,6 +41,7 @@ BASES = {
     UnsupportedModelError: (ModelLoadError,),
     DeviceError: (Phi3Error, RuntimeError),
     InvalidOptionError: (Phi3Error, ValueError),
+    InputTypeError: (Phi3Error, TypeError),
     ContextLengthError: (Phi3Error, ValueError),
     SessionClosedError: (Phi3Error, RuntimeError),
     SessionBusyError: (Phi3Error, RuntimeError),
@@ -54,6 +58,7 @@ ARGUMENTS = {
     ContextLengthError: (7, 5),
     InsufficientMemoryError: (7, 5),
     SavedConversationError: ("damaged",),
+    InvalidOptionError: ("top_p",),
 }
 """What is given beside the message."""
 
@@ -88,6 +93,7 @@ def test_all_exceptions_are_exported():
 @pytest.mark.parametrize("error", BASES, ids=lambda error: error.__name__)
 def test_each_exception_survives_pickling(error):
     original = error("what", *ARGUMENTS.get(error, ()))
+    assert set(vars(original)) == set(get_type_hints(error))
     returned = pickle.loads(pickle.dumps(original))
     assert type(returned) is error
     assert str(returned) == str(original) == "what"
@@ -135,8 +141,9 @@ def test_a_session_needs_one_model(model):
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:1"])
 def test_an_unknown_device_says_which_there_are(device):
     for opens in (Phi3Session, Phi3Model):
-        with pytest.raises(InvalidOptionError, match=r'unknown device.*"cuda:N"') as caught:
+        with pytest.raises(InvalidOptionError, match=r'^device must be.*"cuda:N"') as caught:
             opens.demo(device=device)
+        assert caught.value.option == "device"
         message(caught)
 
 
@@ -170,7 +177,7 @@ def test_what_is_no_prompt(session, method):
         ([], InvalidOptionError, "at least one token"),
         ([1, -1], InvalidOptionError, "-1 at index 1"),
         ([vocabulary_size], InvalidOptionError, f"0 to {vocabulary_size - 1}"),
-        ([2**70], InvalidOptionError, "no token"),
+        ([2**70], InvalidOptionError, f"got {2**70} at index 0"),
         ([1.5], TypeError, "float at index 0"),
         (["a"], TypeError, "'a'"),
         ([True], TypeError, "bool"),
@@ -182,6 +189,51 @@ def test_what_is_no_prompt(session, method):
             call(prompt)
         message(caught)
     assert session.score([1, 2])
+
+
+DATA = {
+    "generate": (None, 5, b"x", [None], ["a"], [1.5]),
+    "stream": (None, 5, b"x", [None]),
+    "score": (None, 5, "text", [None]),
+    "logits": (None, 5, "text", [None]),
+    "tokenize": (None, 5, b"x"),
+    "count_tokens": (None, 5, b"x"),
+    "detokenize": (None, 5, "text", [None]),
+    "chat": (
+        None,
+        5,
+        b"x",
+        [None],
+        ["text"],
+        {"role": "user", "content": "x"},
+        [{"role": "user", "content": None}],
+    ),
+    "chat_stream": (None, [None], [{"role": None, "content": "x"}]),
+    "render_chat": (None, [None], [{"role": "user", "content": [None]}]),
+    "render_chat_tokens": (None, [None], [{"role": "user", "content": [{"type": "text", "text": None}]}]),
+}
+
+
+@pytest.mark.parametrize("method", DATA)
+def test_data_of_the_wrong_type_is_an_error_of_this_package(session, method):
+    for value in DATA[method]:
+        with pytest.raises(InputTypeError) as caught:
+            getattr(session, method)(value)
+        message(caught)
+    for value in (None, 5):
+        with pytest.raises(InputTypeError):
+            Message.user(value)
+        with pytest.raises(InputTypeError):
+            Message(value, "hello")
+        with pytest.raises(InputTypeError):
+            Message.of(value)
+
+
+def test_an_option_of_the_wrong_type_is_pythons_own_error(session):
+    for options in ({"max_tokens": "5"}, {"stop": 5}, {"stop_token_ids": ["a"]}, {"logit_bias": {None: 1.0}}):
+        with pytest.raises(TypeError) as caught:
+            session.chat("hello", **options)
+        assert not isinstance(caught.value, Phi3Error), options
 
 
 @pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream", "tokenize", "count_tokens"])

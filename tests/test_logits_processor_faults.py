@@ -27,7 +27,7 @@ def test_what_it_raises_comes_out_as_it_is(session, model, way):
     assert caught.value.__cause__ is None
     assert caught.traceback[-1].name == "third"
     # The turn was not said, the session is free, and it computes what a new one does.
-    assert session.messages == []
+    assert session.messages == ()
     assert is_right(session, model)
 
 
@@ -77,17 +77,18 @@ def test_a_stream_that_failed_has_what_came_before(session):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.nan, "found NaN for token 0"),
-        (np.inf, "found inf for token 0"),
-        (-np.inf, "no token is left to choose"),
+        (np.nan, "got NaN for token 0"),
+        (np.inf, "got inf for token 0"),
+        (-np.inf, "at least one allowed token"),
     ],
 )
 def test_logits_that_are_none_are_an_error(session, model, way, value, words):
     def spoil(_tokens, logits):
         np.frombuffer(logits, np.float32)[:] = value
 
-    with pytest.raises(InvalidOptionError, match=f"^logits_processor: .*{words}"):
+    with pytest.raises(InvalidOptionError, match=f"^logits_processor must .*{words}") as caught:
         way(session, GREEDY.replace(logits_processor=spoil, temperature=0.7))
+    assert caught.value.option == "logits_processor"
     assert is_right(session, model)
 
 

@@ -27,31 +27,12 @@ if ! command -v qemu-aarch64 >/dev/null && ! command -v qemu-aarch64-static >/de
 fi
 qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static)
 
-# An interpreter out of Debian's archive: nothing is installed, and apt's own lists stay as they are.
-unpack_python() {
-  local root=$1 apt=$1/apt
-  rm -rf "$root"
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$root/debs"
-  : >"$apt/status"
-  cat >"$apt/apt.conf" <<END
-APT::Architecture "arm64";
-APT::Architectures { "arm64"; };
-APT::Sandbox::User "root";
-Dir::State "$apt";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt/cache";
-END
-  export APT_CONFIG=$apt/apt.conf
-  cd "$root/debs"
-  apt-get -qq update
-  apt-get -qq download python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6 \
-    libexpat1 zlib1g libffi8 libssl3 libcrypt1 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1
-  for deb in *.deb; do dpkg-deb -x "$deb" "$root"; done
-  rm -rf "$root/debs" "$apt"
-  touch "$root/complete"
-}
 root=$folder/arm64-python
-[ -e "$root/complete" ] || (unpack_python "$root")
+if [ ! -e "$root/complete" ]; then
+  tools/unpack_debian.sh "$root" arm64 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 \
+    libstdc++6 libexpat1 zlib1g libffi8 libssl3 libcrypt1 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1
+  touch "$root/complete"
+fi
 
 rm -rf "$root/site"
 python -m pip install --quiet --target "$root/site" --only-binary :all: --implementation cp --python-version 3.11 \

@@ -16,44 +16,24 @@ has_std() {
   compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null
 }
 
-# A compiler and its libraries out of Debian's archive: nothing is installed, and apt's own lists stay as they are.
+# The two libraries of the compiler itself carry versions in their names. The wrapper is written last: if it exists, the rest does.
 unpack_debian_rust() {
-  local root=$1 apt=$1/apt
-  local packages=(rustc-web rust-web-src libstd-rust-web-dev libstd-rust-web-dev:arm64)
-  rm -rf "$root"
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$root/debs" "$root/bin"
-  : >"$apt/status"
-  cat >"$apt/apt.conf" <<END
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; "arm64"; };
-APT::Sandbox::User "root";
-Dir::State "$apt";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt/cache";
-END
-  export APT_CONFIG=$apt/apt.conf
-  cd "$root/debs"
-  apt-get -qq update
-  # The two libraries of the compiler itself carry versions in their names.
-  mapfile -t libraries < <(
-    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
-      rustc-web libstd-rust-web-dev | grep -oE '^(libstd-rust-web-[0-9.]+|libllvm[0-9]+)$' | sort -u
-  )
-  apt-get -qq download "${packages[@]}" "${libraries[@]}"
-  for deb in *.deb; do dpkg-deb -x "$deb" "$root"; done
-  cat >"$root/bin/rustc" <<END
+  local root=$1
+  tools/unpack_debian.sh "$root" "amd64 arm64" rustc-web rust-web-src libstd-rust-web-dev libstd-rust-web-dev:arm64 \
+    --depends 'libstd-rust-web-[0-9.]+|libllvm[0-9]+'
+  mkdir -p "$root/bin"
+  cat >"$root/rustc.new" <<END
 #!/bin/sh
 LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu exec $root/usr/bin/rustc "\$@"
 END
-  chmod +x "$root/bin/rustc"
-  rm -rf "$root/debs" "$apt"
-  touch "$root/complete"
+  chmod +x "$root/rustc.new"
+  mv "$root/rustc.new" "$root/bin/rustc"
 }
 
 if [ -z "${DEBIAN_RUST:-}" ] && { has_std || { rustup target add "$target" >&2 && has_std; }; }; then
   command -v rustc
 else
   root=$folder/debian-rust
-  [ -e "$root/complete" ] && [ -e "$root/usr/lib/rustlib/src" ] || (unpack_debian_rust "$root") >&2
+  if [ ! -x "$root/bin/rustc" ] || [ ! -e "$root/usr/lib/rustlib/src" ]; then unpack_debian_rust "$root" >&2; fi
   echo "$root/bin/rustc"
 fi

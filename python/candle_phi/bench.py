@@ -74,7 +74,7 @@ class Spread:
         finite = _checks.Range(float, -math.inf)
         values = _checks.each(values, "values", lambda value: float(cast("float", finite.check("values", value))))
         if not values:
-            raise InvalidOptionError("values must be at least one number, got none")
+            raise _checks.invalid("values", "must have at least one number, got none")
         return cls(statistics.median(values), min(values), max(values), tuple(values))
 
 
@@ -300,17 +300,18 @@ class _Plan:
             numbers = tuple(_checks.each(given, name, lambda value: int(cast("int", span.check(name, value)))))
             for number in numbers:
                 if number + more > most:
-                    raise InvalidOptionError(
-                        f"{name}: {number} and {more} generated tokens need a context of {number + more}, and "
-                        f"this one holds {most}"
+                    raise _checks.invalid(
+                        name,
+                        f"must be at most {most - more} for a context of {most} tokens with {more} of them generated, "
+                        f"got {number}",
                     )
             return numbers
 
         # The first generated token comes out of the prompt, and its own place is never needed by the last.
         more = decode_tokens + 1
         if depth is None and decode_tokens != _DECODED and more > most:
-            raise InvalidOptionError(
-                f"decode_tokens must be at most {most - 1}, got {decode_tokens}: the context holds {most} tokens"
+            raise _checks.invalid(
+                "decode_tokens", f"must be at most {most - 1} for a context of {most} tokens, got {decode_tokens}"
             )
         prefills = lengths("prefill", prefill, PREFILL, least=1, more=1)
         depths = lengths("decode", depth, DEPTH, least=0, more=more)

@@ -97,13 +97,13 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
     with Phi3Session.demo(device="cpu") as session:
         answer = session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
         found = f"the kernels ({session.isa}) and Candle's operations chose different tokens on the embedded model"
-        advice = 'use executor="candle" or a lower isa'
+        advice = 'set executor to "candle", or isa to a lower level'
         agrees = _agrees(answer, reference, f"{found}: results may be wrong; {advice}, and report it", problems)
         speed = _speed(session, seconds)
         isa, n_threads = session.isa, session.n_threads
     if device != "cpu":
         found = f"the device {device} and the CPU chose different tokens on the embedded model"
-        advice = 'results may be wrong; use device="cpu", and report it'
+        advice = 'results may be wrong; set device to "cpu", and report it'
         agrees &= _agrees(_answer(device, problems), reference, f"{found}: {advice}", problems)
     cached = _cached(problems)
     return Diagnosis(

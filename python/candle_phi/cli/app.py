@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from candle_phi import InvalidOptionError, Phi3Error, __version__
-from candle_phi.cli import console, shells, usage, words
+from candle_phi.cli import console, flags, shells, usage
 from candle_phi.cli.bench import bench
 from candle_phi.cli.chat import chat
 from candle_phi.cli.command import Command, Group
@@ -66,7 +66,7 @@ class CommandLine(Group):
             if console.debug:
                 traceback.print_exc()
             else:
-                console.error(failure_message(error))
+                console.error(failure_message(error, self))
             # An option's value that cannot be meant, whoever found that out.
             code = EXIT_USAGE if isinstance(error, InvalidOptionError) else EXIT_FAILURE
         sys.exit(code if isinstance(code, int) else 0)
@@ -99,10 +99,10 @@ def leave_quietly() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def failure_message(error: Exception) -> str:
+def failure_message(error: Exception, command: Any) -> str:
     """What went wrong, as a sentence. Errors that nobody has foreseen name their class."""
     if isinstance(error, Phi3Error):
-        return words.of_the_command_line(str(error))
+        return flags.worded(error, command)
     if isinstance(error, OSError):
         if error.strerror and error.filename:
             return f"{error.strerror.lower()}: {error.filename}"

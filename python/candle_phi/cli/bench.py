@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
+from candle_phi._provenance import provenance
 from candle_phi.bench import BenchReport, Memory, Spread
 from candle_phi.bench import bench as measure
 from candle_phi.cli import console, options
@@ -77,7 +78,7 @@ def bench(
             **chosen,
         )
     if as_json:
-        print(json.dumps(report.as_dict(), indent=2))
+        print(json.dumps({**report.as_dict(), **provenance()}, indent=2))
         return
     _print(report)
 

@@ -7,18 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from candle_phi import ModelNotFoundError, Phi3Session, inspect_model, named_models
-from candle_phi.cli import complete, console, options
+from candle_phi.cli import complete, console, flags, options
 from candle_phi.types import ChatFormat, RopeFactors
-
-# What the package calls the options about the hub.
-_HUB = {
-    "file": "filename",
-    "quantization": "quantization",
-    "revision": "revision",
-    "cache_dir": "cache_dir",
-    "token": "token",
-    "offline": "local_files_only",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +43,7 @@ class Source:
         if len(given) > 1:
             raise console.UsageProblem(f"{' and '.join(given)} exclude each other")
         # Options about the hub without a name would be ignored in silence.
-        for option in _HUB:
+        for option in flags.HUB.values():
             if self.name is None and getattr(self, option):
                 raise console.UsageProblem(f"--{option.replace('_', '-')} is about the hub: it needs --name")
         # Before anything else is asked for, a prompt for one, which may be what was taken for the model.
@@ -68,7 +58,7 @@ class Source:
         if self.model is not None:
             return Phi3Session(self.model, **given)
         if self.name is not None:
-            hub = {name: getattr(self, option) for option, name in _HUB.items()}
+            hub = {name: getattr(self, option) for name, option in flags.HUB.items()}
             return Phi3Session.from_pretrained(self.name, **hub, **given)
         return Phi3Session.demo(**given)
 

@@ -27,7 +27,7 @@ pub(crate) fn exception(error: &Error) -> PyErr {
         ErrorKind::InvalidModel => InvalidModelError::new_err(message),
         ErrorKind::UnsupportedModel => UnsupportedModelError::new_err(message),
         ErrorKind::Device => DeviceError::new_err(message),
-        ErrorKind::InvalidOption => InvalidOptionError::new_err(message),
+        ErrorKind::InvalidOption => InvalidOptionError::new_err((message, error.option())),
         ErrorKind::ContextLength { prompt_tokens, context_length } => {
             ContextLengthError::new_err((message, prompt_tokens, context_length))
         }

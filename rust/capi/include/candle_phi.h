@@ -612,6 +612,14 @@ CandlePhiStatus candle_phi_last_error(void);
 const char *candle_phi_last_error_message(size_t *len);
 
 /**
+ * The option or argument that this thread's last call failed about, such as "top_p": the name of a field or of a parameter.
+ * Empty where it is about none, or did not fail. Otherwise as candle_phi_last_error_message.
+ *
+ * Threads: any; each has its own.
+ */
+const char *candle_phi_last_error_option(size_t *len);
+
+/**
  * A text that ends with NUL, for the functions that take one with its length. Empty for NULL. Nothing is copied.
  *
  * Threads: any, at any time.

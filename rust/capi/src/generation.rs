@@ -192,10 +192,8 @@ impl GenerationOptions {
 /// What no clock can count to is no limit.
 fn timeout(seconds: f64) -> Result<Option<Duration>> {
     if seconds.is_nan() || seconds < 0.0 {
-        return Err(Error::invalid_option(format!(
-            "timeout_s: expected a number of seconds, or 0 for no limit, found {seconds}"
-        ))
-        .into());
+        let problem = format_args!("must be a number of seconds, or 0 for no limit, got {seconds}");
+        return Err(Error::invalid_option("timeout_s", problem).into());
     }
     Ok(Some(seconds)
         .filter(|seconds| *seconds > 0.0)
@@ -210,10 +208,8 @@ unsafe fn message(message: &Message) -> Result<engine::Message> {
         role if role == Role::User as i32 => engine::Role::User,
         role if role == Role::Assistant as i32 => engine::Role::Assistant,
         other => {
-            return Err(Error::invalid_option(format!(
-                "role: expected 1 (system), 2 (user) or 3 (assistant), found {other}"
-            ))
-            .into());
+            let problem = format_args!("must be 1 (system), 2 (user) or 3 (assistant), got {other}");
+            return Err(Error::invalid_option("role", problem).into());
         }
     };
     // SAFETY: the caller's promise.

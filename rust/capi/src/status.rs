@@ -52,6 +52,7 @@ pub enum Status {
 pub(crate) struct Fault {
     status: Status,
     message: String,
+    option: Option<&'static str>,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Fault>;
@@ -59,7 +60,7 @@ pub(crate) type Result<T> = std::result::Result<T, Fault>;
 impl Fault {
     /// A mistake in the calling program.
     pub(crate) fn argument(message: impl Into<String>) -> Self {
-        Self { status: Status::InvalidArgument, message: message.into() }
+        Self { status: Status::InvalidArgument, message: message.into(), option: None }
     }
 }
 
@@ -83,18 +84,19 @@ impl From<Error> for Fault {
             ErrorKind::ConversationFile => Status::ConversationFile,
             ErrorKind::SavedConversation(_) => Status::SavedConversation,
         };
-        Self { status, message: error.to_string() }
+        Self { status, message: error.to_string(), option: error.option() }
     }
 }
 
-/// The end of this thread's last call; the text ends with NUL.
+/// How this thread's last call ended. The texts end with NUL, or are empty.
 struct Last {
     status: Status,
     text: String,
+    option: String,
 }
 
 thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { status: Status::Ok, text: String::new() }) };
+    static LAST: RefCell<Last> = const { RefCell::new(Last { status: Status::Ok, text: String::new(), option: String::new() }) };
 }
 
 /// The one door: runs what a function does, catches its panics, and keeps how it ended for this thread.
@@ -102,15 +104,16 @@ pub(crate) fn answer(work: impl FnOnce() -> Result<()>) -> Status {
     static QUIET: Once = Once::new();
     QUIET.call_once(keep_panics_quiet);
     let outcome = catch_panic(work).unwrap_or_else(|panic| Err(Fault::from(panic)));
-    let (status, message) = match outcome {
-        Ok(()) => (Status::Ok, None),
-        Err(fault) => (fault.status, Some(fault.message)),
+    let (status, message, option) = match outcome {
+        Ok(()) => (Status::Ok, None, None),
+        Err(fault) => (fault.status, Some(fault.message), fault.option),
     };
     // A thread that ends may have let go of its text already; the status is returned all the same.
     let _ = LAST.try_with(|last| {
         let mut last = last.borrow_mut();
         last.status = status;
         last.text = message.map_or_else(String::new, |message| message + "\0");
+        last.option = option.map_or_else(String::new, |option| format!("{option}\0"));
     });
     status
 }
@@ -135,10 +138,30 @@ pub extern "C" fn candle_phi_last_error() -> Status {
 /// Threads: any; each has its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn candle_phi_last_error_message(len: *mut usize) -> *const c_char {
+    // SAFETY: the caller's promise.
+    unsafe { text_of_last(|last| &last.text, len) }
+}
+
+/// The option or argument that this thread's last call failed about, such as "top_p": the name of a field or of a parameter.
+/// Empty where it is about none, or did not fail. Otherwise as candle_phi_last_error_message.
+///
+/// Threads: any; each has its own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn candle_phi_last_error_option(len: *mut usize) -> *const c_char {
+    // SAFETY: the caller's promise.
+    unsafe { text_of_last(|last| &last.option, len) }
+}
+
+/// One of the texts of this thread's last call, and its length.
+///
+/// # Safety
+/// `len` is NULL, or a place to write to.
+unsafe fn text_of_last(of: impl FnOnce(&Last) -> &str, len: *mut usize) -> *const c_char {
     let (text, bytes) = LAST
         .try_with(|last| {
             let last = last.borrow();
-            if last.text.is_empty() { (c"".as_ptr(), 0) } else { (last.text.as_ptr().cast(), last.text.len() - 1) }
+            let text = of(&last);
+            if text.is_empty() { (c"".as_ptr(), 0) } else { (text.as_ptr().cast(), text.len() - 1) }
         })
         .unwrap_or((c"".as_ptr(), 0));
     if !len.is_null() && len.is_aligned() {
@@ -153,12 +176,29 @@ mod tests {
     use super::*;
     use std::ffi::CStr;
 
-    fn message() -> String {
+    fn read(text: unsafe extern "C" fn(*mut usize) -> *const c_char) -> String {
         let mut len = 0;
         // SAFETY: the length is a variable of this function, and the text is good until the next call.
-        let text = unsafe { CStr::from_ptr(candle_phi_last_error_message(&raw mut len)) };
+        let text = unsafe { CStr::from_ptr(text(&raw mut len)) };
         assert_eq!(len, text.to_bytes().len());
         text.to_str().unwrap().to_owned()
+    }
+
+    fn message() -> String {
+        read(candle_phi_last_error_message)
+    }
+
+    fn option() -> String {
+        read(candle_phi_last_error_option)
+    }
+
+    #[test]
+    fn the_option_that_a_call_failed_about_is_named_until_the_next_call() {
+        let failed = || Err(Fault::from(Error::invalid_option("top_p", "must be at most 1, got 2")));
+        assert_eq!(answer(failed), Status::InvalidOption);
+        assert_eq!((option().as_str(), message().as_str()), ("top_p", "top_p must be at most 1, got 2"));
+        assert_eq!(answer(|| Err(Fault::argument("NULL"))), Status::InvalidArgument);
+        assert_eq!(option(), "");
     }
 
     #[test]

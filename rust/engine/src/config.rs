@@ -12,6 +12,12 @@ pub enum Architecture {
     Phi2,
 }
 
+/// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
+pub(crate) const LARGEST_PREFILL_CHUNK: usize = 512;
+
+/// The largest context that a session has without being asked for one.
+const DEFAULT_MAX_N_CTX: usize = 4096;
+
 /// The hyperparameters of a model of the family.
 ///
 /// Keys that files of the family leave out get the value that llama.cpp gives them, and the window and LongRoPE's
@@ -36,12 +42,12 @@ pub struct PhiConfig {
     pub head_dim: usize,
     /// Epsilon of the norms.
     pub norm_epsilon: f32,
-    /// How many of a head's dimensions, from the first on, the rotary embedding turns.
+    /// How many of a head's dimensions, from the first on, the rotary embedding rotates.
     pub rope_dimension_count: usize,
     /// Base of the rotary frequencies.
     pub rope_freq_base: f32,
-    /// Whether the rotary embedding turns neighbouring dimensions together, as files need it that were converted as
-    /// `llama`: that conversion sorts the rows of queries and keys so. Otherwise it turns the two halves of a head.
+    /// Whether the rotary embedding rotates neighbouring dimensions together, as files need it that were converted as
+    /// `llama`: that conversion sorts the rows of queries and keys so. Otherwise it rotates the two halves of a head.
     pub interleaved_rope: bool,
     /// Positions that the model was trained on before its context was extended.
     pub original_context_length: usize,
@@ -62,7 +68,7 @@ impl PhiConfig {
     /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for another architecture, and
     /// [`InvalidModel`](crate::ErrorKind::InvalidModel) naming the key, what was expected and what was found.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let prefix = crate::model::supported_architecture(gguf)?;
+        let prefix = crate::architecture::supported_architecture(gguf)?;
         let keys = Keys { gguf, prefix };
         let architecture = if prefix == "phi2" { Architecture::Phi2 } else { Architecture::Phi3 };
         let context_length = keys.bounded("context_length", MAX_CONTEXT)?;
@@ -78,7 +84,7 @@ impl PhiConfig {
         let rope_dimension_count = match (keys.optional_usize("rope.dimension_count")?, architecture) {
             (Some(count), _) => count,
             (None, Architecture::Phi3) => head_dim,
-            // These turn a part of each head, and nothing else says which.
+            // These rotate a part of each head, and nothing else says which.
             (None, Architecture::Phi2) => keys.required_usize("rope.dimension_count")?,
         };
         if rope_dimension_count == 0 || rope_dimension_count > head_dim || !rope_dimension_count.is_multiple_of(2)
@@ -165,6 +171,22 @@ impl PhiConfig {
     pub fn kv_values_per_token(&self) -> usize {
         2 * self.block_count * self.head_count_kv * self.head_dim
     }
+}
+
+/// Positions that a session's context holds on a model.
+///
+/// # Errors
+/// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
+pub(crate) fn context_length(n_ctx: Option<usize>, config: &PhiConfig) -> Result<usize> {
+    let longest = config.context_length;
+    let n_ctx = n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
+    if n_ctx == 0 || n_ctx > longest {
+        return Err(Error::invalid_option(
+            "n_ctx",
+            format_args!("must be from 1 to {longest}, the context length of the model, got {n_ctx}"),
+        ));
+    }
+    Ok(n_ctx)
 }
 
 /// Far beyond every model of the family, and small enough that no product of them overflows.

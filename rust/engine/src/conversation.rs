@@ -122,10 +122,10 @@ impl Conversation {
         encode: impl FnOnce(&[Message]) -> Result<Vec<u32>>,
     ) -> Result<Vec<Message>> {
         let Some(left) = self.turns.len().checked_sub(turns) else {
-            return Err(Error::invalid_option(format!(
-                "turns: expected at most {}, the turns of this conversation, found {turns}",
-                self.turns.len()
-            )));
+            return Err(Error::invalid_option(
+                "turns",
+                format_args!("must be at most {}, the turns of this conversation, got {turns}", self.turns.len()),
+            ));
         };
         let Some(before) = self.turns.get(left).copied() else { return Ok(Vec::new()) };
         match before.tokens {

@@ -13,6 +13,7 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// An error of the engine: a kind to branch on, a message for a person and, where there is one, the cause.
 pub struct Error {
     kind: ErrorKind,
+    option: Option<&'static str>,
     message: String,
     source: Option<Source>,
 }
@@ -99,7 +100,7 @@ impl Refusal {
 impl Error {
     /// An error of `kind` with a message for a person.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, option: None, message: message.into(), source: None }
     }
 
     /// The same error with its cause attached; the cause's text is not repeated in the message.
@@ -107,6 +108,19 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same error with the name of the option or argument that it is about.
+    #[must_use]
+    pub fn about(mut self, option: &'static str) -> Self {
+        self.option = Some(option);
+        self
+    }
+
+    /// The option or argument that the error is about, such as `"top_p"`. The message is complete without it.
+    #[must_use]
+    pub fn option(&self) -> Option<&'static str> {
+        self.option
     }
 
     /// What kind of failure this is.
@@ -135,8 +149,14 @@ impl Error {
         Self::new(ErrorKind::Device, message)
     }
 
-    /// [`ErrorKind::InvalidOption`]
-    pub fn invalid_option(message: impl Into<String>) -> Self {
+    /// [`ErrorKind::InvalidOption`] about one option or argument. The message is its name and the `problem`:
+    /// `Error::invalid_option("top_p", "must be above 0 and at most 1, got 2")`.
+    pub fn invalid_option(option: &'static str, problem: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::InvalidOption, format!("{option} {problem}")).about(option)
+    }
+
+    /// [`ErrorKind::InvalidOption`] with a message that does not begin with the name of an option.
+    pub fn invalid_input(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidOption, message)
     }
 
@@ -197,6 +217,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("kind", &self.kind)
+            .field("option", &self.option)
             .field("message", &self.message)
             .field("source", &self.source)
             .finish()
@@ -228,8 +249,8 @@ impl From<candle_core::Error> for Error {
         let message = candle_message(&error);
         let told = if is_out_of_memory(&message) {
             Self::device(format!(
-                "the device has no more memory ({message}); make the context shorter (n_ctx), close other sessions and \
-                 programs that use the device, take a file of a smaller quantization, or use device=\"cpu\""
+                "the device has no more memory ({message}); set n_ctx lower, close other sessions and programs that \
+                 use the device, use a file of a smaller quantization, or set device to \"cpu\""
             ))
         } else {
             Self::inference(format!("Candle could not compute: {message}"))
@@ -241,6 +262,15 @@ impl From<candle_core::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_invalid_option_names_the_option_in_a_field_and_in_the_message() {
+        let error = Error::invalid_option("top_p", format_args!("must be at most 1, got {}", 2));
+        assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("top_p")));
+        assert_eq!(error.to_string(), "top_p must be at most 1, got 2");
+        assert_eq!(Error::invalid_input("no message").option(), None);
+        assert_eq!(Error::device("no device").about("device").option(), Some("device"));
+    }
 
     #[test]
     fn a_device_without_memory_is_an_error_of_the_device_that_says_what_to_do() {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tracing::debug_span;
 
+use crate::cache::Reuse;
 use crate::completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
 use crate::conversation::Turn;
 use crate::loader::Phi3Model;
-use crate::overflow::{OnOverflow, Script};
+use crate::overflow::{self, OnOverflow, Script, Shortened};
 use crate::sampling::{Sampler, SamplingOptions};
-use crate::session::Reuse;
 use crate::stop::{FinishReason, StopStrings};
 use crate::tokenizer::StreamDecoder;
 use crate::{Error, Result};
@@ -48,21 +48,24 @@ impl GenerationOptions {
     pub fn validate(&self, vocabulary_size: usize) -> Result<()> {
         self.sampling.validate()?;
         if self.max_tokens == Some(0) {
-            return Err(Error::invalid_option("max_tokens: expected 1 or more, or none for no limit, found 0"));
+            return Err(Error::invalid_option("max_tokens", "must be at least 1, got 0"));
         }
         if let Some(max_tokens) = self.max_tokens.filter(|max_tokens| *max_tokens < self.min_tokens) {
-            return Err(Error::invalid_option(format!(
-                "min_tokens: expected at most max_tokens, which is {max_tokens}, found {}",
-                self.min_tokens
-            )));
+            return Err(Error::invalid_option(
+                "min_tokens",
+                format_args!("must be at most {max_tokens}, the most tokens to generate, got {}", self.min_tokens),
+            ));
         }
         let biased = self.sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", id));
         let stopping = self.stop_token_ids.iter().map(|id| ("stop_token_ids", id));
         for (option, id) in biased.chain(stopping) {
             if *id as usize >= vocabulary_size {
-                return Err(Error::invalid_option(format!(
-                    "{option}: expected token ids below {vocabulary_size}, found {id}"
-                )));
+                return Err(Error::invalid_option(
+                    option,
+                    format_args!(
+                        "must have token ids below {vocabulary_size}, the size of the vocabulary, got {id}"
+                    ),
+                ));
             }
         }
         Ok(())
@@ -90,6 +93,21 @@ impl Prompt {
     pub(crate) fn raw(tokens: Vec<u32>) -> Self {
         Self { tokens, text: None, turn: None, script: None }
     }
+
+    /// Leaves out the oldest if there is no space for an answer otherwise; see [`overflow::shorten_prompt`].
+    pub(crate) fn leave_out_oldest(
+        &mut self,
+        model: &Phi3Model,
+        n_ctx: usize,
+        options: &GenerationOptions,
+    ) -> Result<usize> {
+        let script = self.script.as_mut();
+        let left_out = overflow::shorten_prompt(&mut self.tokens, script, model, n_ctx, options.max_tokens)?;
+        if left_out > 0 {
+            self.text = None;
+        }
+        Ok(left_out)
+    }
 }
 
 /// Logits on their way from the forward pass to the draw.
@@ -110,7 +128,7 @@ pub struct Generation {
     /// What the model reads: the prompt and what was generated behind it, without what was left out.
     pub(crate) sequence: Vec<u32>,
     /// How much of the sequence is the prompt.
-    pub(crate) prompt_len: usize,
+    prompt_len: usize,
     prompt: Vec<u32>,
     /// The prompt's text, until it was given out.
     echo: Option<String>,
@@ -118,8 +136,8 @@ pub struct Generation {
     echo_bytes: usize,
     /// What of a chat becomes the session's conversation, together with the answer.
     turn: Option<Turn>,
-    pub(crate) script: Option<Script>,
-    pub(crate) on_overflow: OnOverflow,
+    script: Option<Script>,
+    on_overflow: OnOverflow,
     /// Whether it does so only with [`Session::commit`](crate::Session::commit).
     commits_later: bool,
     /// Whether an answer that was cut short is said all the same.
@@ -314,6 +332,19 @@ impl Generation {
     pub(crate) fn add_decode_time(&mut self, time: Duration) {
         self.completion.timings.decode_tokens += 1;
         self.completion.timings.decode += time;
+    }
+
+    /// Leaves out the oldest of the full context, where the options say so; see [`overflow::shorten_sequence`]. Returns
+    /// whether the answer can continue.
+    pub(crate) fn leave_out_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> Result<bool> {
+        if self.on_overflow != OnOverflow::TruncateOldest {
+            return Ok(false);
+        }
+        let script = self.script.as_mut();
+        let Shortened { left_out, has_space } =
+            overflow::shorten_sequence(&mut self.sequence, &mut self.prompt_len, script, model, n_ctx)?;
+        self.add_truncated(left_out);
+        Ok(has_space)
     }
 
     pub(crate) fn add_truncated(&mut self, tokens: usize) {

@@ -35,6 +35,7 @@
 //!   compiler. A program that has its files is smaller without it.
 //! - `cuda`, `flash-attn`, `metal`, `accelerate`, `mkl`: handed on to Candle.
 
+mod architecture;
 mod cache;
 mod cancel;
 mod chat;
@@ -57,6 +58,7 @@ mod model;
 mod new_file;
 mod overflow;
 mod panics;
+mod recommended;
 mod sampling;
 mod saved;
 mod session;
@@ -75,11 +77,11 @@ pub use generation::{Generation, GenerationOptions};
 pub use gguf::{Array, Gguf, LoadProgress, TensorData, TensorInfo, Value};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, Phi3Model};
-pub use machine::{instruction_set, thread_count};
+pub use machine::{ExecutorKind, instruction_set, thread_count};
 pub use memory::MemoryEstimate;
-pub use model::ExecutorKind;
 pub use overflow::OnOverflow;
 pub use panics::{catch_panic, keep_panics_quiet};
+pub use recommended::RecommendedSampling;
 pub use sampling::SamplingOptions;
 pub use session::{HalfStep, RopeFactors, Session, SessionOptions};
 pub use stop::{FinishReason, StopOutcome, StopStrings};

@@ -6,20 +6,19 @@ use std::time::{Duration, Instant};
 
 use tracing::debug_span;
 
+use crate::architecture::supported_architecture;
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
-use crate::config::{Architecture, PhiConfig};
+use crate::config::{Architecture, LARGEST_PREFILL_CHUNK, PhiConfig};
 use crate::device::{DeviceChoice, DeviceSpec, prefill_chunk_on_gpu};
 use crate::fingerprint::Fingerprint;
 use crate::gguf::{Gguf, LoadProgress};
 use crate::info::{ModelInfo, weights_bytes};
-use crate::machine::Compute;
-use crate::model::{self, ExecutorKind, Logits, Model};
+use crate::machine::{Compute, ExecutorKind};
+use crate::memory::{self, limit};
+use crate::model::{self, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
-use crate::{CancelToken, Error, KvDtype, Result, memory};
-
-/// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
-pub(crate) const LARGEST_PREFILL_CHUNK: usize = 512;
+use crate::{CancelToken, Error, KvDtype, Result};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -125,7 +124,7 @@ impl Phi3Model {
         let choice = DeviceChoice { device: device.spec(), reason };
         let executor = options.executor.resolve(choice.device)?;
         let gguf = Arc::new(debug_span!("open").in_scope(|| open(path))?);
-        model::supported_architecture(&gguf)?;
+        supported_architecture(&gguf)?;
         cancel.check()?;
         let tokenizer = debug_span!("tokenizer").in_scope(|| match &options.tokenizer {
             Some(path) => Tokenizer::from_tokenizer_json(path),
@@ -141,8 +140,8 @@ impl Phi3Model {
         let chat_template = debug_span!("chat_template")
             .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
         if executor == ExecutorKind::Candle && !choice.device.is_gpu() {
-            let remedy = "use executor=\"kernels\", which reads them in the file, or a smaller file";
-            memory::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
+            let remedy = "set executor to \"kernels\", which reads them in the file, or use a smaller file";
+            limit::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
         }
         let model = debug_span!("weights").in_scope(|| model::load(&gguf, &config, executor, &device, cancel))?;
         if options.mlock {
@@ -162,6 +161,9 @@ impl Phi3Model {
             ?load_time,
             "model loaded"
         );
+        if !info.sampling.is_empty() {
+            tracing::info!(sampling = %info.sampling, "the file recommends sampling options");
+        }
         Ok(Self {
             model,
             tokenizer,
@@ -188,7 +190,7 @@ impl Phi3Model {
         self.chat_template.as_ref().ok_or_else(|| {
             Error::unsupported_model(format!(
                 "{}: the file has no chat template, and its vocabulary has the control tokens of no chat format, as that of \
-                 a base model (phi-2, phi-1.5); use generate() with a prompt of your own",
+                 a base model (phi-2, phi-1.5); use a raw prompt",
                 self.path.display()
             ))
         })
@@ -274,7 +276,7 @@ impl Phi3Model {
         if bytes == 0 || self.device().is_gpu() {
             return Ok(());
         }
-        memory::check(bytes, what, memory::REMEDY)
+        limit::check(bytes, what, limit::REMEDY)
     }
 
     /// An empty cache for `n_ctx` positions.
@@ -300,7 +302,7 @@ impl Phi3Model {
         let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
-                "the model computed NaN logits; the file is damaged, or a value overflowed: try kv_dtype=\"f32\"",
+                "the model computed NaN logits; the file is damaged, or a value overflowed: set kv_dtype to \"f32\"",
             ));
         }
         Ok(logits)
@@ -316,7 +318,7 @@ impl Phi3Model {
         const MULTIPLY_ADDS_PER_LAYER: usize = 4_000_000_000;
         let config = self.config();
         if self.device().is_gpu() {
-            return prefill_chunk_on_gpu(config.head_count, n_ctx);
+            return prefill_chunk_on_gpu(config.head_count, n_ctx, LARGEST_PREFILL_CHUNK);
         }
         // The kernels look up between parts of a layer.
         if self.executor == ExecutorKind::Kernels {

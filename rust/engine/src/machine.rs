@@ -1,13 +1,77 @@
 //! What of this machine is put to use.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fmt;
+use std::str::FromStr;
 
-use candle_phi_kernels::{Isa, Kernels, Threads};
+use candle_phi_kernels::{Isa, IsaError, Kernels, Threads};
 
-use crate::{Error, ExecutorKind, Result};
+use crate::device::DeviceSpec;
+use crate::{Error, Result};
 
 /// The environment's choice of an instruction set level, below that of a session's options.
 const ISA_VARIABLE: &str = "CANDLE_PHI_ISA";
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// The kernels on a CPU, Candle on other devices.
+    #[default]
+    Auto,
+    /// The project's own kernels, on a CPU.
+    Kernels,
+    /// Candle's operations, on any device.
+    Candle,
+}
+
+impl ExecutorKind {
+    /// `"auto"`, `"kernels"` or `"candle"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kernels => "kernels",
+            Self::Candle => "candle",
+        }
+    }
+
+    /// What [`Auto`](Self::Auto) stands for on this device.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for the kernels on another device than a CPU.
+    pub(crate) fn resolve(self, device: DeviceSpec) -> Result<Self> {
+        match self {
+            Self::Auto if device.is_gpu() => Ok(Self::Candle),
+            Self::Auto => Ok(Self::Kernels),
+            Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
+                "executor",
+                format_args!(
+                    "must be \"auto\" or \"candle\" on the device \"{device}\", since the kernels run on \"cpu\" only; \
+                     got \"kernels\""
+                ),
+            )),
+            named => Ok(named),
+        }
+    }
+}
+
+impl FromStr for ExecutorKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            Error::invalid_option(
+                "executor",
+                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for ExecutorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// Who computes a session's forward passes, and with which instructions.
 #[derive(Clone, Copy, Debug)]
@@ -22,29 +86,34 @@ impl Compute {
         if executor == ExecutorKind::Candle {
             let fixed = candle_core::utils::get_num_threads();
             if n_threads.is_some_and(|count| count != fixed) {
-                return Err(Error::invalid_option(format!(
-                    "n_threads: expected {fixed}, the number that Candle's executor has for the whole process (set \
-                     RAYON_NUM_THREADS before the first import, or use executor=\"kernels\"), found {}",
-                    n_threads.unwrap_or_default()
-                )));
+                return Err(Error::invalid_option(
+                    "n_threads",
+                    format_args!(
+                        "must be {fixed}, the number that Candle's executor has for the whole process, got {}; set the \
+                         variable RAYON_NUM_THREADS before the process starts, or set executor to \"kernels\"",
+                        n_threads.unwrap_or_default()
+                    ),
+                ));
             }
             if let Some(isa) = isa {
-                return Err(Error::invalid_option(format!(
-                    "isa: expected none with the candle executor, which chooses by itself, found {isa:?}"
-                )));
+                return Err(Error::invalid_option(
+                    "isa",
+                    format_args!("must be unset with the candle executor, which chooses by itself, got {isa:?}"),
+                ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
         if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
-            return Err(Error::invalid_option(format!(
-                "n_threads: expected 1 to {}, or none to choose, found {count}",
-                Threads::MOST
-            )));
+            return Err(Error::invalid_option(
+                "n_threads",
+                format_args!("must be from 1 to {}, got {count}", Threads::MOST),
+            ));
         }
         let kernels = match isa {
-            Some(name) => kernels_named("isa", name)?,
+            Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {
-                Ok(name) if !name.is_empty() => kernels_named(ISA_VARIABLE, &name)?,
+                Ok(name) if !name.is_empty() => kernels_named(&name)
+                    .map_err(|error| Error::invalid_input(format!("the variable {ISA_VARIABLE} {error}")))?,
                 _ => Kernels::best(),
             },
         };
@@ -52,9 +121,8 @@ impl Compute {
     }
 }
 
-fn kernels_named(option: &str, name: &str) -> Result<Kernels> {
-    let kernels = name.parse::<Isa>().and_then(Kernels::new);
-    kernels.map_err(|error| Error::invalid_option(format!("{option}: {error}")))
+fn kernels_named(name: &str) -> std::result::Result<Kernels, IsaError> {
+    name.parse::<Isa>().and_then(Kernels::new)
 }
 
 /// How many threads compute on the CPU where a session does not say: the cores that this process may use.
@@ -67,21 +135,4 @@ pub fn thread_count() -> usize {
 #[must_use]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
-}
-
-/// The process that Candle's threads were started in; 0 before.
-static COMPUTING_PROCESS: AtomicU32 = AtomicU32::new(0);
-
-/// An error in a process that was forked after Candle had computed: a fork has the memory of the threads that
-/// compute and not the threads, and would wait for them without end. The kernels' threads are started anew there.
-pub(crate) fn refuse_after_fork() -> Result<()> {
-    let process = std::process::id();
-    match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(other) if other != process => Err(Error::inference(
-            "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
-             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or use \
-             executor=\"kernels\"",
-        )),
-        _ => Ok(()),
-    }
 }

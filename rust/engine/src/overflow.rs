@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use crate::chat::{Message, Role};
-use crate::generation::{Generation, GenerationOptions, Prompt};
 use crate::loader::Phi3Model;
 use crate::{Error, Result};
 
@@ -40,9 +39,10 @@ impl FromStr for OnOverflow {
             .into_iter()
             .find(|choice| choice.as_str() == text)
             .ok_or_else(|| {
-                Error::invalid_option(format!(
-                    "on_overflow: expected \"error\", \"stop\" or \"truncate_oldest\", found {text:?}"
-                ))
+                Error::invalid_option(
+                    "on_overflow",
+                    format_args!("must be one of \"error\", \"stop\", \"truncate_oldest\", got {text:?}"),
+                )
             })
     }
 }
@@ -118,6 +118,12 @@ impl Script {
         Ok(found)
     }
 
+    /// Whether the prompt would fit into the context without all of it that may be left out.
+    pub(crate) fn fits_without_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> bool {
+        let shortest = self.shorten(model, n_ctx, n_ctx).ok().flatten();
+        shortest.is_some_and(|prompt| prompt.len() <= n_ctx)
+    }
+
     fn prompt(&self, model: &Phi3Model, first: usize) -> Result<Vec<u32>> {
         let is_left = |(index, message): &(usize, &Message)| *index >= first || message.role == Role::System;
         let left: Vec<Message> =
@@ -126,92 +132,91 @@ impl Script {
     }
 }
 
-impl Prompt {
-    /// Leaves out the oldest, if there is no room for an answer otherwise. Returns how many tokens that were.
-    ///
-    /// Room is what `max_tokens` can take, and a quarter of the context at most. A chat is cut down to half of the
-    /// context, unless that would leave nothing but its last turn: it goes on, and would have to be cut and computed again
-    /// for each answer that follows.
-    pub(crate) fn leave_out_oldest(
-        &mut self,
-        model: &Phi3Model,
-        n_ctx: usize,
-        options: &GenerationOptions,
-    ) -> Result<usize> {
-        let before = self.tokens.len();
-        // The last token that is generated takes no place.
-        let room = options.max_tokens.map_or(usize::MAX, |most| most.saturating_sub(1)).min(n_ctx / 4);
-        if before + room <= n_ctx {
-            return Ok(0);
-        }
-        if let Some(script) = &mut self.script {
-            if let Some(shorter) = script.shorten(model, n_ctx / 2, n_ctx - room)? {
-                self.tokens = shorter;
-            }
-        } else {
-            self.tokens = newest(model, &self.tokens, n_ctx - room);
-            self.text = None;
-        }
-        let left_out = before.saturating_sub(self.tokens.len());
-        if left_out > 0 {
-            tracing::info!(left_out, prompt = self.tokens.len(), "the oldest of the prompt was left out");
-        }
-        Ok(left_out)
+/// Leaves out the oldest of a prompt if there is no space for an answer otherwise, and returns how many tokens that was.
+/// `script` holds the messages of a chat's prompt; a raw prompt has none.
+///
+/// The space is what `max_tokens` can take, and a quarter of the context at most. A chat is cut down to half of the
+/// context, unless that would leave nothing but its last turn: it continues, and would have to be cut and computed again
+/// for each answer that follows.
+pub(crate) fn shorten_prompt(
+    tokens: &mut Vec<u32>,
+    script: Option<&mut Script>,
+    model: &Phi3Model,
+    n_ctx: usize,
+    max_tokens: Option<usize>,
+) -> Result<usize> {
+    let before = tokens.len();
+    // The last token that is generated takes no place.
+    let space = max_tokens.map_or(usize::MAX, |most| most.saturating_sub(1)).min(n_ctx / 4);
+    if before + space <= n_ctx {
+        return Ok(0);
     }
-
-    /// Whether it would fit into the context without all of it that may be left out. Of a raw prompt that is as much as
-    /// need be.
-    pub(crate) fn fits_without_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> bool {
-        let Some(script) = &mut self.script else { return true };
-        let shortest = script.shorten(model, n_ctx, n_ctx).ok().flatten();
-        shortest.is_some_and(|prompt| prompt.len() <= n_ctx)
+    if let Some(script) = script {
+        if let Some(shorter) = script.shorten(model, n_ctx / 2, n_ctx - space)? {
+            *tokens = shorter;
+        }
+    } else {
+        *tokens = newest(model, tokens, n_ctx - space);
     }
+    let left_out = before.saturating_sub(tokens.len());
+    if left_out > 0 {
+        tracing::info!(left_out, prompt = tokens.len(), "the oldest of the prompt was left out");
+    }
+    Ok(left_out)
 }
 
-impl Generation {
-    /// Leaves out the oldest of a sequence that fills the context, so that at most half of it is in use, and the answer
-    /// can go on. Returns whether that could be done.
-    ///
-    /// Of a chat the oldest turns go first. Where none is left that could go, it is the oldest of the answer itself, if
-    /// what stays leaves it at least a quarter of the context.
-    pub(crate) fn leave_out_oldest(&mut self, model: &Phi3Model, n_ctx: usize) -> Result<bool> {
-        if self.on_overflow != OnOverflow::TruncateOldest {
-            return Ok(false);
+/// What [`shorten_sequence`] did.
+pub(crate) struct Shortened {
+    /// How many tokens were left out.
+    pub(crate) left_out: usize,
+    /// Whether the answer can continue.
+    pub(crate) has_space: bool,
+}
+
+/// Leaves out the oldest of a sequence that fills the context, so that at most half of it is in use, and the answer can
+/// continue. The first `prompt_len` tokens are the prompt; `script` holds the messages of a chat's.
+///
+/// The oldest turns of a chat are left out first. Where none is left that could be, it is the oldest of the answer itself,
+/// if what stays leaves it at least a quarter of the context. After an error the sequence is as it was.
+pub(crate) fn shorten_sequence(
+    sequence: &mut Vec<u32>,
+    prompt_len: &mut usize,
+    script: Option<&mut Script>,
+    model: &Phi3Model,
+    n_ctx: usize,
+) -> Result<Shortened> {
+    let before = sequence.len();
+    let half = n_ctx / 2;
+    if let Some(script) = script {
+        let mut answer = sequence.split_off((*prompt_len).min(before));
+        let most = (n_ctx - n_ctx / 4).saturating_sub(answer.len());
+        let shorter = script.shorten(model, half.saturating_sub(answer.len()), most);
+        match shorter {
+            Ok(Some(shorter)) => *sequence = shorter,
+            Ok(None) => {}
+            Err(error) => {
+                sequence.append(&mut answer);
+                return Err(error);
+            }
         }
-        let before = self.sequence.len();
-        let half = n_ctx / 2;
-        if let Some(script) = &mut self.script {
-            let mut answer = self.sequence.split_off(self.prompt_len.min(before));
-            let most = (n_ctx - n_ctx / 4).saturating_sub(answer.len());
-            let shorter = script.shorten(model, half.saturating_sub(answer.len()), most);
-            match shorter {
-                Ok(Some(shorter)) => self.sequence = shorter,
-                Ok(None) => {}
-                Err(error) => {
-                    self.sequence.append(&mut answer);
-                    return Err(error);
-                }
-            }
-            self.prompt_len = self.sequence.len();
-            let place = n_ctx.saturating_sub(self.prompt_len);
-            if place < n_ctx.div_ceil(4) {
-                self.sequence.append(&mut answer);
-                self.add_truncated(before.saturating_sub(self.sequence.len()));
-                return Ok(self.sequence.len() <= n_ctx);
-            }
-            if self.prompt_len + answer.len() > n_ctx - n_ctx / 4 {
-                answer.drain(..answer.len().saturating_sub(place / 2));
-            }
-            self.sequence.append(&mut answer);
-        } else {
-            self.sequence = newest(model, &self.sequence, half.max(2).min(n_ctx));
-            self.prompt_len = 0;
+        *prompt_len = sequence.len();
+        let place = n_ctx.saturating_sub(*prompt_len);
+        if place < n_ctx.div_ceil(4) {
+            sequence.append(&mut answer);
+            let left_out = before.saturating_sub(sequence.len());
+            return Ok(Shortened { left_out, has_space: sequence.len() <= n_ctx });
         }
-        let left_out = before.saturating_sub(self.sequence.len());
-        self.add_truncated(left_out);
-        tracing::info!(left_out, sequence = self.sequence.len(), "the oldest was left out of the full context");
-        Ok(left_out > 0)
+        if *prompt_len + answer.len() > n_ctx - n_ctx / 4 {
+            answer.drain(..answer.len().saturating_sub(place / 2));
+        }
+        sequence.append(&mut answer);
+    } else {
+        *sequence = newest(model, sequence, half.max(2).min(n_ctx));
+        *prompt_len = 0;
     }
+    let left_out = before.saturating_sub(sequence.len());
+    tracing::info!(left_out, sequence = sequence.len(), "the oldest was left out of the full context");
+    Ok(Shortened { left_out, has_space: left_out > 0 })
 }
 
 /// The newest of `tokens`, `most` with the token for the beginning of a text, if that is their first.

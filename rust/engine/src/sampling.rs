@@ -68,37 +68,38 @@ impl SamplingOptions {
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) naming the option, its range and what was found.
     pub fn validate(&self) -> Result<()> {
-        let out_of_range = |option: &str, range: &str, found: &dyn std::fmt::Display| {
-            Err(Error::invalid_option(format!("{option}: expected {range}, found {found}")))
+        let out_of_range = |option: &'static str, range: &str, found: &dyn std::fmt::Display| {
+            Err(Error::invalid_option(option, format_args!("must be {range}, got {found}")))
         };
         if !(0.0..=1e6).contains(&self.temperature) {
-            return out_of_range("temperature", "0 (greedy) to 1000000", &self.temperature);
+            return out_of_range("temperature", "from 0 (greedy) to 1000000", &self.temperature);
         }
         if self.top_k == Some(0) {
-            return out_of_range("top_k", "1 or more, or none for no limit", &0);
+            return out_of_range("top_k", "at least 1", &0);
         }
         if let Some(top_p) = self.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
-            return out_of_range("top_p", "more than 0 and at most 1", &top_p);
+            return out_of_range("top_p", "above 0 and at most 1", &top_p);
         }
         if let Some(min_p) = self.min_p.filter(|min_p| !(0.0..=1.0).contains(min_p)) {
-            return out_of_range("min_p", "0 to 1", &min_p);
+            return out_of_range("min_p", "from 0 to 1", &min_p);
         }
         if !(1e-3..=1e3).contains(&self.repetition_penalty) {
-            return out_of_range("repetition_penalty", "0.001 to 1000 (1 is off)", &self.repetition_penalty);
+            return out_of_range(
+                "repetition_penalty",
+                "from 0.001 to 1000 (1 disables it)",
+                &self.repetition_penalty,
+            );
         }
         if !LOGITS.contains(&self.presence_penalty) {
-            return out_of_range("presence_penalty", "-1000000 to 1000000", &self.presence_penalty);
+            return out_of_range("presence_penalty", "from -1000000 to 1000000", &self.presence_penalty);
         }
         if !LOGITS.contains(&self.frequency_penalty) {
-            return out_of_range("frequency_penalty", "-1000000 to 1000000", &self.frequency_penalty);
+            return out_of_range("frequency_penalty", "from -1000000 to 1000000", &self.frequency_penalty);
         }
         for (token, bias) in &self.logit_bias {
             if !LOGITS.contains(bias) && *bias != f32::NEG_INFINITY {
-                return out_of_range(
-                    &format!("logit_bias of token {token}"),
-                    "-1000000 to 1000000, or -inf",
-                    bias,
-                );
+                let found = format_args!("{bias} for token {token}");
+                return out_of_range("logit_bias", "from -1000000 to 1000000, or -inf", &found);
             }
         }
         Ok(())
@@ -156,16 +157,20 @@ impl Sampler {
     pub(crate) fn check_edited(&self, logits: &mut [f32], forbidden: &[u32]) -> Result<()> {
         let is_none = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
         if let Some((token, logit)) = logits.iter().enumerate().find(|(_, logit)| is_none(logit)) {
-            return Err(Error::invalid_option(format!(
-                "logits_processor: expected finite logits, or minus infinity for tokens that must not come, found {logit} \
-                 for token {token}; to force a token, set the others to minus infinity"
-            )));
+            return Err(Error::invalid_option(
+                "logits_processor",
+                format_args!(
+                    "must leave finite logits, or -inf to forbid a token, got {logit} for token {token}; to force a token, \
+                     set the others to -inf"
+                ),
+            ));
         }
         self.mask(logits, forbidden);
         if !logits.iter().any(|logit| logit.is_finite()) {
             return Err(Error::invalid_option(
-                "logits_processor: no token is left to choose: it has set the logits of all that may come to minus \
-                 infinity; leave at least one, or stop the generation",
+                "logits_processor",
+                "must leave at least one allowed token, got -inf for all of them; leave one finite logit, or stop the \
+                 generation",
             ));
         }
         Ok(())
@@ -184,8 +189,9 @@ impl Sampler {
             self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
         }
         if !logits.iter().any(|logit| logit.is_finite()) {
-            return Err(Error::invalid_option(
-                "no token is left to choose: logit_bias bans all of them, or min_tokens forbids the only ones that could end it; leave at least one",
+            return Err(Error::invalid_input(
+                "no token is left to choose: logit_bias forbids all of them, or all but the end tokens, which min_tokens \
+                 forbids; allow at least one",
             ));
         }
         let len = logits.len();
@@ -223,7 +229,7 @@ impl Sampler {
 /// A random seed of 32 bits: one that a person can type again.
 fn random_seed() -> Result<u64> {
     getrandom::u32().map(u64::from).map_err(|error| {
-        Error::inference(format!("the system gives no random seed: {error}; pass a seed")).with_source(error)
+        Error::inference(format!("the system gives no random seed: {error}; set seed")).with_source(error)
     })
 }
 
@@ -384,17 +390,16 @@ mod tests {
         let sampler = Sampler::new(&SamplingOptions::greedy(), vec![4]).unwrap();
         let nothing = f32::NEG_INFINITY;
         for (edited, words) in [
-            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "found NaN for token 1"),
-            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "found inf for token 2"),
-            ([nothing; 5], "no token is left"),
+            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "got NaN for token 1"),
+            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "got inf for token 2"),
+            ([nothing; 5], "at least one allowed token"),
             // The one that is left is never drawn.
-            ([nothing, nothing, nothing, nothing, 0.0], "no token is left"),
+            ([nothing, nothing, nothing, nothing, 0.0], "at least one allowed token"),
             // And this one may not come yet.
-            ([0.0, nothing, nothing, nothing, 0.0], "no token is left"),
+            ([0.0, nothing, nothing, nothing, 0.0], "at least one allowed token"),
         ] {
             let error = sampler.check_edited(&mut edited.clone(), &[0]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidOption);
-            assert!(error.to_string().starts_with("logits_processor: "), "{error}");
+            assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("logits_processor")));
             assert!(error.to_string().contains(words), "{error}");
         }
         let mut huge =

@@ -1,31 +1,27 @@
 //! Sessions: one conversation each on a shared model.
 
+mod compute;
 mod step;
 
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 
-use tracing::debug_span;
-
-use crate::cache::{KvCache, KvDtype};
+use crate::cache::{KvCache, KvDtype, Reuse};
 use crate::chat::Message;
-use crate::completion::TokenLogprob;
-use crate::config::PhiConfig;
+use crate::config::context_length;
 use crate::conversation::{Conversation, Turn};
 use crate::device::{DeviceSpec, check_context};
 use crate::generation::{Generation, GenerationOptions, Prompt};
 use crate::loader::Phi3Model;
-use crate::machine::Compute;
-use crate::model::{ExecutorKind, FactorSet, Logits};
+use crate::machine::{Compute, ExecutorKind};
 use crate::overflow::{OnOverflow, Script};
-use crate::sampling::log_softmax;
 use crate::{CancelToken, Error, Result, saved};
 
 pub use step::HalfStep;
 
-/// The largest context that a session has without being asked for one.
-const DEFAULT_MAX_N_CTX: usize = 4096;
+/// Where log records of all files of this module come from: the names of loggers are public, those of files are not.
+const LOG_TARGET: &str = "candle_phi_engine::session";
 
 /// How to make a session.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +38,7 @@ pub struct SessionOptions {
     /// How many tokens of a prompt go through the model at once. `None` chooses: many on the kernels and on a GPU; on
     /// Candle's CPU operations as few as it takes for a cancelled prompt to stop soon.
     pub prefill_chunk: Option<usize>,
-    /// Which of LongRoPE's factors the positions are turned with.
+    /// Which of LongRoPE's factors the positions are rotated with.
     pub rope_factors: RopeFactors,
 }
 
@@ -96,9 +92,10 @@ impl FromStr for RopeFactors {
             "auto" => Ok(Self::Auto),
             "short" => Ok(Self::Short),
             "long" => Ok(Self::Long),
-            _ => Err(Error::invalid_option(format!(
-                "rope_factors: expected \"auto\", \"short\" or \"long\", found {text:?}"
-            ))),
+            _ => Err(Error::invalid_option(
+                "rope_factors",
+                format_args!("must be one of \"auto\", \"short\", \"long\", got {text:?}"),
+            )),
         }
     }
 }
@@ -119,31 +116,6 @@ pub struct Session {
     active: Weak<()>,
 }
 
-/// Positions that a session's context holds on a model.
-///
-/// # Errors
-/// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a context longer than the model's.
-pub(crate) fn context_length(n_ctx: Option<usize>, config: &PhiConfig) -> Result<usize> {
-    let longest = config.context_length;
-    let n_ctx = n_ctx.unwrap_or(longest.min(DEFAULT_MAX_N_CTX));
-    if n_ctx == 0 || n_ctx > longest {
-        return Err(Error::invalid_option(format!(
-            "n_ctx: expected 1 to {longest}, the context length of the model, found {n_ctx}"
-        )));
-    }
-    Ok(n_ctx)
-}
-
-/// What of a cache a sequence begins with.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Reuse {
-    /// Tokens that need not be computed.
-    pub(crate) cached: usize,
-    /// Tokens that the cache shares with the sequence, but must be computed again: they were turned with the other
-    /// LongRoPE factors, or what they would see was dropped behind the window.
-    pub(crate) recomputed: usize,
-}
-
 impl Session {
     /// A session with an empty context.
     ///
@@ -156,15 +128,16 @@ impl Session {
         let n_ctx = context_length(options.n_ctx, model.config())?;
         check_context(model.device(), n_ctx)?;
         if options.rope_factors != RopeFactors::Auto && !model.config().has_rope_factors {
-            return Err(Error::invalid_option(format!(
-                "rope_factors: expected \"auto\", since the model has no LongRoPE factors to choose from, found {:?}",
-                options.rope_factors.as_str()
-            )));
+            return Err(Error::invalid_option(
+                "rope_factors",
+                format_args!(
+                    "must be \"auto\" for a model without LongRoPE factors, got {:?}",
+                    options.rope_factors.as_str()
+                ),
+            ));
         }
         if options.prefill_chunk == Some(0) {
-            return Err(Error::invalid_option(
-                "prefill_chunk: expected 1 or more tokens, or none to choose, found 0",
-            ));
+            return Err(Error::invalid_option("prefill_chunk", "must be at least 1, got 0"));
         }
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk(n_ctx));
         let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
@@ -373,8 +346,8 @@ impl Session {
                     (" even without all that may be left out of it", "")
                 }
                 OnOverflow::TruncateOldest => (", of which nothing may be left out", ""),
-                OnOverflow::Error | OnOverflow::Stop if prompt.fits_without_oldest(&self.model, self.n_ctx) => {
-                    ("", "; on_overflow=\"truncate_oldest\" leaves out the oldest of it")
+                OnOverflow::Error | OnOverflow::Stop if self.fits_without_oldest(&mut prompt) => {
+                    ("", "; set on_overflow to \"truncate_oldest\" to leave out the oldest of it")
                 }
                 OnOverflow::Error | OnOverflow::Stop => ("", ""),
             };
@@ -392,35 +365,6 @@ impl Session {
             generation.does_not_fit();
         }
         Ok(generation)
-    }
-
-    /// Natural logarithms of the probabilities of `tokens[1..]`, each given all tokens before it.
-    ///
-    /// Uses a cache of its own: the session's conversation and cache stay as they are.
-    pub fn score(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
-        self.refuse_while_busy()?;
-        self.check_tokens(tokens)?;
-        self.check_length(tokens)?;
-        let mut cache = self.model.new_cache(self.n_ctx, self.kv_dtype)?;
-        cache.restart(self.factors_of(tokens.len()));
-        let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
-        for chunk in tokens.chunks(self.prefill_chunk) {
-            let targets = tokens.iter().skip(cache.len() + 1);
-            let logits = self.model.forward(chunk, &mut cache, Logits::All, &self.compute, cancel)?; // (chunk, vocabulary)
-            let rows = logits.chunks_exact(self.model.config().vocabulary_size);
-            scores.extend(rows.zip(targets).map(|(row, target)| log_softmax(row)(*target)));
-        }
-        Ok(scores)
-    }
-
-    /// Logits of the token that follows `tokens`, one for each token of the vocabulary.
-    ///
-    /// The part of `tokens` that the cache holds already is not computed again.
-    pub fn logits(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
-        self.refuse_while_busy()?;
-        self.check_tokens(tokens)?;
-        self.check_length(tokens)?;
-        self.compute(tokens, cancel)
     }
 
     /// Forgets the conversation and gives the cache's memory back, but for two pages of 32 positions, which the next
@@ -443,15 +387,23 @@ impl Session {
         ))
     }
 
+    /// Whether a prompt would fit into the context without all of it that may be left out. A raw prompt always would.
+    fn fits_without_oldest(&self, prompt: &mut Prompt) -> bool {
+        prompt.script.as_mut().is_none_or(|script| script.fits_without_oldest(&self.model, self.n_ctx))
+    }
+
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
-            return Err(Error::invalid_option("prompt: expected at least one token, found none"));
+            return Err(Error::invalid_option("prompt", "must have at least one token, got none"));
         }
         let vocabulary_size = self.model.config().vocabulary_size;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary_size) {
-            return Err(Error::invalid_option(format!(
-                "prompt: expected token ids below {vocabulary_size}, found {token}"
-            )));
+            return Err(Error::invalid_option(
+                "prompt",
+                format_args!(
+                    "must have token ids below {vocabulary_size}, the size of the vocabulary, got {token}"
+                ),
+            ));
         }
         Ok(())
     }
@@ -464,7 +416,7 @@ impl Session {
     fn too_long(&self, prompt_tokens: usize, left_out: &str, or_else: &str) -> Error {
         let longest = self.model.config().context_length;
         let larger = if self.n_ctx < longest {
-            format!(", or make the session with a larger n_ctx (the model allows {longest})")
+            format!(", or set n_ctx higher (the model allows {longest})")
         } else {
             " (the model allows no more)".to_owned()
         };
@@ -473,81 +425,5 @@ impl Session {
             self.n_ctx
         );
         Error::context_length(prompt_tokens, self.n_ctx, message)
-    }
-
-    /// The factors that all positions of a sequence of `len` tokens are turned with.
-    fn factors_of(&self, len: usize) -> FactorSet {
-        let config = self.model.config();
-        match self.rope_factors {
-            RopeFactors::Long => FactorSet::Long,
-            RopeFactors::Auto if config.has_rope_factors && len > config.original_context_length => {
-                FactorSet::Long
-            }
-            RopeFactors::Auto | RopeFactors::Short => FactorSet::Short,
-        }
-    }
-
-    /// What of the cache can stand for the beginning of `tokens`; the last token is always computed.
-    fn reuse(&self, tokens: &[u32]) -> Reuse {
-        let shared = self.cached.iter().zip(tokens).take_while(|(cached, token)| cached == token).count();
-        let shared = shared.min(tokens.len().saturating_sub(1));
-        let is_there =
-            self.factors_of(tokens.len()) == self.cache.rope_factors() && self.cache.can_truncate(shared);
-        let cached = if is_there { shared } else { 0 };
-        Reuse { cached, recomputed: shared - cached }
-    }
-
-    /// Brings the cache to hold exactly `tokens` and returns the logits behind the last.
-    fn compute(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
-        let Reuse { cached: reused, recomputed } = self.reuse(tokens);
-        if recomputed > 0 {
-            tracing::info!(recomputed, sequence = tokens.len(), "cached tokens are computed again");
-        }
-        let mut rest = self.keep(tokens, reused);
-        while rest.len() > self.prefill_chunk {
-            let (chunk, behind) = rest.split_at(self.prefill_chunk);
-            self.forward(chunk, Logits::None, cancel)?;
-            rest = behind;
-        }
-        self.forward(rest, Logits::Last, cancel)
-    }
-
-    /// The same, all computed anew, with the log-probabilities of `tokens[1..]` and of the `top` likeliest in the place of
-    /// each. The logits are those of [`compute`](Self::compute), bit by bit.
-    fn compute_scored(
-        &mut self,
-        tokens: &[u32],
-        top: usize,
-        cancel: &CancelToken,
-    ) -> Result<(Vec<f32>, Vec<TokenLogprob>)> {
-        let vocabulary_size = self.model.config().vocabulary_size;
-        let mut scores = Vec::with_capacity(tokens.len().saturating_sub(1));
-        let mut targets = tokens.iter().skip(1);
-        let mut last = Vec::new();
-        for chunk in self.keep(tokens, 0).chunks(self.prefill_chunk) {
-            let logits = self.forward(chunk, Logits::All, cancel)?; // (chunk, vocabulary)
-            let rows = logits.chunks_exact(vocabulary_size);
-            last = rows.clone().next_back().unwrap_or_default().to_vec();
-            // The targets second: where they are at their end, the row is that of the token to come.
-            scores.extend(rows.zip(&mut targets).map(|(row, target)| TokenLogprob::of(*target, row, top)));
-        }
-        Ok((last, scores))
-    }
-
-    /// Lets the cache hold the first `reused` of `tokens`, and returns the others.
-    fn keep<'a>(&mut self, tokens: &'a [u32], reused: usize) -> &'a [u32] {
-        if reused == 0 {
-            self.cache.restart(self.factors_of(tokens.len()));
-        }
-        self.cache.truncate(reused);
-        self.cached.truncate(reused);
-        tokens.get(reused..).unwrap_or_default()
-    }
-
-    fn forward(&mut self, tokens: &[u32], logits: Logits, cancel: &CancelToken) -> Result<Vec<f32>> {
-        let _span = debug_span!("forward", tokens = tokens.len(), behind = self.cached.len()).entered();
-        let logits = self.model.forward(tokens, &mut self.cache, logits, &self.compute, cancel)?;
-        self.cached.extend_from_slice(tokens);
-        Ok(logits)
     }
 }

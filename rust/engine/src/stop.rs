@@ -66,9 +66,13 @@ impl StopStrings {
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for an empty stop string: it would end every text at once.
     pub fn new(stops: &[String]) -> Result<Self> {
         if let Some(position) = stops.iter().position(String::is_empty) {
-            return Err(Error::invalid_option(format!(
-                "stop: expected strings of at least one character, found an empty one at position {position}"
-            )));
+            return Err(Error::invalid_option(
+                "stop",
+                format_args!(
+                    "must have texts of at least one character, got an empty one at position {position}, which would \
+                     end every generation at once"
+                ),
+            ));
         }
         let mut stops: Vec<Matcher> = stops.iter().map(|stop| Matcher::new(stop)).collect();
         // The longest first, so that the first one that matches is the longest.

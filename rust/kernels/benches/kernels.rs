@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use candle_phi_kernels::{
-    ActivationForms, Activations, Isa, Kernels, KvFormat, KvPage, PAGE_TOKENS, Prepared, Queries, Room,
+    ActivationForms, Activations, BufferPool, Isa, Kernels, KvFormat, KvPage, PAGE_TOKENS, Prepared, Queries,
     TensorType, Weight,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -58,9 +58,9 @@ fn products(criterion: &mut Criterion) {
                 });
                 let x = activations(kernels, rows, tensor_type);
                 let prepared = Prepared::new(kernels, tensor_type, &x);
-                let room = Room::default();
+                let pool = BufferPool::default();
                 group.bench_function(format!("{}x{rows}", tensor_type.name()), |bencher| {
-                    bencher.iter(|| kernels.multiply(&weight, 0..used, &[(&x, &prepared)], &room));
+                    bencher.iter(|| kernels.multiply(&weight, 0..used, &[(&x, &prepared)], &pool));
                 });
             }
         }

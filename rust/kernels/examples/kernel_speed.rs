@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use candle_phi_kernels::{ActivationForms, Activations, Isa, Kernels, Prepared, Room, TensorType, Weight};
+use candle_phi_kernels::{ActivationForms, Activations, BufferPool, Isa, Kernels, Prepared, TensorType, Weight};
 
 /// Processor time of this thread; wall time where the system does not say.
 fn cpu_seconds() -> f64 {
@@ -49,13 +49,13 @@ fn main() {
                     for thread in 0..threads {
                         let (cpu, weight, x, prepared) = (&cpu, &weight, &x, &prepared);
                         scope.spawn(move || {
-                            let room = Room::default();
+                            let pool = BufferPool::default();
                             let before = cpu_seconds();
                             // Each thread goes over rows that stand together, as in a pass.
                             let bound = |thread: usize| used / 128 * thread / threads * 128;
                             for first in (bound(thread)..bound(thread + 1)).step_by(128) {
                                 let first = if hot { first % 128 } else { first };
-                                let _ = kernels.multiply(weight, first..first + 128, &[(x, prepared)], &room);
+                                let _ = kernels.multiply(weight, first..first + 128, &[(x, prepared)], &pool);
                             }
                             *cpu.lock().unwrap() += cpu_seconds() - before;
                         });

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Kernels;
-use crate::elementwise::exp;
+use crate::elementwise::{exp, sum_of_lanes};
 use crate::kv_page::{KvPage, PAGE_TOKENS, Stored};
 use crate::lanes::{LANES, Lanes};
 
@@ -232,7 +232,7 @@ fn some_rows<V: Lanes, const COUNT: usize>(
     }
     for row in 0..rows {
         out.max[row] = max[row];
-        out.sum[row] = sum_of(sum[row]);
+        out.sum[row] = sum_of_lanes(sum[row]);
         let out = &mut out.values[row * head_dim..][..head_dim];
         for (out, values) in out.chunks_mut(LANES).zip(&values) {
             out.copy_from_slice(&values[row][..out.len()]);
@@ -275,18 +275,6 @@ fn to_weights<V: Lanes>(scores: &mut [[f32; LANES]; PARTS], largest: f32, sums: 
             sums[lane] += part[lane];
         }
     }
-}
-
-#[inline(always)]
-fn sum_of(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// The products of the queries with the keys of `AT_ONCE` of a page's parts, from `part` on. Sums go from hand to hand by

@@ -2,10 +2,9 @@
 
 #![allow(clippy::indexing_slicing, reason = "lanes of arrays")]
 
+use crate::lanes::LANES;
 use crate::multiversion::multiversion;
 use crate::panel::fused;
-
-const LANES: usize = 16;
 
 multiversion! {
     /// `out = x / sqrt(mean(x²) + ε) · weight`
@@ -57,14 +56,20 @@ fn sum_of<const FMA: bool, const SQUARES: bool>(x: &[f32], center: f32) -> f32 {
         let distance = rest[lane] - center;
         sums[lane] += if SQUARES { distance * distance } else { distance };
     }
+    sum_of_lanes(sums)
+}
+
+/// Adds up lanes: the upper half to the lower one, and so on.
+#[inline(always)]
+pub(crate) fn sum_of_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            sums[lane] += sums[lane + width];
+            lanes[lane] += lanes[lane + width];
         }
         width /= 2;
     }
-    sums[0]
+    lanes[0]
 }
 
 #[inline(always)]

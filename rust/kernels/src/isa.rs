@@ -112,7 +112,7 @@ impl fmt::Display for IsaError {
         let available: Vec<_> = Isa::available().map(Isa::name).collect();
         write!(
             f,
-            "expected an instruction set level of this machine ({}), found {:?}",
+            "must be an instruction set level of this machine ({}), got {:?}",
             available.join(", "),
             self.found
         )

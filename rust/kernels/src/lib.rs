@@ -46,6 +46,6 @@ pub use iq4::iq4_as_q8_0;
 pub use isa::{Isa, IsaError, Kernels};
 pub use kv_page::{KvFormat, KvPage, PAGE_TOKENS};
 pub use matmul::{Prepared, Weight};
-pub use products::{Products, Room};
+pub use products::{BufferPool, Products};
 pub use tensor_type::{TensorType, type_name};
 pub use threads::{Parts, Pass, Threads};

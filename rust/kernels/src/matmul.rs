@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::activations::{Activations, SUMS};
 use crate::dequantize::LengthError;
 use crate::panel::{self, PANEL_ROWS, Panel, Rows, Tile};
-use crate::products::{Products, Room};
+use crate::products::{BufferPool, Products};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::{Layout, Unpacked, unpack};
 use crate::{Kernels, TensorType, float};
@@ -167,7 +167,7 @@ impl Kernels {
         weight: &Weight<'_>,
         rows: Range<usize>,
         x: &[(&Activations, &Prepared)],
-        room: &Room,
+        pool: &BufferPool,
     ) -> Products {
         let x_rows: usize = x.iter().map(|(part, _)| part.rows()).sum();
         let form = crate::ActivationForms::read_by(weight.tensor_type);
@@ -177,7 +177,7 @@ impl Kernels {
             assert!(!form.quantized || part.forms().quantized, "the activations are not quantized");
             assert!(!form.float || part.forms().float, "the activations are only there quantized");
         }
-        let mut products = Products::new(room, x_rows, rows.len());
+        let mut products = Products::new(pool, x_rows, rows.len());
         if rows.is_empty() || x_rows == 0 {
             return products;
         }

@@ -11,7 +11,7 @@ use crate::panel::{self, GROUP, PANEL_ROWS, Panel, Tile};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::unpack::Layout;
 use crate::{
-    ActivationForms, Activations, Isa, Kernels, Prepared, Products, Room, TensorType, Weight, dequantize_row,
+    ActivationForms, Activations, BufferPool, Isa, Kernels, Prepared, Products, TensorType, Weight, dequantize_row,
 };
 
 /// Numbers that are the same in every run (xorshift64).
@@ -150,12 +150,12 @@ pub(crate) struct Product<'a> {
 }
 
 /// What others left in it must not be seen.
-pub(crate) fn used_room() -> Room {
-    let room = Room::default();
-    let mut left = Products::new(&room, 64, 128);
+pub(crate) fn used_pool() -> BufferPool {
+    let pool = BufferPool::default();
+    let mut left = Products::new(&pool, 64, 128);
     left.values_mut().fill(f32::NAN);
     drop(left);
-    room
+    pool
 }
 
 /// `(rows, columns)`
@@ -190,7 +190,7 @@ impl Product<'_> {
             })
             .collect();
         let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
-        let out = rows_of(&kernels.multiply(&weight, range.clone(), &x, &used_room()));
+        let out = rows_of(&kernels.multiply(&weight, range.clone(), &x, &used_pool()));
 
         let activations: Vec<_> =
             x.iter().flat_map(|(part, _)| (0..part.rows()).map(|row| activation_values(part, row))).collect();
@@ -299,7 +299,7 @@ fn a_row_is_the_same_whichever_rows_it_is_computed_with() {
                 }
                 let prepared = Prepared::new(kernels, tensor_type, &x);
                 let multiply = |range: std::ops::Range<usize>| {
-                    rows_of(&kernels.multiply(&weight, range, &[(&x, &prepared)], &used_room()))
+                    rows_of(&kernels.multiply(&weight, range, &[(&x, &prepared)], &used_pool()))
                 };
                 let (all, some) = (multiply(0..rows), multiply(5..40));
                 for row in 0..x_rows {
@@ -322,7 +322,7 @@ fn what_is_not_finite_is_not_lost() {
             let bytes = weight_bytes(TensorType::Q4_K, 16, 512, Blocks::Random, &mut Random::new(1));
             let weight = Weight::new(TensorType::Q4_K, &bytes, 16, 512).unwrap();
             let prepared = Prepared::new(kernels, TensorType::Q4_K, &x);
-            let out = rows_of(&kernels.multiply(&weight, 0..16, &[(&x, &prepared)], &used_room()));
+            let out = rows_of(&kernels.multiply(&weight, 0..16, &[(&x, &prepared)], &used_pool()));
             assert!(out.iter().all(|y| y.is_nan()), "{isa} {bad}: {out:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What products come to, and the memory that they leave to the next ones.
+//! What products come to, and the pool of their buffers.
 
 #![allow(unsafe_code, reason = "rows of sixteen as arrays; every block says why it is sound")]
 #![allow(clippy::indexing_slicing, reason = "rows and columns of the products")]
@@ -19,7 +19,7 @@ pub struct Products {
     columns: usize,
     /// At least as many as there are.
     values: Vec<Sixteen>,
-    room: Room,
+    pool: BufferPool,
 }
 
 /// Sixteen columns of a row, in a cache line of their own: what is stored across two takes twice as long.
@@ -27,23 +27,23 @@ pub struct Products {
 #[repr(C, align(64))]
 struct Sixteen([f32; PANEL_ROWS]);
 
-/// Where products find the memory that others have left: what comes from the system, page by page, takes longer to find
-/// than to fill. Clones are the same room; it is given back with the last of them and of the products in it.
+/// Buffers of products that were dropped, for the next ones: memory that comes from the system, page by page, takes longer
+/// to find than to fill. Clones share the pool, which is freed with the last of them and of the products in it.
 #[derive(Clone, Debug, Default)]
-pub struct Room(Arc<Mutex<Vec<Vec<Sixteen>>>>);
+pub struct BufferPool(Arc<Mutex<Vec<Vec<Sixteen>>>>);
 
-impl Room {
-    fn left(&self) -> MutexGuard<'_, Vec<Vec<Sixteen>>> {
+impl BufferPool {
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<Sixteen>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At least `len` times sixteen columns, with what others have left there.
+    /// A buffer of at least `len` times sixteen columns, with any values.
     fn take(&self, len: usize) -> Vec<Sixteen> {
-        let mut left = self.left();
-        let fits = left.iter().enumerate().filter(|(_, values)| values.len() >= len);
+        let mut free = self.free();
+        let fits = free.iter().enumerate().filter(|(_, values)| values.len() >= len);
         let smallest = fits.min_by_key(|(_, values)| values.len()).map(|(index, _)| index);
-        let found = smallest.map(|index| left.swap_remove(index));
-        drop(left);
+        let found = smallest.map(|index| free.swap_remove(index));
+        drop(free);
         found.unwrap_or_else(|| vec![Sixteen([0.0; PANEL_ROWS]); len])
     }
 }
@@ -51,7 +51,7 @@ impl Room {
 impl Drop for Products {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        self.room.left().push(values);
+        self.pool.free().push(values);
     }
 }
 
@@ -61,14 +61,14 @@ impl Products {
 
     /// No rows.
     #[must_use]
-    pub fn none(room: &Room) -> Self {
-        Self::new(room, 0, 0)
+    pub fn none(pool: &BufferPool) -> Self {
+        Self::new(pool, 0, 0)
     }
 
     /// With any values.
-    pub(crate) fn new(room: &Room, rows: usize, columns: usize) -> Self {
-        let values = room.take(rows * columns.div_ceil(PANEL_ROWS));
-        Self { rows, columns, values, room: room.clone() }
+    pub(crate) fn new(pool: &BufferPool, rows: usize, columns: usize) -> Self {
+        let values = pool.take(rows * columns.div_ceil(PANEL_ROWS));
+        Self { rows, columns, values, pool: pool.clone() }
     }
 
     /// How many times sixteen columns there are.
@@ -172,24 +172,24 @@ mod tests {
 
     #[test]
     fn products_take_the_least_memory_that_was_left_and_is_enough() {
-        let room = Room::default();
+        let pool = BufferPool::default();
         let place = |products: &Products| products.values().as_ptr();
-        let (small, large) = (Products::new(&room, 2, 16), Products::new(&room, 40, 70));
+        let (small, large) = (Products::new(&pool, 2, 16), Products::new(&pool, 40, 70));
         let (of_small, of_large) = (place(&small), place(&large));
         drop((small, large));
-        let third = Products::new(&room, 1, 17);
+        let third = Products::new(&pool, 1, 17);
         assert_eq!((place(&third), third.values().len()), (of_small, 2 * 16));
-        let fourth = Products::new(&room, 2, 16);
+        let fourth = Products::new(&pool, 2, 16);
         assert_eq!((place(&fourth), fourth.values().len()), (of_large, 2 * 16));
-        assert_eq!(room.left().len(), 0);
+        assert_eq!(pool.free().len(), 0);
         drop((third, fourth));
-        assert_eq!(room.left().len(), 2);
+        assert_eq!(pool.free().len(), 2);
     }
 
     #[test]
     fn what_is_asked_for_comes_once_and_in_its_place() {
         for (rows, columns) in [(1, 1), (1, 40), (3, 16), (5, 39), (16, 256)] {
-            let mut products = Products::new(&Room::default(), rows, columns);
+            let mut products = Products::new(&BufferPool::default(), rows, columns);
             for row in 0..rows {
                 for column in 0..columns {
                     products.set(row, column, (1000 * row + column) as f32);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::attention_tests::{Cached, FORMATS, check_rows, queries};
-use crate::matmul_tests::{Blocks, Product, Random, rows_of, used_room, weight_bytes};
+use crate::matmul_tests::{Blocks, Product, Random, rows_of, used_pool, weight_bytes};
 use crate::tensor_type::SUPER_BLOCK;
 use crate::{ActivationForms, Activations, Isa, Kernels, KvFormat, Prepared, TensorType, Weight};
 
@@ -72,7 +72,7 @@ impl Multiplied {
             })
             .collect();
         let x: Vec<_> = parts.iter().map(|(part, prepared)| (part, prepared)).collect();
-        rows_of(&self.kernels.multiply(&weight, range, &x, &used_room()))
+        rows_of(&self.kernels.multiply(&weight, range, &x, &used_pool()))
     }
 }
 

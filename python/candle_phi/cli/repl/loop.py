@@ -3,7 +3,7 @@
 import sys
 
 from candle_phi import Completion, Phi3Error, TokenStream
-from candle_phi.cli import console, results, words
+from candle_phi.cli import console, results
 from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
 from candle_phi.cli.repl.terminal import Terminal
@@ -40,7 +40,7 @@ class Chat:
                 raise
             # A conversation does not end with what went wrong in it.
             except (Phi3Error, OSError, TypeError) as error:
-                console.error(words.of_the_chat(str(error)))
+                console.error(str(error))
 
     def ask(self, text: str) -> str:
         """Has a text changed; nothing, if the person would rather not."""

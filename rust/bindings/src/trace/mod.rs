@@ -29,9 +29,8 @@ pub(crate) fn stop_trace(py: Python<'_>) -> PyResult<()> {
 
 fn exception(py: Python<'_>, failure: Failure) -> PyErr {
     match failure {
-        Failure::Busy(other) => crate::error::exception(&Error::invalid_option(format!(
-            "trace: expected that none is being written already, as there is one for the process, found {}; end that one \
-             first",
+        Failure::Busy(other) => crate::error::exception(&Error::invalid_input(format!(
+            "a trace is being written to {} already, and a process writes one at a time; end that one first",
             other.display()
         ))),
         Failure::File(path, error) => os_error(py, path, &error),

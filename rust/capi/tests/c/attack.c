@@ -174,6 +174,7 @@ static void values_of_options(CandlePhiModel *model, CandlePhiSession *session) 
     for (size_t at = 0; at < n; at++) {
         CHECK_FAILS(candle_phi_generate(session, candle_phi_str("x"), &bad[at].options, never, NULL, NULL),
                     CANDLE_PHI_STATUS_INVALID_OPTION, bad[at].name);
+        CHECK(strcmp(candle_phi_last_error_option(NULL), bad[at].name) == 0);
     }
     CandlePhiGenerationOptions options = greedy(1);
     options.n_stop = 3;

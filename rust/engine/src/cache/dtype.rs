@@ -50,9 +50,10 @@ impl KvDtype {
         match self {
             Self::F16 => Ok(DType::F16),
             Self::F32 => Ok(DType::F32),
-            Self::Q8_0 => Err(Error::invalid_option(format!(
-                "kv_dtype: expected \"f16\" or \"f32\" with the candle executor, found \"{self}\""
-            ))),
+            Self::Q8_0 => Err(Error::invalid_option(
+                "kv_dtype",
+                format_args!("must be \"f16\" or \"f32\" with the candle executor, got \"{self}\""),
+            )),
         }
     }
 
@@ -71,7 +72,10 @@ impl FromStr for KvDtype {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(format!("kv_dtype: expected \"f16\", \"f32\" or \"q8_0\", found {text:?}"))
+            Error::invalid_option(
+                "kv_dtype",
+                format_args!("must be one of \"f16\", \"f32\", \"q8_0\", got {text:?}"),
+            )
         })
     }
 }

@@ -6,7 +6,6 @@ mod rows;
 mod tensors;
 
 use crate::config::PhiConfig;
-use crate::model::FactorSet;
 use crate::{Error, Result};
 
 pub use dtype::KvDtype;
@@ -28,8 +27,28 @@ pub(crate) struct KvCache {
     max_len: usize,
     /// How many positions a position sees, itself included.
     window: Option<usize>,
-    /// What the keys were turned with.
+    /// What the keys were rotated with.
     rope_factors: FactorSet,
+}
+
+/// Which of LongRoPE's factors a sequence is rotated with: all of it with the same ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FactorSet {
+    /// Those for sequences up to the original context; also what a model without factors has.
+    #[default]
+    Short,
+    /// Those for longer ones.
+    Long,
+}
+
+/// What of a cache a sequence begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reuse {
+    /// Tokens that need not be computed.
+    pub(crate) cached: usize,
+    /// Tokens that the cache shares with the sequence, but must be computed again: they were rotated with the other
+    /// LongRoPE factors, or what they would see was dropped behind the window.
+    pub(crate) recomputed: usize,
 }
 
 /// What an executor keeps keys and values in.
@@ -67,7 +86,7 @@ impl KvCache {
         self.len
     }
 
-    /// What the cached keys were turned with, and the next ones will be.
+    /// What the cached keys were rotated with, and the next ones will be.
     pub(crate) fn rope_factors(&self) -> FactorSet {
         self.rope_factors
     }
@@ -94,7 +113,7 @@ impl KvCache {
         }
     }
 
-    /// Forgets all positions, so that the next ones can be turned with `factors`.
+    /// Forgets all positions, so that the next ones can be rotated with `factors`.
     pub(crate) fn restart(&mut self, factors: FactorSet) {
         self.len = 0;
         self.rope_factors = factors;

@@ -7,7 +7,7 @@ use candle_phi_kernels::{KvFormat, KvPage, PAGE_TOKENS};
 
 use super::NewPositions;
 use crate::config::PhiConfig;
-use crate::memory;
+use crate::memory::limit;
 use crate::{Error, KvDtype, Result};
 
 /// Of what is let go, so many pages of each layer stay with the cache.
@@ -72,7 +72,7 @@ impl NewPages {
     /// The error for a page that there is no memory for.
     pub(crate) fn no_memory(&self) -> Error {
         let bytes = self.shape.page_bytes() as u64;
-        memory::refused_by_the_system(bytes, "what comes next in the context", memory::REMEDY)
+        limit::refused_by_the_system(bytes, "what comes next in the context", limit::REMEDY)
     }
 
     /// Takes pages back that nobody else has.
@@ -94,11 +94,14 @@ impl PageCache {
     pub(crate) fn new(config: &PhiConfig, dtype: KvDtype) -> Result<Self> {
         let format = dtype.page_format();
         if format == KvFormat::Q8 && !config.head_dim.is_multiple_of(32) {
-            return Err(Error::invalid_option(format!(
-                "kv_dtype: expected \"f16\" or \"f32\", since the model's heads have {} values and \"q8_0\" needs a \
-                 multiple of 32, found \"q8_0\"",
-                config.head_dim
-            )));
+            return Err(Error::invalid_option(
+                "kv_dtype",
+                format_args!(
+                    "must be \"f16\" or \"f32\" for a model whose heads have {} values, since \"q8_0\" needs a multiple of \
+                     32; got \"q8_0\"",
+                    config.head_dim
+                ),
+            ));
         }
         let shape = PageShape { format, heads: config.head_count_kv, head_dim: config.head_dim };
         let new_pages = NewPages::new(shape, SPARE_PAGES * config.block_count);

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use candle_phi_kernels::PAGE_TOKENS;
 
-use super::{KvCache, Storage};
+use super::{FactorSet, KvCache, Storage};
 use crate::config::PhiConfig;
-use crate::model::FactorSet;
 use crate::{KvDtype, Result};
 
 /// The positions `all` in runs that begin at a multiple of 32, as pages do; the first may begin behind one, and the last be
@@ -45,7 +44,7 @@ impl KvCache {
         }
     }
 
-    /// Makes an empty cache one of the positions `all`, turned with `factors`, whose rows are taken in next.
+    /// Makes an empty cache one of the positions `all`, rotated with `factors`, whose rows are taken in next.
     pub(crate) fn begin_restoring(&mut self, all: &Range<usize>, factors: FactorSet) {
         self.clear();
         self.len = all.end;

@@ -88,7 +88,7 @@ impl TensorCache {
     }
 
     pub(super) fn copy(&self) -> Result<Self> {
-        let _turn = self.device.turn();
+        let _guard = self.device.lock();
         let layers = self.layers.iter().map(|layer| layer.as_ref().map(LayerCache::copy).transpose());
         let layers = layers.collect::<Result<_>>()?;
         Ok(Self { layers, device: self.device.clone(), ..*self })
@@ -155,7 +155,7 @@ impl TensorCache {
     pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
         let cached = self.layers.get(layer).and_then(Option::as_ref);
         let cached = cached.ok_or_else(|| Error::inference(format!("the cache has no layer {layer}")))?;
-        let _turn = self.device.turn();
+        let _guard = self.device.lock();
         for tensor in [&cached.keys, &cached.values] {
             // Laid side by side first: to another device Candle moves all of a tensor that it is a view of.
             let rows = tensor.narrow(SEQ_DIM, run.start - cached.start, run.len())?.contiguous()?;
@@ -177,7 +177,7 @@ impl TensorCache {
         bytes: &[u8],
     ) -> Result<()> {
         let (heads, head_dim, dtype) = (self.head_count_kv, self.head_dim, self.dtype);
-        let _turn = self.device.turn();
+        let _guard = self.device.lock();
         let device = self.device.candle();
         let Some(slot) = self.layers.get_mut(layer) else {
             return Err(Error::inference(format!("the cache has no layer {layer}")));

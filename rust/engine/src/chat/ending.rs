@@ -21,17 +21,20 @@ impl Ending {
         continue_final_message: bool,
     ) -> Result<Self> {
         let Some(last) = messages.last() else {
-            return Err(Error::invalid_option("messages: expected at least one message, found none"));
+            return Err(Error::invalid_option("messages", "must have at least one message, got none"));
         };
         match (add_generation_prompt, continue_final_message) {
             (true, true) => Err(Error::invalid_option(
-                "add_generation_prompt begins a new message and continue_final_message goes on with the last; \
-                 expected one of them, found both",
+                "continue_final_message",
+                "excludes add_generation_prompt, which begins a new message; set one of them to false",
             )),
-            (false, true) if last.role != Role::Assistant => Err(Error::invalid_option(format!(
-                "continue_final_message: expected the last message to be the assistant's, found the {}'s",
-                last.role
-            ))),
+            (false, true) if last.role != Role::Assistant => Err(Error::invalid_option(
+                "continue_final_message",
+                format_args!(
+                    "needs an assistant message at the end of messages, got one with the role {:?}",
+                    last.role.as_str()
+                ),
+            )),
             (false, true) => Ok(Self::OpenMessage),
             (true, false) => Ok(Self::GenerationPrompt),
             (false, false) => Ok(Self::EndOfText),

@@ -123,10 +123,13 @@ impl ChatFormat {
     /// answer.
     pub(super) fn turn_parts(self, messages: &[Message]) -> Result<Vec<Part<'_>>> {
         if self == Self::Phi4MiniReasoning && messages.iter().any(|message| message.role == Role::System) {
-            return Err(Error::invalid_option(format!(
-                "messages: the chat format \"{self}\" writes system messages before the conversation only, and the \
-                 conversation has begun; begin a new one, or say it in the user's message"
-            )));
+            return Err(Error::invalid_option(
+                "messages",
+                format_args!(
+                    "cannot have a system message after the start of the conversation with the chat format \"{self}\"; \
+                     start a new conversation, or put the text into a user message"
+                ),
+            ));
         }
         let turns = self.turns();
         let mut parts = vec![Part::Control(turns.end), Part::Text(turns.newline)];
@@ -183,7 +186,7 @@ impl FromStr for ChatFormat {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
             let names: Vec<String> = Self::ALL.iter().map(|format| format!("\"{format}\"")).collect();
-            Error::invalid_option(format!("chat_format: expected one of {}, found {text:?}", names.join(", ")))
+            Error::invalid_option("chat_format", format_args!("must be one of {}, got {text:?}", names.join(", ")))
         })
     }
 }

@@ -15,7 +15,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, context};
 
-use super::Message;
+use super::{Message, REMEDY};
 use crate::{Error, Result};
 
 /// The name under which the template stands in its environment, and in messages.
@@ -114,11 +114,8 @@ impl Jinja {
         add_generation_prompt: bool,
         now: &jiff::Zoned,
     ) -> Result<String> {
-        let too_long = || {
-            Error::invalid_option(
-                "the model's chat template takes too long to render; chat_format=\"phi3\" and the like go round it",
-            )
-        };
+        let too_long =
+            || Error::invalid_input(format!("the model's chat template takes too long to render; {REMEDY}"));
         if self.is_stuck.load(Ordering::Relaxed) {
             return Err(too_long());
         }
@@ -252,9 +249,8 @@ fn refusal(error: &minijinja::Error) -> Error {
     if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction) {
         return Error::invalid_model(format!("the chat template cannot be rendered{line}: {reason}"));
     }
-    Error::invalid_option(format!(
-        "the model's chat template refuses the messages{line}: {reason}; chat_format=\"phi3\" and the like go round it"
-    ))
+    Error::invalid_input(format!("the model's chat template refuses the messages{line}: {reason}; {REMEDY}"))
+        .about("messages")
 }
 
 /// A text that grows up to a bound.

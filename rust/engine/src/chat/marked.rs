@@ -1,7 +1,7 @@
 //! A template's text, with the contents of the messages told apart from what the template wrote itself.
 
-use super::Message;
 use super::jinja::{Jinja, pairs};
+use super::{Message, REMEDY};
 use crate::tokenizer::{Part, Tokenizer};
 use crate::{Error, Result};
 
@@ -145,10 +145,13 @@ fn check_harmless(messages: &[Message], control: &[String], wanted: &str, own: O
     });
     match found {
         None => Ok(()),
-        Some(found) => Err(Error::invalid_option(format!(
-            "messages: the model's chat template rewrites contents, so that {found:?}, or what could become it, in one of \
-             them could not be told from a control token; take it out, or choose chat_format=\"phi3\" and the like"
-        ))),
+        Some(found) => Err(Error::invalid_option(
+            "messages",
+            format_args!(
+                "must not contain {found:?}, since the model's chat template rewrites contents and could make a control \
+                 token of it; remove it, or {REMEDY}"
+            ),
+        )),
     }
 }
 

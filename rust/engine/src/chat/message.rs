@@ -42,9 +42,10 @@ impl FromStr for Role {
             "system" => Ok(Self::System),
             "user" => Ok(Self::User),
             "assistant" => Ok(Self::Assistant),
-            _ => Err(Error::invalid_option(format!(
-                "role: expected \"system\", \"user\" or \"assistant\", found {text:?}"
-            ))),
+            _ => Err(Error::invalid_option(
+                "role",
+                format_args!("must be one of \"system\", \"user\", \"assistant\", got {text:?}"),
+            )),
         }
     }
 }

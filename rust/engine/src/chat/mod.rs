@@ -16,6 +16,9 @@ mod probe;
 mod source;
 mod template;
 
+/// What to do where a file's own chat template does not work.
+const REMEDY: &str = "set chat_format to the format of the model's family, such as \"phi3\"";
+
 pub use format::ChatFormat;
 pub use message::{Message, Role};
 pub use template::ChatTemplate;

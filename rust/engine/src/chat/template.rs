@@ -9,7 +9,7 @@ use super::ending::Ending;
 use super::jinja::Jinja;
 use super::marked::{self, Piece};
 use super::probe::Known;
-use super::{ChatFormat, Message, Role, probe, source};
+use super::{ChatFormat, Message, REMEDY, Role, probe, source};
 use crate::gguf::Gguf;
 use crate::tokenizer::{Part, Tokenizer};
 use crate::{Error, Result};
@@ -51,10 +51,14 @@ impl ChatTemplate {
     ) -> Result<Option<Self>> {
         if let Some(format) = chat_format {
             if let Some(missing) = format.missing_control(tokenizer) {
-                return Err(Error::invalid_option(format!(
-                    "chat_format: \"{format}\" needs the control token {missing}, which the vocabulary of {} tokens lacks",
-                    tokenizer.vocab_size()
-                )));
+                return Err(Error::invalid_option(
+                    "chat_format",
+                    format_args!(
+                        "must be a format whose control tokens are in the vocabulary, got \"{format}\", which needs \
+                         {missing}; the vocabulary has {} tokens",
+                        tokenizer.vocab_size()
+                    ),
+                ));
             }
             return Ok(Some(Self::of(format)));
         }
@@ -65,11 +69,11 @@ impl ChatTemplate {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
         let jinja =
             Jinja::compile(&source.text, text(tokenizer.bos_id()), text(tokenizer.eos_id())).map_err(|error| {
-                let message = format!("{}: {error}; chat_format=\"phi3\" and the like go round it", source.place);
+                let message = format!("{}: {error}; {REMEDY}", source.place);
                 Error::new(error.kind(), message)
             })?;
         let known = probe::known(&jinja, tokenizer).map_err(|error| {
-            let message = format!("{}: {error}; chat_format=\"phi3\" and the like go round it", source.place);
+            let message = format!("{}: {error}; {REMEDY}", source.place);
             Error::new(error.kind(), message)
         })?;
         Ok(Some(match known {
@@ -182,10 +186,13 @@ impl ChatTemplate {
     ) -> Result<Vec<u32>> {
         let Some(answer) = history.last() else { return self.encode(tokenizer, messages, true, false) };
         if answer.role != Role::Assistant {
-            return Err(Error::invalid_option(format!(
-                "history: expected the last message to be the assistant's, found the {}'s",
-                answer.role
-            )));
+            return Err(Error::invalid_option(
+                "history",
+                format_args!(
+                    "must end with an assistant message, got one with the role {:?}",
+                    answer.role.as_str()
+                ),
+            ));
         }
         let _span = debug_span!("chat_prompt", messages = messages.len()).entered();
         let ending = Ending::new(messages, true, false)?;
@@ -213,9 +220,11 @@ impl ChatTemplate {
                 let around = place.and_then(|place| Some((pieces.get(..place)?, pieces.get(place + 1..)?)));
                 let (before, behind) = around.ok_or_else(|| {
                     Error::invalid_option(
-                        "messages: the model's chat template does not write the last answer as it is, so that the \
-                         conversation cannot be continued; give all messages again, or choose chat_format=\"phi3\" and \
-                         the like",
+                        "messages",
+                        format_args!(
+                            "cannot continue the conversation, since the model's chat template changes the last answer; \
+                             send all messages again, or {REMEDY}"
+                        ),
                     )
                 })?;
                 check_all_said(messages, last + 1, behind)?;
@@ -238,11 +247,14 @@ fn check_all_said(messages: &[Message], first: usize, behind: &[Piece]) -> Resul
                 Piece::Template(_) => false,
             });
         if !is_said {
-            return Err(Error::invalid_option(format!(
-                "messages: the model's chat template does not write the {}'s message behind the answer, and the \
-                 conversation has begun; begin a new one, or choose chat_format=\"phi3\" and the like",
-                message.role
-            )));
+            return Err(Error::invalid_option(
+                "messages",
+                format_args!(
+                    "cannot have a message with the role {:?} after an answer with the model's chat template; start a \
+                     new conversation, or {REMEDY}",
+                    message.role.as_str()
+                ),
+            ));
         }
     }
     Ok(())
@@ -280,18 +292,23 @@ impl Custom {
                 && place_of(index).is_none()
             {
                 return Err(Error::invalid_option(
-                    "messages: the model's chat template drops the system message without a word; leave it out, say it in the \
-                 user's message, or choose chat_format=\"phi3\" and the like",
+                    "messages",
+                    format_args!(
+                        "cannot have a system message, which the model's chat template drops; remove it, put its text \
+                         into a user message, or {REMEDY}"
+                    ),
                 ));
             }
         }
         if ending == Ending::OpenMessage {
             let last = place_of(messages.len() - 1).ok_or_else(|| {
-            Error::invalid_option(
-                "continue_final_message: the model's chat template does not write the last message as it is; choose \
-                 chat_format=\"phi3\" and the like",
-            )
-        })?;
+                Error::invalid_option(
+                    "continue_final_message",
+                    format_args!(
+                        "cannot be honoured, since the model's chat template changes the last message; {REMEDY}"
+                    ),
+                )
+            })?;
             pieces.truncate(last + 1);
         }
         Ok(pieces)

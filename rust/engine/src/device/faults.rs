@@ -2,7 +2,6 @@
 //! where there is no GPU.
 
 use super::DeviceSpec;
-use crate::loader::LARGEST_PREFILL_CHUNK;
 use crate::{Error, Result};
 
 /// candle#3705: on Metal, generation with quantized weights turns into garbage once the cache is this many positions deep.
@@ -22,11 +21,14 @@ const MOST_SCORES: usize = 1 << 28;
 /// [`InvalidOption`](crate::ErrorKind::InvalidOption).
 pub(crate) fn check_context(device: DeviceSpec, n_ctx: usize) -> Result<()> {
     match device {
-        DeviceSpec::Metal(_) if n_ctx >= METAL_FAULT_TOKENS => Err(Error::invalid_option(format!(
-            "n_ctx: expected 1 to {} on the device \"{device}\", where Candle computes garbage from a depth of \
-             {METAL_FAULT_TOKENS} positions on (candle#3705), found {n_ctx}; use device=\"cpu\" for a longer one",
-            METAL_FAULT_TOKENS - 1
-        ))),
+        DeviceSpec::Metal(_) if n_ctx >= METAL_FAULT_TOKENS => Err(Error::invalid_option(
+            "n_ctx",
+            format_args!(
+                "must be from 1 to {} on the device \"{device}\", where Candle computes wrong values from a depth of \
+                 {METAL_FAULT_TOKENS} positions on (candle#3705), got {n_ctx}; set device to \"cpu\" for a longer one",
+                METAL_FAULT_TOKENS - 1
+            ),
+        )),
         DeviceSpec::Auto | DeviceSpec::Cpu | DeviceSpec::Cuda(_) | DeviceSpec::Metal(_) => Ok(()),
     }
 }
@@ -45,11 +47,11 @@ pub(crate) const fn waits_before_layer(device: DeviceSpec, seq: usize, keys_byte
     }
 }
 
-/// How many tokens of a prompt go through a GPU at once: many, but no more scores than fit. It follows from the model and
-/// the session alone, so that the same prompt is always cut the same way.
-pub(crate) fn prefill_chunk_on_gpu(head_count: usize, n_ctx: usize) -> usize {
+/// How many tokens of a prompt go through a GPU at once: up to `largest`, but no more scores than fit. It follows from the
+/// model and the session alone, so that the same prompt is always cut the same way.
+pub(crate) fn prefill_chunk_on_gpu(head_count: usize, n_ctx: usize, largest: usize) -> usize {
     let most = MOST_SCORES / head_count.saturating_mul(n_ctx).max(1);
-    (most.clamp(1, LARGEST_PREFILL_CHUNK) + 1).next_power_of_two() / 2
+    (most.clamp(1, largest) + 1).next_power_of_two() / 2
 }
 
 #[cfg(test)]
@@ -104,10 +106,14 @@ mod tests {
             (40, 16_384, 256),
             (4, 1, 512),
         ] {
-            assert_eq!(prefill_chunk_on_gpu(head_count, n_ctx), chunk, "{head_count} heads, {n_ctx} positions");
+            assert_eq!(
+                prefill_chunk_on_gpu(head_count, n_ctx, 512),
+                chunk,
+                "{head_count} heads, {n_ctx} positions"
+            );
         }
         for (head_count, n_ctx) in [(usize::MAX, 2), (1, usize::MAX), (0, 0), (1 << 20, 1 << 20)] {
-            assert!((1..=512).contains(&prefill_chunk_on_gpu(head_count, n_ctx)));
+            assert!((1..=512).contains(&prefill_chunk_on_gpu(head_count, n_ctx, 512)));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use crate::{Error, Result};
 
 pub(crate) use faults::{check_context, prefill_chunk_on_gpu, waits_before_layer};
-pub(crate) use open::{OpenDevice, Turn};
+pub(crate) use open::{DeviceGuard, OpenDevice};
 
 /// A device as a user names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +49,12 @@ impl FromStr for DeviceSpec {
             ("cpu", _) if text == "cpu" => Ok(Self::Cpu),
             ("cuda", Some(ordinal)) => Ok(Self::Cuda(ordinal)),
             ("metal", Some(ordinal)) => Ok(Self::Metal(ordinal)),
-            _ => Err(Error::invalid_option(format!(
-                "unknown device {text:?}; expected \"auto\", \"cpu\", \"cuda\", \"cuda:N\", \"metal\" or \"metal:N\""
-            ))),
+            _ => Err(Error::invalid_option(
+                "device",
+                format_args!(
+                    "must be \"auto\", \"cpu\", \"cuda\", \"cuda:N\", \"metal\" or \"metal:N\", got {text:?}"
+                ),
+            )),
         }
     }
 }
@@ -142,6 +145,7 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "auto:0", "CPU"] {
             let error = text.parse::<DeviceSpec>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidOption);
+            assert_eq!(error.option(), Some("device"));
             assert!(error.to_string().contains("\"cuda:N\""), "{error}");
         }
     }

@@ -1,13 +1,13 @@
-//! Opening a device, once in a process, and computing on it in turns.
+//! Opening a device, once in a process, and locking it to compute on it.
 
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 
 use super::DeviceSpec;
-use crate::machine::refuse_after_fork;
 use crate::{Error, Result};
 
 /// The GPUs that this process has opened. They stay open: Candle keeps buffers for each time that one is opened, and
@@ -25,7 +25,7 @@ struct Opened {
     name: Option<String>,
     /// The process that opened it; a fork has the handles and not what is behind them.
     process: u32,
-    turns: Mutex<()>,
+    lock: Mutex<()>,
 }
 
 /// The right to compute on a device, until it is dropped.
@@ -33,11 +33,11 @@ struct Opened {
 /// Candle gives each thread a CUDA stream of its own, and all of them the same buffers to work in: what one thread
 /// computes, and what it frees, is in no order with what another does. So one thread at a time computes on a GPU, and has
 /// the GPU finish before it lets another. A CPU needs none of that.
-pub(crate) struct Turn<'a> {
+pub(crate) struct DeviceGuard<'a> {
     gpu: Option<(&'a OpenDevice, MutexGuard<'a, ()>)>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for DeviceGuard<'_> {
     fn drop(&mut self) {
         if let Some((device, _)) = &self.gpu {
             device.finish();
@@ -52,7 +52,7 @@ impl OpenDevice {
     }
 
     fn new(spec: DeviceSpec, candle: Device, name: Option<String>) -> Self {
-        Self(Arc::new(Opened { spec, candle, name, process: std::process::id(), turns: Mutex::new(()) }))
+        Self(Arc::new(Opened { spec, candle, name, process: std::process::id(), lock: Mutex::new(()) }))
     }
 
     /// The device of that name.
@@ -84,15 +84,15 @@ impl OpenDevice {
         self.0.name.as_deref()
     }
 
-    /// The device for Candle. What computes on it or writes to it takes a [`turn`](Self::turn).
+    /// The device for Candle. What computes on it or writes to it holds its [`lock`](Self::lock).
     pub(crate) fn candle(&self) -> &Device {
         &self.0.candle
     }
 
     /// Waits until no other thread computes here.
-    pub(crate) fn turn(&self) -> Turn<'_> {
-        let lock = || self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Turn { gpu: self.spec().is_gpu().then(|| (self, lock())) }
+    pub(crate) fn lock(&self) -> DeviceGuard<'_> {
+        let guard = || self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        DeviceGuard { gpu: self.spec().is_gpu().then(|| (self, guard())) }
     }
 
     /// Waits until the device has done what this thread gave it, which also gives freed memory back to the system. What
@@ -116,9 +116,26 @@ impl OpenDevice {
         }
         Err(Error::inference(format!(
             "this process was forked from one that had opened the device \"{}\", which no fork can use; start processes \
-             with multiprocessing's \"spawn\" or \"forkserver\", or use device=\"cpu\"",
+             with multiprocessing's \"spawn\" or \"forkserver\", or set device to \"cpu\"",
             self.spec()
         )))
+    }
+}
+
+/// The process that Candle's threads were started in; 0 before.
+static COMPUTING_PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// An error in a process that was forked after Candle had computed: a fork has the memory of the threads that
+/// compute and not the threads, and would wait for them without end. The kernels' threads are started anew there.
+fn refuse_after_fork() -> Result<()> {
+    let process = std::process::id();
+    match COMPUTING_PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(other) if other != process => Err(Error::inference(
+            "this process was forked from one that had computed with Candle already, whose threads are not copied; fork \
+             before the first prompt, start processes with multiprocessing's \"spawn\" or \"forkserver\", or set \
+             executor to \"kernels\"",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -236,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_has_a_turn_for_each_thread_at_once() {
+    fn a_cpu_is_not_locked() {
         let device = OpenDevice::cpu();
-        let (first, second) = (device.turn(), device.turn());
+        let (first, second) = (device.lock(), device.lock());
         assert!(first.gpu.is_none() && second.gpu.is_none());
     }
 }

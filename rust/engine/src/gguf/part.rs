@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::file::open_regular;
-use crate::{CancelToken, Error, Result, memory};
+use crate::memory::limit;
+use crate::{CancelToken, Error, Result};
 
 /// How much of a file is read between two looks at whether to go on.
 const READ_BYTES: usize = 16 << 20;
@@ -90,7 +91,7 @@ impl Part {
             let _ = map.advise(memmap2::Advice::HugePage);
             Bytes::Mapped(map, file)
         } else {
-            memory::check(len as u64, "mmap=False, which reads the file into memory,", "load it with mmap=True")?;
+            limit::check(len as u64, "reading the file into memory", "set mmap to true")?;
             let memory = anonymous(len);
             let mut memory =
                 memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
@@ -111,7 +112,7 @@ impl Part {
                 name.display()
             )));
         }
-        memory::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
+        limit::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
         let mut memory = anonymous(bytes.len()).map_err(|error| {
             out_of_memory(&error, bytes.len()).unwrap_or_else(|| {
                 Error::invalid_model(format!("cannot copy {}: {error}", name.display())).with_source(error)
@@ -134,8 +135,8 @@ impl Part {
             return Ok(());
         }
         Err(Error::invalid_model(format!(
-            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and with \
-             mmap=False if others write to it",
+            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and set \
+             mmap to false if others write to it",
             self.path.display(),
             map.len(),
             metadata.len()
@@ -162,12 +163,15 @@ impl Part {
         #[cfg(not(unix))]
         let locked: std::io::Result<()> = Err(ErrorKind::Unsupported.into());
         locked.map_err(|error| {
-            Error::invalid_option(format!(
-                "mlock: the system does not lock the {} bytes of {} into memory ({error}); raise its limit (on Linux and \
-                 macOS: ulimit -l), or load without mlock",
-                self.bytes.len(),
-                self.path.display()
-            ))
+            Error::invalid_option(
+                "mlock",
+                format_args!(
+                    "cannot be honoured: the system does not lock the {} bytes of {} into memory ({error}); raise its \
+                     limit (on Linux and macOS: ulimit -l), or set mlock to false",
+                    self.bytes.len(),
+                    self.path.display()
+                ),
+            )
             .with_source(error)
         })
     }
@@ -209,13 +213,13 @@ impl Deref for TensorData<'_> {
 /// The error where there is no place for a file of `len` bytes.
 fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
     let remedy = "raise the limit on the process's memory (ulimit -v), or take a smaller file";
-    (error.kind() == ErrorKind::OutOfMemory).then(|| memory::refused_by_the_system(len as u64, "the file", remedy))
+    (error.kind() == ErrorKind::OutOfMemory).then(|| limit::refused_by_the_system(len as u64, "the file", remedy))
 }
 
 fn open_file(path: &Path) -> Result<File> {
     open_regular(path, "a GGUF file")?.ok_or_else(|| {
         Error::model_not_found(format!(
-            "no such file: {}; give the path of a GGUF file, or a model's name to from_pretrained()",
+            "no such file: {}; give the path of a GGUF file, or download a model by its name first",
             path.display()
         ))
     })

@@ -93,7 +93,7 @@ pub(super) fn check_repo(repo: &str) -> Result<()> {
         {
             Ok(())
         }
-        _ => Err(Error::invalid_option(format!(
+        _ => Err(Error::invalid_input(format!(
             "a repository is `owner/name`, of letters, digits, `-`, `_` and `.`, but it is `{}`",
             repo.escape_default()
         ))),
@@ -107,7 +107,7 @@ pub(super) fn check_relative(what: &str, text: &str) -> Result<()> {
     if text.split('/').all(good) && text.len() <= 255 {
         return Ok(());
     }
-    Err(Error::invalid_option(format!(
+    Err(Error::invalid_input(format!(
         "a {what} is a relative path with `/` between its parts and no `..`, but it is `{}`",
         text.escape_default()
     )))

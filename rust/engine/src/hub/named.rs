@@ -193,7 +193,7 @@ pub fn resolve(
         .or_else(|| NAMED.iter().chain(REPOSITORIES).find(|model| model.repo.eq_ignore_ascii_case(given)));
     let file = match (known, filename, quantization) {
         (_, Some(_), Some(_)) => {
-            return Err(Error::invalid_option(
+            return Err(Error::invalid_input(
                 "give a file name or a quantization, not both: a file name says which quantization it is",
             ));
         }
@@ -201,12 +201,12 @@ pub fn resolve(
         (_, Some(file), None) => file.to_owned(),
         (Some(model), None, quantization) => model.file(quantization)?,
         (None, None, _) => {
-            return Err(Error::invalid_option(format!(
+            return Err(Error::invalid_input(format!(
                 "give the name of the file in `{}` as well, such as `model-Q4_K_M.gguf`; only the files of the named \
                  models are known: {}.{}",
                 given.escape_default(),
-                names(),
-                did_you_mean(given, false)
+                names().join(", "),
+                did_you_mean(given, &names(), false)
             )));
         }
     };
@@ -240,27 +240,28 @@ impl NamedModel {
             Some(_) => QUANTIZATIONS.to_vec(),
             None => self.files.iter().map(|(name, _)| *name).collect(),
         };
-        Err(Error::invalid_option(format!(
+        Err(Error::invalid_input(format!(
             "`{}` has no quantization `{}` that this package knows and runs; known: {}. Any other file of any \
              repository can be named: `owner/repo` and a file name",
             self.name,
             wanted.escape_default(),
             known.join(", ")
-        )))
+        ))
+        .about("quantization"))
     }
 }
 
-fn names() -> String {
-    NAMED.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
+fn names() -> Vec<&'static str> {
+    NAMED.iter().map(|model| model.name).collect()
 }
 
 /// The error for a name that is none, with the nearest ones first.
 fn unknown(given: &str) -> Error {
-    Error::invalid_option(format!(
+    Error::invalid_input(format!(
         "there is no model named `{}`.{} Named models: {}. Any `owner/repo` with a file name works as well.",
         given.escape_default(),
-        did_you_mean(given, true),
-        names()
+        did_you_mean(given, &names(), true),
+        names().join(", ")
     ))
 }
 

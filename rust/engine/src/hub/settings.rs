@@ -64,7 +64,7 @@ fn endpoint(text: Option<String>) -> Result<Url> {
     let text = text.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     match Url::parse(text.trim_end_matches('/')) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(Error::invalid_option(format!(
+        _ => Err(Error::invalid_input(format!(
             "the hub's endpoint must be an http or https address such as {DEFAULT_ENDPOINT}, but it is `{text}`"
         ))),
     }
@@ -78,7 +78,7 @@ fn clean(token: Option<String>) -> Result<Option<String>> {
         return Ok(None);
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Error::invalid_option(
+        return Err(Error::invalid_input(
             "the hub's token has characters that no token has; it should look like hf_... on one line",
         ));
     }
@@ -133,7 +133,7 @@ impl Environment<'_> {
             .or_else(|| self.path("HUGGINGFACE_HUB_CACHE"))
             .or_else(|| self.hf_home().map(|home| home.join("hub")))
             .ok_or_else(|| {
-                Error::invalid_option(
+                Error::invalid_input(
                     "there is no home directory to keep the Hugging Face cache in; set HF_HOME or give a cache \
                      directory",
                 )

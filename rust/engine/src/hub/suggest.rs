@@ -1,27 +1,25 @@
 //! Which model a name that is none may have meant.
 
-use super::named::named_models;
-
-/// ` Did you mean ...?`, or nothing.
-pub(super) fn did_you_mean(given: &str, guess: bool) -> String {
-    let names: Vec<_> = nearest(given, guess).into_iter().take(2).map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { String::new() } else { format!(" Did you mean {}?", names.join(" or ")) }
+/// ` Did you mean ...?` with one or two of `names`, or nothing.
+pub(super) fn did_you_mean(given: &str, names: &[&'static str], guess: bool) -> String {
+    let near: Vec<_> = nearest(given, names, guess).into_iter().take(2).map(|name| format!("`{name}`")).collect();
+    if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) }
 }
 
-/// The short names that someone may have meant, the likeliest first. Without `guess` only those that are the same
+/// The `names` that someone may have meant, the likeliest first. Without `guess` only those that are the same
 /// model's name written otherwise, or its beginning, or longer.
-fn nearest(given: &str, guess: bool) -> Vec<&'static str> {
+fn nearest(given: &str, names: &[&'static str], guess: bool) -> Vec<&'static str> {
     let wanted = plain(given);
-    let mut near: Vec<(f64, &str)> = named_models()
+    let mut near: Vec<(f64, &str)> = names
         .iter()
-        .filter_map(|model| {
-            let name = plain(model.name);
+        .filter_map(|listed| {
+            let name = plain(listed);
             let likeness = strsim::jaro_winkler(&wanted, &name);
             let known = |longer: &str, shorter: &str| shorter.len() > 3 && longer.starts_with(shorter);
             let rank = if name == wanted {
                 4.0
             } else if known(&name, &wanted) {
-                // Of several with the same beginning the table's first is the usual one.
+                // Of several with the same beginning the list's first is the usual one.
                 3.0
             } else if known(&wanted, &name) {
                 1.0 + likeness
@@ -30,7 +28,7 @@ fn nearest(given: &str, guess: bool) -> Vec<&'static str> {
             } else {
                 return None;
             };
-            Some((rank, model.name))
+            Some((rank, *listed))
         })
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -2,6 +2,9 @@
 //!
 //! Asked of Linux, in its own files: what the machine can give without harm, what the control groups of the process leave it,
 //! and what its own limits do. Other systems are not asked, and then only an allocation that fails says it.
+//!
+//! Not the crate `sysinfo` (0.39): in a control group it counts pages of files as used, and the weights are such pages; and it
+//! reads no limits of the process (`ulimit -v`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use candle_phi_kernels::TensorType;
 
+use super::available::available_bytes;
 use crate::cache::{KEPT_BEHIND_WINDOW, PageCache};
-use crate::config::PhiConfig;
+use crate::config::{LARGEST_PREFILL_CHUNK, PhiConfig, context_length};
 use crate::gguf::{Array, Gguf, TensorInfo, Value};
 use crate::info::weights_bytes;
-use crate::loader::LARGEST_PREFILL_CHUNK;
-use crate::session::context_length;
-use crate::{CancelToken, KvDtype, Result};
+use crate::size::size_text;
+use crate::{CancelToken, Error, KvDtype, Result};
 
 /// The memory that a session takes on the kernels, with the file mapped, when its context is full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,45 @@ impl MemoryEstimate {
     }
 }
 
+/// Fails where a session whose context was asked for cannot have it, with `working` bytes to compute with.
+///
+/// # Errors
+/// [`InsufficientMemory`](crate::ErrorKind::InsufficientMemory), which says how long a context can be.
+pub(crate) fn check_session(
+    config: &PhiConfig,
+    pages: &PageCache,
+    kv_dtype: KvDtype,
+    n_ctx: usize,
+    prefill_chunk: usize,
+    working: u64,
+) -> Result<()> {
+    let cache = cache_bytes(config, pages, n_ctx, prefill_chunk);
+    let needed = cache.saturating_add(working);
+    let Some(available) = available_bytes().filter(|available| *available < needed) else { return Ok(()) };
+    let fitting = pages.positions_in(available.saturating_sub(working));
+    let shorter =
+        if fitting > 0 { format!("set n_ctx to {fitting} or less") } else { "use a smaller model".to_owned() };
+    let narrower = match kv_dtype {
+        KvDtype::F32 => ", set kv_dtype to \"f16\" or \"q8_0\" for a half or a good quarter of it",
+        KvDtype::F16 => ", set kv_dtype to \"q8_0\" for a good half of it",
+        KvDtype::Q8_0 => "",
+    };
+    Err(Error::insufficient_memory(
+        needed,
+        available,
+        format!(
+            "a context of {n_ctx} tokens needs {} of memory when it is full ({} for keys and values in {kv_dtype}, {} \
+             to compute with), and the system has {} to give; {shorter}{narrower}, or end other programs that use memory",
+            size_text(needed),
+            size_text(cache),
+            size_text(working),
+            size_text(available)
+        ),
+    ))
+}
+
 /// Bytes of the keys and values of a context of `n_ctx` positions, at most at one time.
-pub(crate) fn cache_bytes(config: &PhiConfig, pages: &PageCache, n_ctx: usize, prefill_chunk: usize) -> u64 {
+fn cache_bytes(config: &PhiConfig, pages: &PageCache, n_ctx: usize, prefill_chunk: usize) -> u64 {
     let kept = config.sliding_window.map_or(n_ctx, |window| {
         // What a window lets go is let go behind a chunk, in whole pages.
         window.saturating_add(KEPT_BEHIND_WINDOW).saturating_add(prefill_chunk).min(n_ctx)

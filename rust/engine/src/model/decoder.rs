@@ -28,7 +28,7 @@ pub(super) trait Block<E: Executor>: Send + Sync + Sized {
 }
 
 /// Where a block's weights come from.
-pub(crate) struct Source<'a> {
+pub(super) struct Source<'a> {
     pub(super) gguf: &'a Arc<Gguf>,
     pub(super) config: &'a PhiConfig,
     pub(super) cancel: &'a CancelToken,
@@ -50,7 +50,7 @@ impl Source<'_> {
         r#in: usize,
     ) -> Result<E::Linear> {
         self.cancel.check()?;
-        executor.load_linear(self, &format!("blk.{index}.{name}"), out, r#in)
+        executor.load_linear(self.gguf, &format!("blk.{index}.{name}"), out, r#in)
     }
 
     /// A block's linear layer that always has a bias.
@@ -100,7 +100,7 @@ impl<E: Executor, B: Block<E>> Decoder<E, B> {
             embedding: Embedding::load(gguf, config)?,
             blocks,
             output_norm: executor.load_norm(NormWeights::load(gguf, "output_norm", config)?)?,
-            output: executor.load_linear(source, output, config.vocabulary_size, config.embedding_length)?,
+            output: executor.load_linear(gguf, output, config.vocabulary_size, config.embedding_length)?,
             rope: Rope::load(gguf, config)?,
             config: config.clone(),
             executor,

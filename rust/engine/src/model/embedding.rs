@@ -48,10 +48,7 @@ impl Embedding {
         for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.embedding_length)) {
             let start = *token as usize * row_bytes;
             let bytes = bytes.get(start..start + row_bytes).ok_or_else(|| {
-                Error::invalid_option(format!(
-                    "token {token} is not in the vocabulary of {}",
-                    self.vocabulary_size
-                ))
+                Error::invalid_input(format!("token {token} is not in the vocabulary of {}", self.vocabulary_size))
             })?;
             dequantize_row(self.tensor_type, bytes, row)
                 .map_err(|error| Error::inference(format!("token {token}: {error}")))?;

@@ -2,13 +2,15 @@
 //!
 //! The blocks are written once, on an [`Executor`]: Candle's tensors, on any device, or the project's own kernels on the
 //! CPU, which read the weights in the file. The operations are as large as one of the two wants to have them in one piece:
-//! a norm ends in what linear layers read, attention takes projections and turns, caches and attends.
+//! a norm ends in what linear layers read, attention takes projections and rotates, caches and attends.
 
-use super::decoder::Source;
+use std::sync::Arc;
+
 use super::rope::RopeTable;
 use super::weights::NormWeights;
 use crate::cache::{KvCache, NewPositions};
 use crate::config::PhiConfig;
+use crate::gguf::Gguf;
 use crate::machine::Compute;
 use crate::{CancelToken, KvDtype, Result};
 
@@ -29,7 +31,7 @@ pub(crate) trait Executor: Send + Sync + Sized {
 
     /// Reads the linear layer `{name}.weight`, which must have the shape `(out, in)`, and `{name}.bias` where the file
     /// has it.
-    fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Self::Linear>;
+    fn load_linear(&self, gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Self::Linear>;
 
     /// Takes a norm's parameters.
     fn load_norm(&self, weights: NormWeights) -> Result<Self::Norm>;
@@ -49,7 +51,7 @@ pub(crate) trait Executor: Send + Sync + Sized {
     /// `x Wᵀ + b`
     fn linear(&self, pass: &mut Self::Pass<'_>, x: &Self::Input, layer: &Self::Linear) -> Result<Self::Output>;
 
-    /// Turns queries and keys, caches keys and values, and attends: `(seq, head_count * head_dim)`
+    /// Rotates queries and keys, caches keys and values, and attends: `(seq, head_count * head_dim)`
     fn attend(
         &self,
         pass: &mut Self::Pass<'_>,

@@ -1,4 +1,4 @@
-//! The models: one file an architecture, and the one match on `general.architecture`.
+//! The models: one file an architecture.
 
 mod candle;
 mod decoder;
@@ -11,15 +11,13 @@ mod rope;
 mod self_attention;
 mod weights;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::cache::KvCache;
 use crate::config::{Architecture, PhiConfig};
-use crate::device::{DeviceSpec, OpenDevice};
+use crate::device::OpenDevice;
 use crate::gguf::Gguf;
-use crate::machine::Compute;
+use crate::machine::{Compute, ExecutorKind};
 use crate::{CancelToken, Error, KvDtype, Result};
 
 use self::candle::CandleExecutor;
@@ -28,7 +26,6 @@ use executor::Executor;
 use kernels::KernelExecutor;
 use phi2::Phi2Block;
 use phi3::Phi3Block;
-pub(crate) use rope::FactorSet;
 
 /// Which positions of a forward pass get logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,100 +55,6 @@ pub(crate) trait Model: Send + Sync {
         compute: &Compute,
         cancel: &CancelToken,
     ) -> Result<Option<Vec<f32>>>;
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExecutorKind {
-    /// The kernels on a CPU, Candle on other devices.
-    #[default]
-    Auto,
-    /// The project's own kernels, on a CPU.
-    Kernels,
-    /// Candle's operations, on any device.
-    Candle,
-}
-
-impl ExecutorKind {
-    /// `"auto"`, `"kernels"` or `"candle"`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Kernels => "kernels",
-            Self::Candle => "candle",
-        }
-    }
-
-    /// What [`Auto`](Self::Auto) stands for on this device.
-    ///
-    /// # Errors
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for the kernels on another device than a CPU.
-    pub(crate) fn resolve(self, device: DeviceSpec) -> Result<Self> {
-        match self {
-            Self::Auto if device.is_gpu() => Ok(Self::Candle),
-            Self::Auto => Ok(Self::Kernels),
-            Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
-                "executor: expected \"auto\" or \"candle\", since the kernels run on the device \"cpu\" only, found \
-                 \"kernels\"",
-            )),
-            named => Ok(named),
-        }
-    }
-}
-
-impl FromStr for ExecutorKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(format!(
-                "executor: expected \"auto\", \"kernels\" or \"candle\", found {text:?}"
-            ))
-        })
-    }
-}
-
-impl fmt::Display for ExecutorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The file's architecture if it runs, or an error that says what the file is.
-pub(crate) fn supported_architecture(gguf: &Gguf) -> Result<&str> {
-    let path = gguf.path().display();
-    match gguf.required_str("general.architecture")? {
-        known @ ("phi3" | "phi2" | "llama") => {
-            refuse_small(gguf)?;
-            Ok(known)
-        }
-        "phimoe" => Err(Error::unsupported_model(format!(
-            "{path}: Phi-3.5-MoE (architecture phimoe) is not supported: its 16 experts with their sparse mixer, its \
-             layer norms and its biases are another model; supported are phi3, the same models converted as llama, \
-             and phi2"
-        ))),
-        "phi3small" | "phi3-small" => Err(small(gguf)),
-        other => Err(Error::unsupported_model(format!(
-            "{path} has architecture {other:?}; supported are phi3 (Phi-3, Phi-3.5, Phi-4), the same models converted \
-             as llama, and phi2 (phi-1.5, phi-2)"
-        ))),
-    }
-}
-
-/// Phi-3-small is named like its siblings, but is another model.
-fn refuse_small(gguf: &Gguf) -> Result<()> {
-    let name =
-        gguf.optional_str("general.name")?.unwrap_or_default().to_ascii_lowercase().replace(['_', ' '], "-");
-    if name.contains("phi-3-small") || name.contains("phi3-small") { Err(small(gguf)) } else { Ok(()) }
-}
-
-fn small(gguf: &Gguf) -> Error {
-    Error::unsupported_model(format!(
-        "{}: Phi-3-small is not supported: its attention is block-sparse, its activation gated GELU and its vocabulary \
-         of another kind; Phi-3-mini and Phi-3-medium run",
-        gguf.path().display()
-    ))
 }
 
 /// Reads a model's weights, for `executor` on `device`.

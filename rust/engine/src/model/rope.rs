@@ -5,20 +5,11 @@
 
 use super::weights::vector;
 use crate::Result;
+use crate::cache::FactorSet;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
 
-/// Which of LongRoPE's factors a sequence is turned with: all of it with the same ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum FactorSet {
-    /// Those for sequences up to the original context; also what a model without factors has.
-    #[default]
-    Short,
-    /// Those for longer ones.
-    Long,
-}
-
-/// The angles that queries and keys are turned by.
+/// The angles that queries and keys are rotated by.
 pub(crate) struct Rope {
     short: Vec<f32>, // (rope_dim / 2), inverse frequencies
     long: Vec<f32>,  // (rope_dim / 2), inverse frequencies
@@ -33,7 +24,7 @@ pub(crate) struct RopeTable {
     pub(super) sin: Vec<f32>,
     /// `rope_dim / 2`
     pub(super) half: usize,
-    /// Whether neighbours are turned, and not the halves of the dimensions.
+    /// Whether neighbours are rotated, and not the halves of the dimensions.
     pub(super) interleaved: bool,
 }
 
@@ -89,7 +80,7 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
         1.0 / (factor * config.rope_freq_base.powf(exponent))
     });
     let frequencies: Vec<f32> = frequencies.collect();
-    // The family's are at most 1; what turns thousands of times from one position to the next is noise or overflows.
+    // The family's are at most 1; what rotates thousands of times from one position to the next is noise or overflows.
     if frequencies.iter().all(|frequency| *frequency <= 1e4) {
         return Ok(frequencies);
     }

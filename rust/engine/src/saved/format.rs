@@ -13,12 +13,12 @@ use crate::{Error, Refusal, Result};
 const MAGIC: &[u8; 8] = b"phi-conv";
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
-/// Bytes before the head.
+/// Bytes before the header.
 pub(super) const PRELUDE_BYTES: u64 = 16;
 /// Bytes of a checksum.
 pub(super) const DIGEST_BYTES: u64 = 32;
-/// No head comes near this: it has a few bytes for each token and the texts of messages.
-pub(super) const MAX_HEAD_BYTES: usize = 16 << 20;
+/// No header comes near this: it has a few bytes for each token and the texts of messages.
+pub(super) const MAX_HEADER_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a file and its checksums.
@@ -32,11 +32,11 @@ impl<W: Write> Writer<W> {
         Self { inner: BufWriter::with_capacity(BUFFER_BYTES, inner), hash: Sha256::new() }
     }
 
-    pub(super) fn prelude(&mut self, head_len: usize) -> io::Result<()> {
+    pub(super) fn prelude(&mut self, header_len: usize) -> io::Result<()> {
         self.write(MAGIC)?;
         self.write(&VERSION.to_le_bytes())?;
-        // `MAX_HEAD_BYTES` fits.
-        self.write(&(head_len as u32).to_le_bytes())
+        // `MAX_HEADER_BYTES` fits.
+        self.write(&(header_len as u32).to_le_bytes())
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -77,7 +77,7 @@ impl Reader {
         Ok(Self { inner, hash: Sha256::new(), path: path.to_owned(), file_len })
     }
 
-    /// Reads what a file begins with and returns the length of its head.
+    /// Reads what a file begins with and returns the length of its header.
     pub(super) fn prelude(&mut self) -> Result<usize> {
         let other = |reader: &Self, found: &[u8]| {
             reader.refused(
@@ -109,11 +109,11 @@ impl Reader {
                 ),
             ));
         }
-        let head_len = self.number()? as usize;
-        if version == 0 || head_len > MAX_HEAD_BYTES {
-            return Err(self.damaged(&format_args!("version {version}, a head of {head_len} bytes")));
+        let header_len = self.number()? as usize;
+        if version == 0 || header_len > MAX_HEADER_BYTES {
+            return Err(self.damaged(&format_args!("version {version}, a header of {header_len} bytes")));
         }
-        Ok(head_len)
+        Ok(header_len)
     }
 
     fn number(&mut self) -> Result<u32> {
@@ -157,7 +157,7 @@ impl Reader {
         if self.file_len == expected {
             return Ok(());
         }
-        Err(self.damaged(&format_args!("it has {} bytes, and by its head {expected}", self.file_len)))
+        Err(self.damaged(&format_args!("it has {} bytes, and by its header {expected}", self.file_len)))
     }
 
     fn cut_short(&self) -> Error {

@@ -6,8 +6,8 @@
 //! | ---: | --- |
 //! | 8 | `phi-conv` |
 //! | 4 | the version of this layout, 1 |
-//! | 4 | the length of the head |
-//! | | the [`Head`], JSON |
+//! | 4 | the length of the header |
+//! | | the [`Header`], JSON |
 //! | 32 | SHA-256 of all before |
 //! | | keys and values |
 //! | 32 | SHA-256 of all before |
@@ -15,12 +15,12 @@
 //! Keys and values are those of each layer in turn, in [runs](crate::cache::runs) of up to 32 positions that end at multiples
 //! of 32: the keys `(head_count_kv, positions, head_dim)`, then the values. A head's row at a position is laid out as
 //! the ggml type of the cache's name (`F16`, `F32`, `Q8_0`). So nothing in a file depends on what computed it, and its length
-//! follows from its head and the model, which is what keeps a hostile file from asking for memory.
+//! follows from its header and the model, which is what keeps a hostile file from asking for memory.
 //!
 //! A cache can be gigabytes: writing and reading take one run at a time.
 
 mod format;
-mod head;
+mod header;
 
 use std::ops::Range;
 use std::path::Path;
@@ -33,7 +33,7 @@ use crate::size::size_text;
 use crate::{CancelToken, Error, KvDtype, PhiConfig, Result};
 
 use format::{DIGEST_BYTES, PRELUDE_BYTES, Reader, Writer};
-use head::Head;
+use header::Header;
 
 /// What of a session is saved.
 pub(crate) struct State<'a> {
@@ -69,11 +69,11 @@ pub(crate) fn save(
     };
     format::check_replaceable(path)?;
     let positions = state.cache.positions();
-    let head = Head::new(model.fingerprint()?, state, kv_dtype, &positions).to_json()?;
+    let header = Header::new(model.fingerprint()?, state, kv_dtype, &positions).to_json()?;
     let rows = rows_len(model.config(), kv_dtype, &positions);
-    check_space(path, file_len(head.len() as u64, rows))?;
+    check_space(path, file_len(header.len() as u64, rows))?;
     let mut writer = Writer::new(NewFile::create(path).map_err(failed)?);
-    writer.prelude(head.len()).and_then(|()| writer.write(&head)).map_err(failed)?;
+    writer.prelude(header.len()).and_then(|()| writer.write(&header)).map_err(failed)?;
     writer.digest().map_err(failed)?;
     let mut bytes = Vec::new();
     for layer in 0..model.config().block_count {
@@ -91,16 +91,16 @@ pub(crate) fn save(
 /// Reads a session from a file, if it fits.
 pub(crate) fn load(path: &Path, model: &Phi3Model, place: Place, cancel: &CancelToken) -> Result<Loaded> {
     let mut reader = Reader::open(path)?;
-    let head_len = reader.prelude()?;
-    let head = reader.take(head_len)?;
+    let header_len = reader.prelude()?;
+    let header = reader.take(header_len)?;
     reader.digest()?;
-    let head = Head::from_json(&head).map_err(|error| reader.damaged(&error))?;
-    head.check_fits(model.fingerprint()?, place).map_err(|error| reader.at(error))?;
-    let positions = head.positions();
+    let header = Header::from_json(&header).map_err(|error| reader.damaged(&error))?;
+    header.check_fits(model.fingerprint()?, place).map_err(|error| reader.at(error))?;
+    let positions = header.positions();
     let rows = rows_len(model.config(), place.kv_dtype, &positions);
-    reader.check_len(file_len(head_len as u64, rows))?;
+    reader.check_len(file_len(header_len as u64, rows))?;
     let mut cache = model.new_cache(place.n_ctx, place.kv_dtype)?;
-    let parts = head.into_parts(model.config().vocabulary_size).filter(|_| cache.suffice(&positions));
+    let parts = header.into_parts(model.config().vocabulary_size).filter(|_| cache.suffice(&positions));
     let parts = parts.ok_or_else(|| reader.damaged(&"it contradicts itself"))?;
     model.check_cache_memory(rows, "the saved conversation")?;
 
@@ -124,8 +124,8 @@ fn rows_len(config: &PhiConfig, kv_dtype: KvDtype, positions: &Range<usize>) -> 
 }
 
 /// Bytes of a file.
-fn file_len(head: u64, rows: u64) -> u64 {
-    (PRELUDE_BYTES + 2 * DIGEST_BYTES).saturating_add(head).saturating_add(rows)
+fn file_len(header: u64, rows: u64) -> u64 {
+    (PRELUDE_BYTES + 2 * DIGEST_BYTES).saturating_add(header).saturating_add(rows)
 }
 
 /// Says before the first byte that the last one will not fit.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tracing::debug_span;
 use tracing::span::EnteredSpan;
 
-use super::Session;
+use super::{LOG_TARGET, Session};
 use crate::completion::{Chunk, Completion};
 use crate::generation::Generation;
 use crate::{CancelToken, Error, ErrorKind, Result};
@@ -114,7 +114,7 @@ impl Session {
         let Completion { finish_reason, usage, timings, .. } = generation.completion();
         if let Some(finish_reason) = finish_reason {
             tracing::debug!(
-                target: "candle_phi_engine::session", // the room's name: loggers are public, files are not
+                target: LOG_TARGET,
                 %finish_reason,
                 prompt_tokens = usage.prompt_tokens,
                 cached_tokens = usage.cached_tokens,

@@ -98,7 +98,7 @@ impl Detokenizer {
     pub(super) fn push(&mut self, pieces: &Pieces, id: u32, out: &mut String) -> Result<()> {
         let Some(piece) = pieces.get(id) else {
             let size = pieces.len();
-            return Err(Error::invalid_option(format!(
+            return Err(Error::invalid_input(format!(
                 "token id {id} is not in the vocabulary of {size} tokens; expected 0 to {}",
                 size.saturating_sub(1)
             )));

@@ -91,7 +91,7 @@ fn control_token_that_a_template_puts_together_by_cutting_is_refused() {
     let ids = template.encode(&tokenizer, &[Message::user("the\nuser")], true, false).unwrap();
     assert_eq!(ids, tokenizer.encode("<|user|>theuser", true, true).unwrap());
     let error = template.encode(&tokenizer, &[Message::user("<|e\nnd|>")], true, false).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidOption);
+    assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("messages")));
     assert!(error.to_string().contains("rewrites contents"), "{error}");
 }
 
@@ -103,8 +103,8 @@ fn message_that_a_template_writes_before_the_answer_is_not_lost_without_a_word()
     template.encode_turn(&tokenizer, &history, &[Message::user("d")]).unwrap();
     let error =
         template.encode_turn(&tokenizer, &history, &[Message::system("e"), Message::user("d")]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidOption);
-    assert!(error.to_string().contains("the system's message"), "{error}");
+    assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("messages")));
+    assert!(error.to_string().contains("\"system\" after an answer"), "{error}");
 }
 
 #[test]

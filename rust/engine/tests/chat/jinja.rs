@@ -181,7 +181,7 @@ fn system_message_that_a_template_of_its_own_drops_is_an_error() {
         loaded("{% for m in messages %}{% if m.role != 'system' %}[{{ m.content }}]{% endif %}{% endfor %}");
     assert_eq!(template.name(), "custom");
     let error = template.encode(&tokenizer, &conversation(), true, false).unwrap_err();
-    assert!(error.to_string().contains("drops the system message"), "{error}");
+    assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("messages")));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn template_that_does_not_compile_says_where_and_can_be_gone_round() {
     let error = error_of(broken);
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
     let message = error.to_string();
-    assert!(message.contains("line 3") && message.contains("chat_format=\"phi3\""), "{message}");
+    assert!(message.contains("line 3") && message.contains("set chat_format"), "{message}");
     let (template, _) = load(broken, Some(ChatFormat::Phi3)).unwrap();
     assert_eq!(template.name(), "phi3");
 }

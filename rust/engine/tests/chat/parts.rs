@@ -262,7 +262,7 @@ fn role_is_parsed_and_written() {
         assert_eq!(role.to_string().parse::<Role>().unwrap(), role);
     }
     let error = "tool".parse::<Role>().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidOption);
+    assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("role")));
     assert!(error.to_string().contains("\"tool\"") && error.to_string().contains("\"assistant\""), "{error}");
 }
 

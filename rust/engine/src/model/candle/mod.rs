@@ -5,18 +5,20 @@ mod linear;
 mod norm;
 mod rotation;
 
+use std::sync::Arc;
+
 use candle_core::{Device, Module, Tensor};
 
 use self::attention::{Visibility, attend};
 use self::linear::Linear;
 use self::norm::Norm;
 use self::rotation::Rotation;
-use super::decoder::Source;
 use super::executor::{Executor, GateAndUp, Projections, Start};
 use super::weights::NormWeights;
 use crate::cache::{KvCache, NewPositions, Storage, TensorCache};
 use crate::config::PhiConfig;
-use crate::device::{OpenDevice, Turn, waits_before_layer};
+use crate::device::{DeviceGuard, OpenDevice, waits_before_layer};
+use crate::gguf::Gguf;
 use crate::{KvDtype, Result};
 
 /// Computes with Candle, on one device.
@@ -44,7 +46,7 @@ pub(crate) struct CandlePass<'a> {
     positions: NewPositions,
     rotation: Rotation,
     visibility: Visibility,
-    _turn: Turn<'a>,
+    _guard: DeviceGuard<'a>,
 }
 
 impl Executor for CandleExecutor {
@@ -55,13 +57,13 @@ impl Executor for CandleExecutor {
     type Output = Tensor; // (1, seq, out)
     type Pass<'a> = CandlePass<'a>;
 
-    fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
-        let _turn = self.device.turn();
-        Linear::load(source.gguf, name, out, r#in, self.device.candle())
+    fn load_linear(&self, gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
+        let _guard = self.device.lock();
+        Linear::load(gguf, name, out, r#in, self.device.candle())
     }
 
     fn load_norm(&self, weights: NormWeights) -> Result<Norm> {
-        let _turn = self.device.turn();
+        let _guard = self.device.lock();
         Norm::new(weights, self.device.candle())
     }
 
@@ -72,7 +74,7 @@ impl Executor for CandleExecutor {
 
     fn begin<'a>(&'a self, start: Start<'a>) -> Result<CandlePass<'a>> {
         self.device.refuse_after_fork()?;
-        let turn = self.device.turn();
+        let guard = self.device.lock();
         let Start { config, cache, positions, rope, .. } = start;
         let NewPositions { past, seq, .. } = positions;
         let device = self.device.candle();
@@ -82,7 +84,7 @@ impl Executor for CandleExecutor {
             positions,
             rotation: Rotation::new(&rope, device)?,
             visibility: Visibility::causal(past, seq, config.sliding_window, device)?,
-            _turn: turn,
+            _guard: guard,
         })
     }
 

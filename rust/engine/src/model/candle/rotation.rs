@@ -24,20 +24,20 @@ impl Rotation {
         })
     }
 
-    /// Turns the first `rope_dim` dimensions of each head and leaves the others:
+    /// Rotates the first `rope_dim` dimensions of each head and leaves the others:
     /// `(batch, heads, seq, head_dim)` to the same.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let head_dim = x.dim(D::Minus1)?;
         if self.rope_dim == head_dim {
-            return self.turn(&x.contiguous()?);
+            return self.rotate(&x.contiguous()?);
         }
-        let turned = self.turn(&x.narrow(D::Minus1, 0, self.rope_dim)?.contiguous()?)?;
+        let rotated = self.rotate(&x.narrow(D::Minus1, 0, self.rope_dim)?.contiguous()?)?;
         let kept = x.narrow(D::Minus1, self.rope_dim, head_dim - self.rope_dim)?;
-        Ok(Tensor::cat(&[&turned, &kept], D::Minus1)?)
+        Ok(Tensor::cat(&[&rotated, &kept], D::Minus1)?)
     }
 
-    fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let turn = if self.interleaved { candle_nn::rotary_emb::rope_i } else { candle_nn::rotary_emb::rope };
-        Ok(turn(x, &self.cos, &self.sin)?)
+    fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+        let rotate = if self.interleaved { candle_nn::rotary_emb::rope_i } else { candle_nn::rotary_emb::rope };
+        Ok(rotate(x, &self.cos, &self.sin)?)
     }
 }

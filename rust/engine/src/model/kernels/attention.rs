@@ -1,4 +1,4 @@
-//! Turning, caching and attending.
+//! Rotating, caching and attending.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::cache::{NewPositions, Pages};
 /// all threads. The result depends on it and on nothing else.
 const SPLIT_PAGES: usize = 16;
 
-/// Queries, keys and values of the new positions, as the projections left them, and how they are turned: by who reads them.
+/// Queries, keys and values of the new positions, as the projections left them, and how they are rotated: when they are read.
 struct Heads {
     projections: Projections<Output>,
     rope: Arc<RopeTable>,
@@ -31,7 +31,7 @@ impl Heads {
         self.count / self.kv
     }
 
-    /// The queries of a key head, turned and scaled: `(rows, group, head_dim)`
+    /// The queries of a key head, rotated and scaled: `(rows, group, head_dim)`
     fn queries(&self, rows: &Range<usize>, head: usize, out: &mut [f32]) {
         let width = self.group() * self.dim;
         let columns = head * width..(head + 1) * width;
@@ -42,7 +42,7 @@ impl Heads {
         let scale = 1.0 / (self.dim as f32).sqrt();
         for (row, queries) in rows.clone().zip(out.chunks_exact_mut(width)) {
             for query in queries.chunks_exact_mut(self.dim) {
-                self.rope.turn(row, query);
+                self.rope.rotate(row, query);
                 for value in query {
                     *value *= scale;
                 }
@@ -50,14 +50,14 @@ impl Heads {
         }
     }
 
-    /// A head's keys, turned: `(rows, head_dim)`
+    /// A head's keys, rotated: `(rows, head_dim)`
     fn keys(&self, rows: &Range<usize>, head: usize, out: &mut [f32]) {
         match &self.projections {
             Projections::Fused(qkv) => qkv.copy(rows, &self.columns(self.count + head), out),
             Projections::Split { k, .. } => k.copy(rows, &self.columns(head), out),
         }
         for (row, key) in rows.clone().zip(out.chunks_exact_mut(self.dim)) {
-            self.rope.turn(row, key);
+            self.rope.rotate(row, key);
         }
     }
 
@@ -97,23 +97,23 @@ pub(super) fn attend(pass: &mut KernelPass<'_>, layer: usize, projections: Proje
 }
 
 impl RopeTable {
-    /// Turns the first `rope_dim` dimensions of a head by the angles of row `row` and leaves the others.
-    fn turn(&self, row: usize, head: &mut [f32]) {
+    /// Rotates the first `rope_dim` dimensions of a head by the angles of row `row` and leaves the others.
+    fn rotate(&self, row: usize, head: &mut [f32]) {
         let range = row * self.half..(row + 1) * self.half;
         let (Some(cos), Some(sin)) = (self.cos.get(range.clone()), self.sin.get(range)) else { return };
-        let Some((turned, _)) = head.split_at_mut_checked(2 * self.half) else { return };
-        let turn = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| {
+        let Some((rotated, _)) = head.split_at_mut_checked(2 * self.half) else { return };
+        let rotate = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| {
             (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
         };
         if self.interleaved {
-            for (pair, (cos, sin)) in turned.as_chunks_mut().0.iter_mut().zip(cos.iter().zip(sin)) {
+            for (pair, (cos, sin)) in rotated.as_chunks_mut().0.iter_mut().zip(cos.iter().zip(sin)) {
                 let [a, b]: &mut [f32; 2] = pair;
-                turn(a, b, *cos, *sin);
+                rotate(a, b, *cos, *sin);
             }
         } else {
-            let (first, second) = turned.split_at_mut(self.half);
+            let (first, second) = rotated.split_at_mut(self.half);
             for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
-                turn(a, b, *cos, *sin);
+                rotate(a, b, *cos, *sin);
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_phi_kernels::{ActivationForms, Activations, Kernels, Prepared, Products, Room, TensorType, Weight};
+use candle_phi_kernels::{
+    ActivationForms, Activations, BufferPool, Kernels, Prepared, Products, TensorType, Weight,
+};
 
 use super::super::weights::{optional_bias, tensor_of_shape};
 use crate::Result;
@@ -65,13 +67,13 @@ impl Linear {
         kernels: Kernels,
         rows: Range<usize>,
         x: &[(&Activations, &Prepared)],
-        room: &Room,
+        pool: &BufferPool,
     ) -> Products {
         let Parameters { gguf, weight, tensor_type, out, r#in, bias } = &*self.0;
         let Ok(weight) = Weight::new(*tensor_type, gguf.tensor_bytes(weight), *out, *r#in) else {
-            return Products::none(room);
+            return Products::none(pool);
         };
-        let mut products = kernels.multiply(&weight, rows.clone(), x, room);
+        let mut products = kernels.multiply(&weight, rows.clone(), x, pool);
         if let Some(bias) = bias.as_ref().and_then(|bias| bias.get(rows)) {
             products.add_to_columns(bias);
         }

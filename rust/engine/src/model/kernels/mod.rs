@@ -10,11 +10,10 @@ mod matrix;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_phi_kernels::{ActivationForms, Activations, Kernels, Parts, Pass, Prepared, Products, Room};
+use candle_phi_kernels::{ActivationForms, Activations, BufferPool, Kernels, Parts, Pass, Prepared, Products};
 
 use self::linear::{Linear, forms_of};
 use self::matrix::{Hidden, Input, Output, PART_ROWS, part_rows};
-use super::decoder::Source;
 use super::executor::{Executor, GateAndUp, Projections, Start};
 use super::rope::RopeTable;
 use super::weights::NormWeights;
@@ -45,8 +44,8 @@ pub(crate) struct KernelPass<'a> {
     kernels: Kernels,
     forms: ActivationForms,
     cancel: CancelToken,
-    /// Where products find memory: what an operation leaves, the next one takes.
-    room: Room,
+    /// Buffers for products: those that an operation frees, the next one takes.
+    pool: BufferPool,
 }
 
 impl KernelPass<'_> {
@@ -102,19 +101,19 @@ impl KernelPass<'_> {
         })
     }
 
-    /// An output whose parts are made by `part(columns, room)`, unless the pass is cancelled.
+    /// An output whose parts are made by `part(columns, pool)`, unless the pass is cancelled.
     fn output(
         &self,
         rows: usize,
         width: usize,
-        part: impl Fn(Range<usize>, &Room) -> Products + Send + Sync + 'static,
+        part: impl Fn(Range<usize>, &BufferPool) -> Products + Send + Sync + 'static,
     ) -> Output {
-        let (part_width, cancel, room) = (Linear::part_width(width, rows), self.cancel.clone(), self.room.clone());
+        let (part_width, cancel, pool) = (Linear::part_width(width, rows), self.cancel.clone(), self.pool.clone());
         let parts = self.threads.map(width.div_ceil(part_width), move |index| {
             if cancel.is_cancelled() {
-                return Products::none(&room);
+                return Products::none(&pool);
             }
-            part(index * part_width..width.min((index + 1) * part_width), &room)
+            part(index * part_width..width.min((index + 1) * part_width), &pool)
         });
         Output { parts, rows, width, part_width }
     }
@@ -133,8 +132,8 @@ impl Executor for KernelExecutor {
     type Output = Output;
     type Pass<'a> = KernelPass<'a>;
 
-    fn load_linear(&self, source: &Source<'_>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
-        Linear::load(source.gguf, name, out, r#in)
+    fn load_linear(&self, gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Linear> {
+        Linear::load(gguf, name, out, r#in)
     }
 
     fn load_norm(&self, weights: NormWeights) -> Result<Arc<NormWeights>> {
@@ -156,7 +155,7 @@ impl Executor for KernelExecutor {
             kernels: compute.kernels,
             forms: self.forms,
             cancel: cancel.clone(),
-            room: Room::default(),
+            pool: BufferPool::default(),
         })
     }
 
@@ -188,8 +187,8 @@ impl Executor for KernelExecutor {
         let prepared = pass.prepared(x, layer);
         let (kernels, input, layer) = (pass.kernels, x.clone(), layer.clone());
         let width = layer.out();
-        let output = pass.output(x.rows, width, move |columns, room| {
-            layer.multiply(kernels, columns, &both(&input, &prepared), room)
+        let output = pass.output(x.rows, width, move |columns, pool| {
+            layer.multiply(kernels, columns, &both(&input, &prepared), pool)
         });
         pass.cancel.check()?;
         Ok(output)
@@ -209,10 +208,10 @@ impl Executor for KernelExecutor {
             if gate.tensor_type() == up.tensor_type() { gate_prepared.clone() } else { pass.prepared(x, &up) };
         let (kernels, input) = (pass.kernels, x.clone());
         let width = up.out() - up_from;
-        let hidden = pass.output(x.rows, width, move |columns, room| {
+        let hidden = pass.output(x.rows, width, move |columns, pool| {
             let up_rows = up_from + columns.start..up_from + columns.end;
-            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared), room);
-            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared), room);
+            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared), pool);
+            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared), pool);
             kernels.swiglu(gated.values_mut(), up.values());
             gated
         });
@@ -224,8 +223,8 @@ impl Executor for KernelExecutor {
         let prepared = pass.prepared(x, up);
         let (kernels, input, up) = (pass.kernels, x.clone(), up.clone());
         let width = up.out();
-        let hidden = pass.output(x.rows, width, move |columns, room| {
-            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared), room);
+        let hidden = pass.output(x.rows, width, move |columns, pool| {
+            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared), pool);
             kernels.gelu(hidden.values_mut());
             hidden
         });

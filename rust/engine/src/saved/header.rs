@@ -1,25 +1,25 @@
-//! The head of a file: everything but keys and values.
+//! The header of a file: everything but keys and values.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::format::MAX_HEAD_BYTES;
+use super::format::MAX_HEADER_BYTES;
 use super::{Place, State};
+use crate::cache::FactorSet;
 use crate::chat::Message;
 use crate::conversation::{Conversation, Length};
 use crate::fingerprint::Fingerprint;
-use crate::model::FactorSet;
 use crate::size::size_text;
 use crate::{Error, KvDtype, Refusal, Result};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Head {
+pub(super) struct Header {
     model: Fingerprint,
     /// The type of keys and values.
     kv_dtype: String,
-    /// Which of LongRoPE's factors the keys were turned with.
+    /// Which of LongRoPE's factors the keys were rotated with.
     rope_factors: Factors,
     /// The first position whose keys and values are there: with a window, those before it were let go.
     first_position: usize,
@@ -54,14 +54,14 @@ struct SavedLength {
     messages: usize,
 }
 
-/// What of a session a head holds.
+/// What of a session a header holds.
 pub(super) struct Parts {
     pub(super) conversation: Conversation,
     pub(super) cached: Vec<u32>,
     pub(super) rope_factors: FactorSet,
 }
 
-impl Head {
+impl Header {
     pub(super) fn new(
         model: &Fingerprint,
         state: &State<'_>,
@@ -92,12 +92,12 @@ impl Head {
     pub(super) fn to_json(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::inference("the conversation cannot be written as JSON").with_source(error))?;
-        if json.len() > MAX_HEAD_BYTES {
+        if json.len() > MAX_HEADER_BYTES {
             return Err(Error::conversation_file(format!(
                 "the messages and tokens of the conversation take {}, more than the {} that a saved conversation can have of \
                  them",
                 size_text(json.len() as u64),
-                size_text(MAX_HEAD_BYTES as u64)
+                size_text(MAX_HEADER_BYTES as u64)
             )));
         }
         Ok(json)
