@@ -399,9 +399,7 @@ def token_ids(
                 f"{name} must hold token ids, got {item!r} of type {type_name(item)} at index {index}"
             )
         if not 0 <= number < vocabulary_size:
-            raise invalid(
-                name, f"must have token ids from 0 to {vocabulary_size - 1}, got {number} at index {index}"
-            )
+            raise invalid(name, f"must have token ids from 0 to {vocabulary_size - 1}, got {number} at index {index}")
         ids.append(int(number))
     return ids
 
