@@ -163,7 +163,8 @@ def _bash(arguments: list[str]) -> None:
 
 
 def _source(arguments: list[str]) -> None:
-    assert arguments[0].endswith("bin/activate"), f"{arguments[0]} is not what an environment is entered with"
+    entered = arguments[0].endswith("bin/activate") or arguments[0] == "$HOME/.cargo/env"
+    assert entered, f"{arguments[0]} is not what an environment is entered with"
 
 
 def _apt(arguments: list[str]) -> None:
@@ -175,6 +176,10 @@ def _apt(arguments: list[str]) -> None:
 
 def _curl(arguments: list[str]) -> None:
     assert [word for word in arguments if "://" in word] == ["https://sh.rustup.rs"], "only rustup is downloaded"
+
+
+def _installer(arguments: list[str]) -> None:
+    assert arguments in ([], ["-s", "--", "-y"]), f"sh {arguments}"
 
 
 def _git(arguments: list[str]) -> None:
@@ -196,6 +201,6 @@ _CHECKS = {
     ".": _source,
     "curl": _curl,
     "git": _git,
-    "sh": _built,
+    "sh": _installer,
     "sudo": _apt,
 }
