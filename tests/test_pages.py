@@ -87,7 +87,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [README, WHICH_MODEL], ids=name)
-def test_every_named_model_has_its_size_and_speed(page):
+def test_every_named_model_has_its_size_and_memory(page):
     tables = page.read_text(encoding="utf-8").split("| name | download |", 1)[1]
     table = [row for row in rows(tables.split("\n\n", 1)[0]) if row[0].startswith("`")]
     assert {row[0].strip("`") for row in table} == {model.name for model in named_models()}
