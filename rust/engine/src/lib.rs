@@ -35,6 +35,7 @@
 //!   compiler. A program that has its files is smaller without it.
 //! - `cuda`, `flash-attn`, `metal`, `accelerate`, `mkl`: handed on to Candle.
 
+mod architecture;
 mod cache;
 mod cancel;
 mod chat;
@@ -64,11 +65,12 @@ mod size;
 mod stop;
 mod tokenizer;
 
+pub use architecture::Architecture;
 pub use cache::KvDtype;
 pub use cancel::CancelToken;
 pub use chat::{ChatFormat, ChatTemplate, Message, Role};
 pub use completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
-pub use config::{Architecture, PhiConfig};
+pub use config::PhiConfig;
 pub use device::{DeviceChoice, DeviceSpec};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use generation::{Generation, GenerationOptions};

@@ -95,7 +95,7 @@ pub(crate) fn load(path: &Path, model: &Phi3Model, place: Place, cancel: &Cancel
     let head = reader.take(head_len)?;
     reader.digest()?;
     let head = Head::from_json(&head).map_err(|error| reader.damaged(&error))?;
-    head.check_fits(model.fingerprint()?, place).map_err(|error| reader.at(error))?;
+    head.check_fits(model.fingerprint()?, model.config(), place).map_err(|error| reader.at(error))?;
     let positions = head.positions();
     let rows = rows_len(model.config(), place.kv_dtype, &positions);
     reader.check_len(file_len(head_len as u64, rows))?;
