@@ -48,7 +48,11 @@ def devices() -> Iterable[Offer]:
 
 def device_spellings() -> str:
     """How ``--device`` can be written, with N for a number."""
-    return ", ".join(["auto", *(spelling for kind in _native.device_kinds() for spelling in kind.spellings)])
+
+    def spellings(kind: _native.DeviceKind) -> str:
+        return ", ".join(kind.spellings)
+
+    return ", ".join(["auto", *map(spellings, _native.device_kinds())])
 
 
 def _cached() -> list[CachedModel]:
