@@ -141,7 +141,7 @@ def test_a_session_needs_one_model(model):
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:1"])
 def test_an_unknown_device_says_which_there_are(device):
     for opens in (Phi3Session, Phi3Model):
-        with pytest.raises(InvalidOptionError, match=r'^device must be.*"cuda:N"') as caught:
+        with pytest.raises(InvalidOptionError, match='"cuda:N"') as caught:
             opens.demo(device=device)
         assert caught.value.option == "device"
         message(caught)

@@ -78,6 +78,7 @@ def test_native_objects_cannot_be_made_or_changed_by_hand(model):
     for name in (
         "Chunk",
         "Completion",
+        "DeviceKind",
         "Generation",
         "MemoryEstimate",
         "ModelInfo",

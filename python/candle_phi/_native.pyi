@@ -11,6 +11,7 @@ __all__ = [
     "CachedModel",
     "Chunk",
     "Completion",
+    "DeviceKind",
     "Generation",
     "MemoryEstimate",
     "Model",
@@ -23,6 +24,7 @@ __all__ = [
     "cached_models",
     "check_session",
     "choose_device",
+    "device_kinds",
     "download",
     "estimate_memory",
     "generation_defaults",
@@ -251,6 +253,15 @@ class MemoryEstimate:
     def working_bytes(self) -> int: ...
 
 @final
+class DeviceKind:
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def spellings(self) -> list[str]: ...
+
+@final
 class Progress:
     @property
     def file(self) -> str: ...
@@ -306,6 +317,7 @@ def check_session(
     n_threads: int | None,
     isa: str | None,
 ) -> None: ...
+def device_kinds() -> list[DeviceKind]: ...
 def choose_device(device: str) -> tuple[str, str]: ...
 def download(
     name_or_repo: str,

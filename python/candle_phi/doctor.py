@@ -15,7 +15,7 @@ from candle_phi.session import Phi3Session
 
 __all__ = ["Device", "Diagnosis", "diagnose"]
 
-_DEVICES = ("cpu", "cuda", "metal")
+_DEVICES = tuple(kind.name for kind in _native.device_kinds())
 _PROMPT = "Write a haiku about ice hockey"
 _TOKENS = 24
 

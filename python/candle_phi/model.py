@@ -26,8 +26,8 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
     Args:
         path: The GGUF file.
-        device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
-            compiled in and are there; `device_reason` says why it is that one.
+        device: Where to compute: a device by its name, such as "cpu" or "cuda:0", or "auto" for the best
+            device that is compiled in and present; `device_reason` says why it is that one.
         executor: What computes: "kernels", the package's own for CPUs, which read the weights in the file;
             "candle", Candle's operations, which run on every device and copy the weights to it; or "auto", the
             kernels on a CPU and Candle elsewhere.

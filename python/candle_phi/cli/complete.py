@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import typer
 
-from candle_phi import CachedModel, Phi3Error, cached_models, named_models
+from candle_phi import CachedModel, Phi3Error, _native, cached_models, named_models
 
 # A value, and what it is.
 Offer = tuple[str, str]
@@ -49,8 +49,18 @@ def files(ctx: typer.Context) -> Iterable[Offer]:
 
 
 def devices() -> Iterable[Offer]:
-    """Where it can compute."""
-    return [("auto", "the best there is"), ("cpu", ""), ("cuda", "an NVIDIA GPU"), ("metal", "an Apple GPU")]
+    """The devices that ``--device`` takes."""
+    kinds = [(kind.name, kind.description) for kind in _native.device_kinds()]
+    return [("auto", "the best device of this build"), *kinds]
+
+
+def device_spellings() -> str:
+    """How ``--device`` can be written, with N for a number."""
+
+    def spellings(kind: _native.DeviceKind) -> str:
+        return ", ".join(kind.spellings)
+
+    return ", ".join(["auto", *map(spellings, _native.device_kinds())])
 
 
 def _cached() -> list[CachedModel]:

@@ -61,7 +61,7 @@ SlidingWindow = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]", autocompletion=complete.devices),
+    typer.Option(help=f"{complete.device_spellings()}.  [default: auto]", autocompletion=complete.devices),
 ]
 WhatComputes = Annotated[
     Executor | None,

@@ -122,6 +122,26 @@ pub(crate) fn estimate_memory(
     })
 }
 
+/// A kind of device that the engine knows.
+#[pyclass(frozen, get_all, module = "candle_phi._native")]
+pub(crate) struct DeviceKind {
+    name: &'static str,
+    description: &'static str,
+    spellings: Vec<String>,
+}
+
+/// The kinds of devices that the engine knows, compiled in or not.
+#[pyfunction]
+pub(crate) fn device_kinds() -> Vec<DeviceKind> {
+    let kinds = engine::DeviceKind::all().iter();
+    let kind = |kind: &&engine::DeviceKind| DeviceKind {
+        name: kind.name,
+        description: kind.description,
+        spellings: kind.spellings(),
+    };
+    kinds.map(kind).collect()
+}
+
 /// The device that a name stands for, and why; fails if it does not exist or was not compiled in.
 #[pyfunction]
 pub(crate) fn choose_device(py: Python<'_>, device: &str) -> PyResult<(String, String)> {

@@ -252,7 +252,7 @@ typedef struct {
      */
     size_t size;
     /**
-     * Where to compute: "auto", "cpu", "cuda:N" or "metal:N".
+     * Where to compute: "auto", or a device by its name, such as "cpu" or "cuda:0"; docs/devices.md has all names.
      */
     CandlePhiStr device;
     /**

@@ -27,7 +27,7 @@ pub struct Model(pub(crate) Arc<Phi3Model>);
 pub struct LoadOptions {
     /// sizeof(CandlePhiLoadOptions); candle_phi_load_options_init sets it.
     pub size: usize,
-    /// Where to compute: "auto", "cpu", "cuda:N" or "metal:N".
+    /// Where to compute: "auto", or a device by its name, such as "cpu" or "cuda:0"; docs/devices.md has all names.
     pub device: Str,
     /// What computes: "auto", "kernels" or "candle".
     pub executor: Str,

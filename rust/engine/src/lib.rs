@@ -66,12 +66,13 @@ mod size;
 mod stop;
 mod tokenizer;
 
+pub use architecture::Architecture;
 pub use cache::KvDtype;
 pub use cancel::CancelToken;
 pub use chat::{ChatFormat, ChatTemplate, Message, Role};
 pub use completion::{Chunk, Completion, StopReason, Timings, TokenLogprob, Usage};
-pub use config::{Architecture, PhiConfig};
-pub use device::{DeviceChoice, DeviceSpec};
+pub use config::PhiConfig;
+pub use device::{DeviceChoice, DeviceKind, DeviceSpec};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use generation::{Generation, GenerationOptions};
 pub use gguf::{Array, Gguf, LoadProgress, TensorData, TensorInfo, Value};
