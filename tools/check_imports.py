@@ -46,10 +46,10 @@ LAYERS = (
     ("cache",),
     # ids to logits
     ("model",),
+    # logits to a token; when to end
+    ("sampling", "stop", "completion", "recommended"),
     # a file becomes a model; what it needs
     ("memory", "info", "fingerprint", "loader"),
-    # logits to a token; when to end
-    ("sampling", "stop", "completion"),
     # what was said, in memory and in a file
     ("conversation", "saved"),
     # one generation in progress
