@@ -195,7 +195,7 @@ try:
     raised = None
 except MemoryError as error:
     raised = error
-fitting = int(str(raised).split("take n_ctx=")[1].split()[0])
+fitting = int(str(raised).split("set n_ctx to ")[1].split()[0])
 session = Phi3Session(model=loaded, n_ctx=fitting)
 narrower = Phi3Session(model=loaded, n_ctx=fitting, kv_dtype="q8_0")
 default = Phi3Session(model=loaded)
@@ -210,7 +210,12 @@ print(json.dumps([
     estimate = estimate_memory(tiny, n_ctx=60_000)
     assert estimate.kv_cache_bytes < needed_bytes <= estimate.anonymous_bytes
     assert 50 * MB < available_bytes <= 150 * MB < needed_bytes
-    for words in ("60000", f"{needed_bytes / 1e6:.2f} MB", f"{available_bytes / 1e6:.2f} MB", 'set kv_dtype to "q8_0"'):
+    for words in (
+        "60000",
+        f"{needed_bytes / 1e6:.2f} MB",
+        f"{available_bytes / 1e6:.2f} MB",
+        'set kv_dtype to "q8_0"',
+    ):
         assert words in message
     assert 1000 < fitting < 60_000
     assert answers == [1, 1]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from candle_phi import _convert, _native
+from candle_phi._session import Generation, SessionBase
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import GenerationConfig, GenerationOptions, generation_config
 from candle_phi.exceptions import SessionBusyError
@@ -27,14 +27,14 @@ class _Work:
 
     __slots__ = ("_begin", "_generation", "_is_stopped", "_thread")
 
-    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+    def __init__(self, begin: Callable[[], Generation]) -> None:
         self._begin = begin
-        self._generation: _native.Generation | None = None
+        self._generation: Generation | None = None
         self._is_stopped = False
         self._thread: ThreadPoolExecutor | None = None
 
     @property
-    def begun(self) -> _native.Generation | None:
+    def begun(self) -> Generation | None:
         """The generation, if it was begun."""
         return self._generation
 
@@ -43,7 +43,7 @@ class _Work:
         """Whether it was asked to end."""
         return self._is_stopped
 
-    def generation(self) -> _native.Generation:
+    def generation(self) -> Generation:
         """The generation; begins it. May take a moment: a prompt is made token ids."""
         if self._generation is None:
             generation = self._begin()
@@ -116,7 +116,7 @@ class _Work:
             self._thread = None
 
 
-async def whole(begin: Callable[[], _native.Generation]) -> Completion:
+async def whole(begin: Callable[[], Generation]) -> Completion:
     """The completion of a generation that is begun and run on a thread."""
     work = _Work(begin)
     loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ async def whole(begin: Callable[[], _native.Generation]) -> Completion:
     await work.on_its_thread(run)
     generation = work.generation()
     work.commit()
-    return _convert.completion(generation.completion())
+    return generation.completion()
 
 
 class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
@@ -154,7 +154,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
 
     _instead = "it computes in its session; what there is of its completion is its result, which can be"
 
-    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+    def __init__(self, begin: Callable[[], Generation]) -> None:
         if not callable(begin):
             raise TypeError("an AsyncTokenStream is what Phi3Session.astream() and achat_stream() return")
         self._work = _Work(begin)
@@ -174,7 +174,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         work.commit()
         if chunk is None:
             raise StopAsyncIteration
-        return _convert.chunk(chunk)
+        return chunk
 
     def cancel(self) -> None:
         """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
@@ -202,7 +202,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         """
         if self._work.begun is None:
             raise asyncio.InvalidStateError("the stream has no result yet: nothing was read of it")
-        return _convert.completion(self._work.begun.completion())
+        return self._work.begun.completion()
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,18 +226,10 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         return f"<AsyncTokenStream {state}>"
 
 
-class AsyncMethods:
+class AsyncMethods(SessionBase):
     """What a session has for asyncio."""
 
     __slots__ = ()
-
-    def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
-        raise NotImplementedError
-
-    def _begin_chat(
-        self, messages: object, config: GenerationConfig, continue_final_message: object
-    ) -> _native.Generation:
-        raise NotImplementedError
 
     async def agenerate(
         self,
@@ -253,10 +245,7 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The completion.
@@ -279,10 +268,7 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The stream of chunks. It begins when it is first read, and errors other than in the options come then.
@@ -308,10 +294,7 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The answer.
@@ -337,10 +320,7 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The stream of chunks. A turn counts as said when its stream came to its end.

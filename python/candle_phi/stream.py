@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from candle_phi import _convert, _native
+from candle_phi._session import Generation
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.types import Chunk, Completion
 
@@ -37,8 +37,8 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
     _instead = "it computes in its session; what there is of its completion is its result, which can be"
 
-    def __init__(self, generation: _native.Generation) -> None:
-        if not isinstance(generation, _native.Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
+    def __init__(self, generation: Generation) -> None:
+        if not isinstance(generation, Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("a TokenStream is what Phi3Session.stream() and chat_stream() return")
         self._generation = generation
 
@@ -46,7 +46,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         chunk = self._generation.step()
         if chunk is None:
             raise StopIteration
-        return _convert.chunk(chunk)
+        return chunk
 
     def cancel(self) -> None:
         """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
@@ -80,7 +80,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
         While another thread is in ``next()``, this waits for it.
         """
-        return _convert.completion(self._generation.completion())
+        return self._generation.completion()
 
     def __enter__(self) -> Self:
         return self

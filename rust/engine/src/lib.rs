@@ -55,6 +55,7 @@ mod machine;
 mod memory;
 mod model;
 mod new_file;
+pub mod options;
 mod overflow;
 mod panics;
 mod sampling;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use candle_phi_kernels::{Isa, IsaError, Kernels, Threads};
 
-use crate::{Error, ExecutorKind, Result};
+use crate::{Error, ExecutorKind, Result, options};
 
 /// The environment's choice of an instruction set level, below that of a session's options.
 const ISA_VARIABLE: &str = "CANDLE_PHI_ISA";
@@ -39,12 +39,7 @@ impl Compute {
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
-        if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
-            return Err(Error::invalid_option(
-                "n_threads",
-                format_args!("must be from 1 to {}, got {count}", Threads::MOST),
-            ));
-        }
+        n_threads.map_or(Ok(()), |count| options::check("n_threads", count))?;
         let kernels = match isa {
             Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from candle_phi import GenerationConfig, InvalidOptionError, _checks
+from candle_phi import InvalidOptionError, _checks
+from candle_phi._options import OPTIONS
 from candle_phi.cli import console, results
 from candle_phi.cli.sampling import SETTINGS
 from candle_phi.config import SessionOptions
@@ -14,6 +15,11 @@ from candle_phi.config import SessionOptions
 if TYPE_CHECKING:
     from candle_phi.cli.repl.loop import Chat
 
+# How the numbers of a setting are read, by the table's kinds.
+_NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+}
 # What other programs call our commands.
 _ELSEWHERE = {
     "?": "help",
@@ -200,17 +206,19 @@ def _no_such_setting(name: str) -> str:
 
 
 def _value(name: str, text: str) -> object:
-    """A setting's value out of what was typed; the package has the ranges."""
+    """A setting's value out of what was typed; the package has the ranges. None is the default."""
     if text.lower() in {"none", "default"}:
-        return getattr(GenerationConfig(), name)
-    if name == "stop":
+        return None
+    kind = OPTIONS[name].kind
+    if kind == "texts":
         return _texts(text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if kind not in _NUMBERS:
+        return text
+    convert, what = _NUMBERS[kind]
+    try:
+        return convert(text)
+    except ValueError:
+        raise _checks.invalid(name, f"must be {what}, got {text!r}") from None
 
 
 def _texts(typed: str) -> list[str]:

@@ -20,6 +20,7 @@ use crate::config::{Architecture, PhiConfig};
 use crate::device::{DeviceSpec, OpenDevice};
 use crate::gguf::Gguf;
 use crate::machine::Compute;
+use crate::options::unknown_choice;
 use crate::{CancelToken, Error, KvDtype, Result};
 
 use self::candle::CandleExecutor;
@@ -107,12 +108,10 @@ impl FromStr for ExecutorKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(
-                "executor",
-                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
-            )
-        })
+        [Self::Auto, Self::Kernels, Self::Candle]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| unknown_choice("executor", text))
     }
 }
 
