@@ -288,7 +288,7 @@ class TestCommands:
             ("/set warmth 2", "'warmth'"),
             ("/set top_p 2", "top_p must be"),
             ("/set max_tokens 0.5", "max_tokens must be"),
-            ("/set temperature warm", "error: temperature must be a number"),
+            ("/set temperature warm", "error: temperature must be a number, got 'warm'"),
         ],
     )
     def test_what_cannot_be_set(self, chat, line, message):

@@ -63,11 +63,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
-            (["--n-ctx", 0], "'--n-ctx'"),
+            (["--n-ctx", 0], "--n-ctx must be at least 1, got 0; leave it out for the file's context length"),
             (["--n-ctx", 1_000_000], "--n-ctx must be from 1 to 512"),
             (["--isa", "sse9"], "'--isa': 'sse9' is not one of 'scalar', 'avx2'"),
-            (["--temperature", -1], "--temperature must be a number of at least 0"),
-            (["--top-p", 2], "--top-p must be a number above 0 and at most 1"),
+            (["--temperature", -1], "--temperature must be from 0 to 1000000"),
+            (["--top-p", 2], "--top-p must be above 0 and at most 1, got 2"),
             (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens must be at most 3"),
             (["--kv-dtype", "q8_0", "--executor", "candle"], "--kv-dtype"),
             (["--rope-factors", "long"], "--rope-factors"),

@@ -81,8 +81,8 @@ class TestOptions:
         (["--temperature", "hot"], "'--temperature': expected a number, found 'hot'"),
         (["--max-tokens", "1e3"], "'--max-tokens': expected a whole number, found '1e3'"),
         (["--max-tokens", "1.5"], "'--max-tokens': expected a whole number, found '1.5'"),
-        (["--n-ctx", 0], "'--n-ctx': must be at least 1, got 0"),
-        (["--n-threads", -2], "'--n-threads': must be at least 1, got -2"),
+        (["--n-ctx", 0], "--n-ctx must be at least 1, got 0"),
+        (["--n-threads", -2], "--n-threads must be from 1 to 1024, got -2"),
     ],
 )
 def test_a_number_that_cannot_be_meant(arguments, expected):

@@ -195,7 +195,7 @@ try:
     raised = None
 except MemoryError as error:
     raised = error
-fitting = int(str(raised).split("take n_ctx=")[1].split()[0])
+fitting = int(str(raised).split("set n_ctx to ")[1].split()[0])
 session = Phi3Session(model=loaded, n_ctx=fitting)
 narrower = Phi3Session(model=loaded, n_ctx=fitting, kv_dtype="q8_0")
 default = Phi3Session(model=loaded)

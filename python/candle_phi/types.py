@@ -6,9 +6,10 @@ All of them are frozen dataclasses: they compare by value, pickle, and convert w
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from candle_phi._checks import COUNT_MAX, Range, one_of
+from candle_phi import _options
+from candle_phi._checks import whole
 from candle_phi._display import html_table, html_text, represent
 from candle_phi._foreign import ForeignAttributes
 from candle_phi.messages import Message, MessageLike, Role
@@ -349,8 +350,8 @@ class ModelInfo:
             InvalidOptionError: There is no such number format, or the length is negative.
             TypeError: The length is no integer, or the number format no text.
         """
-        Range(int, 0, COUNT_MAX).check("n_ctx", n_ctx)
-        one_of(kv_dtype, "kv_dtype", get_args(KvDtype))
+        whole(n_ctx, "n_ctx")
+        kv_dtype = _options.value("kv_dtype", kv_dtype)
         # q8_0 has a byte for each value and two for the scale of 32.
         sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[kv_dtype]
         return n_ctx * self.kv_cache_bytes_per_token * sixteenths_of_f16 // 32

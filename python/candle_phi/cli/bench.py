@@ -39,7 +39,7 @@ def bench(
     n_threads: options.Threads = None,
     n_ctx: Annotated[
         int | None,
-        typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: what the measuring needs]"),
+        options.of_table("n_ctx", unset="what the measuring needs"),
     ] = None,
     kv_dtype: options.KvCache = None,
     executor: options.WhatComputes = None,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +55,8 @@ def generate(
         raise console.UsageProblem("--system needs the chat template, which --raw goes without")
     model, prompt = _model_and_prompt([word for word in (first, second) if word is not None], source)
     chosen = source.chosen(model)
-    text = _read_prompt(prompt, keep_newline=raw, stop=sampling.stop)
-    sampling.config()  # so that a wrong value is refused before the model is fetched
+    neutral = sampling.config()  # so that a wrong value is refused before the model is fetched
+    text = _read_prompt(prompt, keep_newline=raw, stop=neutral.stop)
     with options.traced(trace), chosen.open(loading) as session:
         config = sampling.config(None if raw else session.model.info.sampling)
         messages = None if raw else _messages(system, text)
@@ -118,7 +119,7 @@ def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str
             return None, None
 
 
-def _read_prompt(argument: str | None, *, keep_newline: bool, stop: list[str] | None) -> str:
+def _read_prompt(argument: str | None, *, keep_newline: bool, stop: Sequence[str] | None) -> str:
     """The argument, or all of stdin. A raw prompt keeps the newline at its end; `echo` adds one for others."""
     hint = f": --stop took {stop[-1]!r} as its text" if stop else ""
     if argument is None and sys.stdin.isatty():

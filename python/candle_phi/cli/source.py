@@ -1,6 +1,6 @@
 """Where the model of a command comes from, and how it is loaded."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,6 @@ from candle_phi import (
     inspect_model,
 )
 from candle_phi.cli import complete, console, flags, foreign, options
-from candle_phi.types import ChatFormat, RopeFactors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,39 +179,10 @@ def _refuse_file(name: str, *, has_file: bool) -> None:
         raise console.UsageProblem(f"{name} is a file, and --name takes a name: did you mean --model {name}?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@options.group("session", "loading")
 class Loading:
     """How the model is loaded and computes."""
 
-    n_ctx: options.ContextLength = None
-    kv_dtype: options.KvCache = None
-    chat_format: Annotated[
-        ChatFormat | None, typer.Option(help="The chat format, in place of the file's own template.")
-    ] = None
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, in place of the vocabulary in the file.")
-    ] = None
-    rstrip_control_tokens: Annotated[
-        bool | None,
-        typer.Option(help="Control tokens swallow white space behind them; not in files of April 2024."),
-    ] = None
-    sliding_window: options.SlidingWindow = None
-    rope_factors: Annotated[
-        RopeFactors | None,
-        typer.Option(help="LongRoPE's factors: long for what will be a long conversation.  [default: auto]"),
-    ] = None
-    device: options.Device = None
-    executor: options.WhatComputes = None
-    n_threads: options.Threads = None
-    isa: options.InstructionSet = None
-    mmap: Annotated[
-        bool | None, typer.Option(help="Map the file, or read it into memory: where others may change it.")
-    ] = None
-    prefault: Annotated[bool, typer.Option("--prefault", help="Read all of the file before the first answer.")] = (
-        False
-    )
-    mlock: Annotated[bool, typer.Option("--mlock", help="Lock the file into memory.")] = False
-
     def given(self) -> dict[str, Any]:
         """The options that were given, as keywords; the package has the defaults."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return options.given(self, "session", "loading")

@@ -245,6 +245,8 @@ typedef struct {
 
 /**
  * How to load a model. Texts that are empty leave the choice to the library.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**
@@ -343,6 +345,8 @@ typedef struct {
 
 /**
  * How to make a session. Zeros and empty texts leave the choice to the library.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**
@@ -393,6 +397,8 @@ typedef struct {
 
 /**
  * What to generate and when to stop. candle_phi_generation_options_init fills in the defaults.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**

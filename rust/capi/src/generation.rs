@@ -66,6 +66,8 @@ pub struct Chunk {
 pub type OnChunk = Option<unsafe extern "C" fn(chunk: *const Chunk, user_data: *mut c_void) -> i32>;
 
 /// What to generate and when to stop. candle_phi_generation_options_init fills in the defaults.
+///
+/// docs/reference/options.md lists the values, ranges and defaults of all options.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct GenerationOptions {
@@ -380,4 +382,19 @@ pub unsafe extern "C" fn candle_phi_chat(
         // SAFETY: as for `candle_phi_generate`.
         unsafe { generate(session, options, &Listener { on_chunk, user_data }, completion, start) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_engines() {
+        // SAFETY: the defaults have no texts and no lists.
+        let read = unsafe { GenerationOptions::default_of_the_engine().read() }.unwrap();
+        // These two have a number that does nothing in the place of None.
+        let sampling = SamplingOptions { top_p: None, min_p: None, ..read.sampling.clone() };
+        assert_eq!((read.sampling.top_p, read.sampling.min_p), (Some(1.0), Some(0.0)));
+        assert_eq!(EngineOptions { sampling, ..read }, EngineOptions::default());
+    }
 }

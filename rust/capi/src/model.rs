@@ -22,6 +22,8 @@ const DEMO: Option<&[u8]> = None;
 pub struct Model(pub(crate) Arc<Phi3Model>);
 
 /// How to load a model. Texts that are empty leave the choice to the library.
+///
+/// docs/reference/options.md lists the values, ranges and defaults of all options.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct LoadOptions {
@@ -315,4 +317,16 @@ pub unsafe extern "C" fn candle_phi_detokenize(
 pub(crate) unsafe fn shared(model: *const Model) -> Result<Arc<Phi3Model>> {
     // SAFETY: the caller's promise.
     Ok(Arc::clone(&unsafe { pointers::borrow(model, "model") }?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_engines() {
+        // SAFETY: the defaults have no texts.
+        let read = unsafe { LoadOptions::default_of_the_engine().read() }.unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", engine::LoadOptions::default()));
+    }
 }

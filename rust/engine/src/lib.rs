@@ -56,6 +56,7 @@ mod machine;
 mod memory;
 mod model;
 mod new_file;
+pub mod options;
 mod overflow;
 mod panics;
 mod recommended;

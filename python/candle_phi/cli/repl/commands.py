@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from candle_phi import GenerationConfig, InvalidOptionError, _checks
+from candle_phi import InvalidOptionError, _checks
+from candle_phi._options import OPTIONS
 from candle_phi.cli import console, results
 from candle_phi.cli.repl.conversation import short
 from candle_phi.cli.sampling import SETTINGS, defaults
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 # Other names of our commands that are as clear.
 _SAME = {"bye": "quit", "exit": "quit"}
+# How the numbers of a setting are read, by the table's kinds.
+_NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+}
 # What other programs call our commands.
 _ELSEWHERE = {
     "?": "help",
@@ -205,15 +211,17 @@ def _value(name: str, text: str, usual: object) -> object:
     if text.lower() == "default":
         return usual
     if text.lower() == "none":
-        return getattr(GenerationConfig(), name)
-    if name == "stop":
+        return None
+    kind = OPTIONS[name].kind
+    if kind == "texts":
         return _texts(text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if kind not in _NUMBERS:
+        return text
+    convert, what = _NUMBERS[kind]
+    try:
+        return convert(text)
+    except ValueError:
+        raise _checks.invalid(name, f"must be {what}, got {text!r}") from None
 
 
 def _texts(typed: str) -> list[str]:
