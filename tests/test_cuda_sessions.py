@@ -53,8 +53,8 @@ def test_auto_takes_the_gpu_and_says_which_and_why(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, logger="candle_phi"):
         model = Phi3Model.demo(device="auto")
     assert (model.device, model.executor) == (cuda.DEVICE, "candle")
-    assert "the GPU that is compiled in and present: " in model.device_reason
     assert "compute capability" in model.device_reason
+    assert model.device_reason != Phi3Model.demo(device=cuda.DEVICE).device_reason
     assert any(
         model.device in record.message and "compute capability" in record.message for record in caplog.records
     )
@@ -62,7 +62,7 @@ def test_auto_takes_the_gpu_and_says_which_and_why(caplog: pytest.LogCaptureFixt
 
 def test_a_gpu_that_is_named_is_asked_for_and_the_cpu_can_be() -> None:
     assert Phi3Model.demo(device="cuda").device == "cuda:0"
-    assert Phi3Model.demo(device="cuda:0").device_reason.startswith("asked for: ")
+    assert "compute capability" in Phi3Model.demo(device="cuda:0").device_reason
     assert Phi3Model.demo(device="cpu").executor == "kernels"
 
 

@@ -232,7 +232,7 @@ def test_a_level_that_is_not_there_is_refused_with_those_that_are(isa: str) -> N
     with pytest.raises(InvalidOptionError) as caught:
         Phi3Session.demo(isa=isa)  # type: ignore[arg-type] # what a user may write
     assert caught.value.option == "isa"
-    mentions(caught.value, f'"{isa}"', *LEVELS)
+    mentions(caught.value, isa, *LEVELS)
 
 
 SAY_LEVEL = """
@@ -263,7 +263,7 @@ def test_the_environment_chooses_the_level_where_nobody_else_does() -> None:
     assert said_level("scalar", isa=LEVELS[-1]) == LEVELS[-1]
     assert said_level("scalar", executor="candle") in LEVELS
     refused = said_level("mmx")
-    assert "CANDLE_PHI_ISA: expected an instruction set level of this machine (scalar" in refused
+    assert all(value in refused for value in ("CANDLE_PHI_ISA", "scalar", '"mmx"'))
     assert 'found "mmx"' in refused
 
 

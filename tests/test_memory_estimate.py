@@ -200,7 +200,7 @@ try:
     raised = None
 except MemoryError as error:
     raised = error
-fitting = int(re.search(r"\bn_ctx\b\\D+(\\d+)", str(raised))[1])
+fitting = int(re.search(r"\\bn_ctx\\b\\D+(\\d+)", str(raised))[1])
 session = Phi3Session(model=loaded, n_ctx=fitting)
 narrower = Phi3Session(model=loaded, n_ctx=fitting, kv_dtype="q8_0")
 default = Phi3Session(model=loaded)

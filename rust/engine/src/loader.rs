@@ -293,12 +293,13 @@ impl Phi3Model {
         // Within a page the kernels take nothing that is worth a look; what attention takes on Candle grows with each token.
         if growth > 0 || self.executor == ExecutorKind::Candle {
             let working = self.pass_bytes(tokens.len(), cache.len() + tokens.len());
-            self.check_cache_memory(working.saturating_add(growth as u64), "what comes next in the context")?;
+            self.check_cache_memory(working.saturating_add(growth as u64), limit::NEXT_TOKENS)?;
         }
         let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
-                "the model computed NaN logits; the file is damaged, or a value overflowed: set kv_dtype to \"f32\"",
+                "the model computed NaN logits: the file is damaged, or a value overflowed; download it again, or set \
+                 kv_dtype to \"f32\"",
             ));
         }
         Ok(logits)

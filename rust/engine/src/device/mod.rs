@@ -146,7 +146,7 @@ mod tests {
             let error = text.parse::<DeviceSpec>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidOption);
             assert_eq!(error.option(), Some("device"));
-            assert!(error.to_string().contains("\"cuda:N\""), "{error}");
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
     }
 
@@ -171,6 +171,6 @@ mod tests {
     fn a_device_that_is_not_compiled_in_is_an_error_and_not_the_cpu() {
         let error = DeviceSpec::Cuda(0).choose().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Device);
-        assert!(error.to_string().contains("no cuda support"), "{error}");
+        assert!(error.to_string().contains("\"cuda\""), "{error}");
     }
 }
