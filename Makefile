@@ -75,7 +75,11 @@ test-processors: check-cargo ## Run the kernels' tests under qemu, as older x86-
 	tools/qemu_aarch64.sh
 
 .PHONY: lint
-lint: lint-rust lint-python ## Everything that judges the code without running it
+lint: lint-imports lint-rust lint-python ## Everything that judges the code without running it
+
+.PHONY: lint-imports
+lint-imports: $(VENV)/bin/python ## Check that the modules of the engine import downward only
+	$(bin)/python tools/check_imports.py
 
 .PHONY: lint-rust
 lint-rust: lint-rustfmt $(VENV)/.build

@@ -96,7 +96,10 @@ class Engine:
         """The next answer."""
         line = self.process.stdout.readline() if self.process and self.process.stdout else ""
         if not line:
-            raise SystemExit(f"{self.name} has ended before it answered: {shlex.join(self.command)}")
+            code = self.process.wait() if self.process else None
+            raise SystemExit(
+                f"{self.name} has ended before it answered, exit code {code}: {shlex.join(self.command)}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -64,7 +64,7 @@ _LABELS = {
 def pages() -> list[Path]:
     """Every page of the repository that may have figures."""
     named = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
-    return [*named, *sorted((ROOT / "docs").rglob("*.md"))]
+    return [page for page in (*named, *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 
 
 def written(text: str, results: Path = RESULTS) -> str:
@@ -229,8 +229,9 @@ def _heartbeat(records: list[dict[str, Any]]) -> str:
         for while_, hearts in pulses.items():
             row = [_name(records, found, while_ if while_ == "nothing" else f"`{while_}`")]
             for heart in ("task", "thread"):
-                share = hearts[heart]["had"] / hearts[heart]["expected"]
-                row += [f"{share:.1%}", f"{1e3 * hearts[heart]['longest_gap_s']:.1f}"]
+                had, expected = hearts[heart]["had"], hearts[heart]["expected"]
+                share = f"{had / expected:.1%}" if expected else "-"
+                row += [share, f"{1e3 * hearts[heart]['longest_gap_s']:.1f}"]
             rows.append(row)
     gap = "longest gap, ms"
     return _table(["while", "beats of the task", gap, "beats of the thread", gap], rows)

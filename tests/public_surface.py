@@ -130,7 +130,7 @@ def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def is_right(session: Phi3Session, model: Phi3Model) -> bool:
     """Whether a session with no conversation computes what a new one does."""
-    assert session.messages == []
+    assert session.messages == ()
     with Phi3Session(model=model) as fresh:
         expected = [fresh.chat("Hello", GREEDY).tokens, fresh.generate(HAIKU, GREEDY).tokens]
         found = [session.chat("Hello", GREEDY).tokens, session.generate(HAIKU, GREEDY).tokens]

@@ -10,6 +10,8 @@ import pytest
 
 from candle_phi import (
     AsyncTokenStream,
+    Chunk,
+    Completion,
     ContextLengthError,
     GenerationConfig,
     InvalidOptionError,
@@ -100,7 +102,7 @@ def test_cancelling_a_task_stops_the_computation(slow, call):
     elapsed_s = asyncio.run(main())
     print(f"{call}: stopped after {elapsed_s * 1000:.0f} ms")
     assert elapsed_s < 2
-    assert slow.messages == []
+    assert slow.messages == ()
 
 
 def test_a_timeout_of_asyncio_stops_the_computation(slow):
@@ -142,7 +144,7 @@ def test_a_stream_that_is_left_frees_the_session(session):
         assert stream.result.finish_reason == "cancelled"
         async for _ in session.achat_stream(HAIKU, GREEDY, ignore_eos=True):
             break
-        assert session.messages == []
+        assert session.messages == ()
         return await session.agenerate("hello", GREEDY)
 
     assert asyncio.run(main()).tokens
@@ -172,6 +174,45 @@ def test_two_tasks_do_not_read_one_stream(slow):
             await anext(stream)
         assert (await reading).token_id is not None
         await stream.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", ["agenerate", "achat"])
+def test_of_two_tasks_that_await_one_session_the_second_is_always_refused(session, call):
+    async def both():
+        tasks = [getattr(session, call)("Hello", GREEDY) for _ in range(2)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stream_too():
+        stream = session.astream("Hello", GREEDY)
+        return await asyncio.gather(anext(stream), getattr(session, call)("Hello", GREEDY), return_exceptions=True)
+
+    for _ in range(20):
+        assert [type(outcome) for outcome in asyncio.run(both())] == [Completion, SessionBusyError]
+        assert [type(outcome) for outcome in asyncio.run(stream_too())] == [Chunk, SessionBusyError]
+    assert session.generate("Hello", GREEDY).tokens
+
+
+def test_a_fork_can_be_awaited_beside_its_origin(session):
+    async def both():
+        with session.fork() as fork:
+            return await asyncio.gather(session.achat("Hello", GREEDY), fork.achat("Hello", GREEDY))
+
+    first, second = asyncio.run(both())
+    assert first.tokens == second.tokens
+
+
+def test_a_task_that_was_refused_or_cancelled_leaves_the_session_to_others(slow):
+    async def main():
+        running = asyncio.ensure_future(slow.agenerate([1] * 1500, max_tokens=3, ignore_eos=True))
+        await asyncio.sleep(0.01)
+        with pytest.raises(SessionBusyError):
+            await slow.agenerate([1], max_tokens=1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert (await slow.agenerate([1], max_tokens=1, ignore_eos=True)).tokens
 
     asyncio.run(main())
 
@@ -239,7 +280,7 @@ def test_an_answer_that_nobody_heard_was_not_said(session, call):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert session.messages == []
+        assert session.messages == ()
         return await session.achat("hello", GREEDY)
 
     heard = asyncio.run(main())

@@ -38,6 +38,7 @@ RECORDS = {
     "NamedModel",
     "PrefillSpeed",
     "Progress",
+    "RecommendedSampling",
     "Spread",
     "Timings",
     "TokenLogprob",

@@ -85,7 +85,7 @@ class TestConversation:
         conversation.set_system("Be brief.")
         say(conversation, SNOW)
         messages = conversation.session.messages
-        assert messages[:3] == [Message.system("Be brief."), Message.user(HAIKU), Message.assistant(said)]
+        assert list(messages[:3]) == [Message.system("Be brief."), Message.user(HAIKU), Message.assistant(said)]
         assert conversation.take_back(2) == [HAIKU, SNOW]
         conversation.set_system(None)
         assert conversation.messages == []
@@ -162,7 +162,7 @@ class TestConversation:
         monkeypatch.setattr(Phi3Session, "load", lambda _session, path: loaded.append(path), raising=False)
         conversation.load(tmp_path / "talk")
         assert loaded == [tmp_path / "talk"]
-        assert conversation.messages == conversation.session.messages
+        assert conversation.messages == list(conversation.session.messages)
 
     def test_a_message_that_does_not_fit_can_be_said_again_shorter(self, model):
         with Phi3Session(model=model, n_ctx=48) as session:
@@ -353,7 +353,7 @@ class TestKeep:
             seen += [chunk.text for chunk in stream]
         assert stream.result.finish_reason == "cancelled"
         assert "".join(seen) == stream.result.text
-        assert session.messages == [Message.user(HAIKU), Message.assistant(stream.result.text)]
+        assert list(session.messages) == [Message.user(HAIKU), Message.assistant(stream.result.text)]
         follow_up = session.chat("go on", GREEDY)
         assert follow_up.usage.cached_tokens > 5
 
@@ -361,7 +361,7 @@ class TestKeep:
         with session.chat_stream(HAIKU, GREEDY) as stream:
             assert stream.keep() is False
             assert list(stream) == []
-        assert session.messages == []
+        assert session.messages == ()
         assert session.chat(HAIKU, GREEDY).text
 
     def test_a_stream_at_its_end_is_what_it_was(self, session):
@@ -375,7 +375,7 @@ class TestKeep:
         with session.stream("Hello", GREEDY) as stream:
             next(stream)
             assert stream.keep() is False
-        assert session.messages == []
+        assert session.messages == ()
 
     def test_text_that_was_held_back_is_given_out(self, session):
         whole = session.chat(HAIKU, GREEDY).text

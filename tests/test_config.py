@@ -17,6 +17,7 @@ from candle_phi import (
     Phi3Model,
     Phi3Session,
     SessionConfig,
+    _foreign,
     download,
     estimate_memory,
 )
@@ -241,6 +242,59 @@ def test_what_another_library_calls_the_first_argument_is_told_before_that_it_is
     for call in (Phi3Session.from_pretrained, Phi3Model.from_pretrained, download):
         with pytest.raises(TypeError, match="no option 'repo_id': did you mean 'name_or_repo'"):
             call(repo_id="microsoft/Phi-3-mini-4k-instruct-gguf", filename="Phi-3-mini-4k-instruct-q4.gguf")
+
+
+def test_all_wrong_keywords_are_named_at_once():
+    with pytest.raises(TypeError) as caught:
+        Phi3Session(model_path="model.gguf", n_gpu_layers=1, verbose=False, xyzzy=1)
+    for word in ("'model_path'", "'path'", "'n_gpu_layers'", "'device'", "'verbose'", "'xyzzy'", "kv_dtype"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("word", [*_foreign.ADVICE, "stream"])
+def test_a_word_of_another_library_is_answered_with_advice_and_no_guess(word):
+    with pytest.raises(TypeError) as caught:
+        GenerationConfig(**{word: True})
+    advice = _foreign.advice("GenerationConfig", word)
+    assert str(caught.value) == f"GenerationConfig() has no option {word!r}: {advice}"
+
+
+def test_no_word_of_another_library_is_an_option():
+    options = {*GenerationOptions.__annotations__, *SessionOptions.__annotations__}
+    assert not options & {*_foreign.OPTIONS, *_foreign.ADVICE, "stream"}
+    assert set(_foreign.OPTIONS.values()) <= options | {"filename", "name_or_repo", "path", "quantization"}
+
+
+@pytest.mark.parametrize(
+    ("call", "streams"),
+    [("chat", "chat_stream"), ("generate", "stream"), ("achat", "achat_stream"), ("agenerate", "astream")],
+)
+def test_a_stream_is_another_call(call, streams):
+    assert f"{streams}()" in str(_foreign.advice(call, "stream"))
+    assert f"{streams}()" in str(_foreign.advice(streams, "stream"))
+
+
+@pytest.mark.parametrize("word", ["temprature", "max_token", "topk", "presense_penalty", "logit_biases"])
+def test_only_what_is_alike_is_suggested(session, word):
+    with pytest.raises(TypeError, match="did you mean"):
+        session.chat("hello", **{word: 1})
+    for far in ("sample", "store_it", "token", "batch", "logits"):
+        with pytest.raises(TypeError) as caught:
+            session.chat("hello", **{far: 1})
+        assert "did you mean" not in str(caught.value), far
+
+
+@pytest.mark.parametrize("option", ["n_ctx", "device", "kv_dtype"])
+def test_an_option_of_a_session_is_not_one_of_a_call(session, option):
+    with pytest.raises(TypeError, match="when the session is opened"):
+        session.chat("hello", **{option: 1})
+
+
+@pytest.mark.parametrize("opens", [Phi3Session, Phi3Model, Phi3Session.demo, Phi3Model.demo, SessionConfig])
+def test_an_option_of_a_call_is_not_one_of_a_session(opens):
+    arguments = ["x"] if opens in {Phi3Session, Phi3Model} else []
+    with pytest.raises(TypeError, match="the call that generates"):
+        opens(*arguments, temperature=0)
 
 
 def test_help_shows_the_options():

@@ -103,7 +103,7 @@ def test_another_thread_cancels_what_is_under_way(slow):
 def test_cancelling_ends_a_stream_that_nobody_reads_at_the_moment(session, model):
     stream = session.stream("hello", temperature=0, ignore_eos=True)
     first = next(stream)
-    assert session.messages == []  # a look at the session is not what is under way
+    assert session.messages == ()  # a look at the session is not what is under way
     session.cancel()
     rest = list(stream)
     assert stream.result.finish_reason == "cancelled"

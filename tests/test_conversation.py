@@ -1,5 +1,7 @@
 """A conversation can be looked at, taken back and forked."""
 
+import logging
+
 import pytest
 
 from candle_phi import (
@@ -18,11 +20,11 @@ WHO = "Who are you?"
 
 
 def test_the_conversation_is_what_was_said_and_answered(session):
-    assert session.messages == []
+    assert session.messages == ()
     assert session.tokens == []
     first = session.chat(HAIKU, GREEDY).text
     second = session.chat(WHO, GREEDY).text
-    assert session.messages == [
+    assert list(session.messages) == [
         Message.user(HAIKU),
         Message.assistant(first),
         Message.user(WHO),
@@ -32,6 +34,15 @@ def test_the_conversation_is_what_was_said_and_answered(session):
     assert session.detokenize(session.tokens).rstrip().endswith(second.strip())
     session.generate("not a part of it", GREEDY)
     assert len(session.messages) == 4
+
+
+def test_the_messages_are_a_snapshot(session):
+    session.chat(HAIKU, GREEDY)
+    before = session.messages
+    assert isinstance(before, tuple)
+    session.chat(WHO, GREEDY)
+    assert session.messages[:2] == before
+    assert session.chat(before, GREEDY, continue_final_message=True).tokens is not None
 
 
 def test_another_try_says_what_a_fresh_conversation_says(session, model):
@@ -57,7 +68,7 @@ def test_several_turns_are_taken_back_at_once(session, model):
     assert len(session.messages) == 2
     assert session.rewind(0) == []
     assert len(session.rewind(1)) == 2
-    assert session.messages == []
+    assert session.messages == ()
     with Phi3Session(model=model) as fresh:
         assert session.chat(HAIKU, GREEDY).tokens == fresh.chat(HAIKU, GREEDY).tokens
 
@@ -69,7 +80,7 @@ def test_a_whole_conversation_is_one_turn(session):
     assert len(session.rewind()) == 2
     assert len(session.messages) == 4
     assert session.rewind()[:3] == said
-    assert session.messages == []
+    assert session.messages == ()
 
 
 def test_more_turns_than_there_are_cannot_be_taken_back(session):
@@ -112,7 +123,7 @@ def test_a_fork_can_be_rewound(session):
     session.chat(HAIKU, GREEDY)
     with session.fork() as fork:
         assert len(fork.rewind()) == 2
-        assert fork.messages == []
+        assert fork.messages == ()
     assert len(session.messages) == 2
 
 
@@ -145,11 +156,28 @@ def test_the_last_message_is_gone_on_with(session, model):
     expected = session.model.render_chat_tokens(said, add_generation_prompt=False, continue_final_message=True)
     with Phi3Session(model=model) as fresh:
         assert fresh.generate(expected, GREEDY).tokens == rest.tokens
-    assert session.messages == [Message.user(HAIKU), Message.assistant(cut + rest.text)]
+    assert list(session.messages) == [Message.user(HAIKU), Message.assistant(cut + rest.text)]
     assert session.chat(WHO, GREEDY).tokens
     assert len(session.messages) == 4
     streamed = list(session.chat_stream(said, GREEDY, continue_final_message=True))
     assert "".join(map(str, streamed)) == rest.text
+
+
+@pytest.mark.thread_unsafe(reason="loggers are the process's")
+def test_a_last_message_of_the_assistant_is_answered_with_a_warning(session, caplog):
+    said = [Message.user(HAIKU), Message.assistant("Ice")]
+    with caplog.at_level(logging.WARNING, logger="candle_phi"):
+        session.chat(said, GREEDY, continue_final_message=True)
+        session.chat(WHO, GREEDY)
+        assert not caplog.records
+        answer = session.chat(said, GREEDY)
+    assert [record.name for record in caplog.records] == ["candle_phi.chat"]
+    assert list(session.messages) == [*said, Message.assistant(answer.text)]
+
+
+def test_a_system_message_alone_is_answered(session):
+    session.chat([Message.system("Count from 3 to 7")], GREEDY)
+    assert [message.role for message in session.messages] == ["system", "assistant"]
 
 
 def test_only_an_answer_is_gone_on_with(session):
@@ -159,4 +187,4 @@ def test_only_an_answer_is_gone_on_with(session):
         session.chat([Message.user(HAIKU)], GREEDY, continue_final_message=True)
     with pytest.raises(TypeError, match="continue_final_message"):
         session.chat([Message.user(HAIKU)], GREEDY, continue_final_message="yes")
-    assert session.messages == []
+    assert session.messages == ()

@@ -16,9 +16,9 @@ VERSION = "0.11.1"
 NOT_CANDLE = """
 Range advance and_then append apply as_chunks as_ref candle clear clone collect contains device dim dims dims3
 dims4 dtype elem_count extend fill_with filter finish flat_map flatten get get_mut has_place_for insert is_cuda
-is_empty is_none is_none_or is_some is_some_and iter iter_mut last layer_bytes len map map_or max min
-next_multiple_of of ok_or_else refuse_after_fork saturating_sub size_in_bytes spec split_at sqrt sum tensor_data
-tensor_type tensors to_le_bytes try_fold turn unwrap_or unzip visible
+is_empty is_none is_none_or is_some is_some_and iter iter_mut last layer_bytes len lock map map_or max min
+next_multiple_of of ok_or_else refuse_after_fork rotate saturating_sub size_in_bytes spec split_at sqrt sum
+tensor_data tensor_type tensors to_le_bytes try_fold unwrap_or unzip visible
 """
 """Calls of Rust's own and of the engine's, which look like Candle's."""
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside the tests")

@@ -48,6 +48,7 @@ def completion(**changes) -> Completion:
         "seed": 3,
         "usage": Usage(prompt_tokens=1234, completion_tokens=300, truncated_tokens=5),
         "timings": TIMINGS,
+        "config": GenerationConfig(seed=3),
         "logprobs": [TokenLogprob(token, -0.5, ((token, -0.5), (4, -1.0))) for token in range(300)],
     }
     return Completion(**(whole | changes))

@@ -117,7 +117,7 @@ def test_a_stream_that_is_left_at_the_prompt_has_said_nothing(session, model):
     assert "Hello" in str(next(stream))
     stream.cancel()
     assert list(stream) == []
-    assert session.messages == []
+    assert session.messages == ()
     assert stream.result.finish_reason == "cancelled"
     with Phi3Session(model=model) as fresh:
         assert session.generate(PROMPT, GREEDY).tokens == fresh.generate(PROMPT, GREEDY).tokens

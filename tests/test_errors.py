@@ -14,9 +14,11 @@ from candle_phi import (
     DeviceError,
     DownloadError,
     InferenceError,
+    InputTypeError,
     InsufficientMemoryError,
     InvalidModelError,
     InvalidOptionError,
+    Message,
     ModelLoadError,
     ModelNotFoundError,
     Phi3Error,
@@ -39,6 +41,7 @@ BASES = {
     UnsupportedModelError: (ModelLoadError,),
     DeviceError: (Phi3Error, RuntimeError),
     InvalidOptionError: (Phi3Error, ValueError),
+    InputTypeError: (Phi3Error, TypeError),
     ContextLengthError: (Phi3Error, ValueError),
     SessionClosedError: (Phi3Error, RuntimeError),
     SessionBusyError: (Phi3Error, RuntimeError),
@@ -186,6 +189,51 @@ def test_what_is_no_prompt(session, method):
             call(prompt)
         message(caught)
     assert session.score([1, 2])
+
+
+DATA = {
+    "generate": (None, 5, b"x", [None], ["a"], [1.5]),
+    "stream": (None, 5, b"x", [None]),
+    "score": (None, 5, "text", [None]),
+    "logits": (None, 5, "text", [None]),
+    "tokenize": (None, 5, b"x"),
+    "count_tokens": (None, 5, b"x"),
+    "detokenize": (None, 5, "text", [None]),
+    "chat": (
+        None,
+        5,
+        b"x",
+        [None],
+        ["text"],
+        {"role": "user", "content": "x"},
+        [{"role": "user", "content": None}],
+    ),
+    "chat_stream": (None, [None], [{"role": None, "content": "x"}]),
+    "render_chat": (None, [None], [{"role": "user", "content": [None]}]),
+    "render_chat_tokens": (None, [None], [{"role": "user", "content": [{"type": "text", "text": None}]}]),
+}
+
+
+@pytest.mark.parametrize("method", DATA)
+def test_data_of_the_wrong_type_is_an_error_of_this_package(session, method):
+    for value in DATA[method]:
+        with pytest.raises(InputTypeError) as caught:
+            getattr(session, method)(value)
+        message(caught)
+    for value in (None, 5):
+        with pytest.raises(InputTypeError):
+            Message.user(value)
+        with pytest.raises(InputTypeError):
+            Message(value, "hello")
+        with pytest.raises(InputTypeError):
+            Message.of(value)
+
+
+def test_an_option_of_the_wrong_type_is_pythons_own_error(session):
+    for options in ({"max_tokens": "5"}, {"stop": 5}, {"stop_token_ids": ["a"]}, {"logit_bias": {None: 1.0}}):
+        with pytest.raises(TypeError) as caught:
+            session.chat("hello", **options)
+        assert not isinstance(caught.value, Phi3Error), options
 
 
 @pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream", "tokenize", "count_tokens"])

@@ -264,7 +264,6 @@ def test_the_environment_chooses_the_level_where_nobody_else_does() -> None:
     assert said_level("scalar", executor="candle") in LEVELS
     refused = said_level("mmx")
     assert all(value in refused for value in ("CANDLE_PHI_ISA", "scalar", '"mmx"'))
-    assert 'found "mmx"' in refused
 
 
 # --- threads ---

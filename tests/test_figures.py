@@ -12,7 +12,7 @@ import candle_phi
 import doc_benchmarks
 import doc_shell
 from candle_phi._provenance import command, machine
-from doc_pages import ROOT, all_blocks
+from doc_pages import ROOT, all_blocks, pages
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import figures
@@ -87,6 +87,10 @@ def test_earlier_measurements_are_in_a_section_of_their_own():
         assert "<!-- figures:" not in _after, page
 
 
+def test_the_pages_are_those_that_people_read():
+    assert figures.pages() == pages()
+
+
 class TestTables:
     def test_medians_are_of_the_rounds_and_ratios_within_them(self, results):
         table = figures.render(["a"], results)
@@ -138,6 +142,8 @@ class TestTables:
         pulses = [beats | {"heart": "task"}, beats | {"heart": "thread", "had": 200}]
         record.write(tmp_path / "h.json", of("heartbeat", pulses))
         assert "| `agenerate` | 99.5% | 10.5 | 100.0% | 10.5 |" in figures.render(["h"], tmp_path)
+        record.write(tmp_path / "h.json", of("heartbeat", [pulse | {"expected": 0, "had": 0} for pulse in pulses]))
+        assert "| `agenerate` | - | 10.5 | - | 10.5 |" in figures.render(["h"], tmp_path)
 
     def test_results_that_do_not_belong_together(self, results):
         record.write(results / "i.json", of("interrupt", {"prefill_s": [1.0], "decode_s": [1.0]}))
@@ -199,6 +205,9 @@ class TestPages:
 
 
 class TestRecords:
+    def test_a_package_that_is_run_is_named(self):
+        assert command(["/a/candle_phi/__main__.py", "bench", "x.gguf"]) == "python -m candle_phi bench x.gguf"
+
     def test_the_command_has_no_folders_of_this_machine(self):
         argv = ["/a/b/compare.py", "/models/m.gguf", "--json", "out/x.json", "llama: /opt/l/bin/python p/peer.py"]
         assert command(argv) == "python compare.py m.gguf --json out/x.json 'llama: python p/peer.py'"

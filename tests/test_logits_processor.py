@@ -207,7 +207,7 @@ def test_calling_the_same_session_is_refused_and_hangs_nothing(session, model, w
                 call()
             refused.append(caught.value)
         assert session.tokenize("x")
-        assert session.messages == []
+        assert session.messages == ()
 
     completion = way(session, GREEDY.replace(logits_processor=greedy_for_more, max_tokens=2))
     assert len(completion.tokens) == 2
@@ -265,7 +265,7 @@ def test_it_may_end_its_generation(session, model, end):
     assert len(calls) == 3
     assert (len(stream.result.tokens), stream.result.finish_reason) == (2, "cancelled")
     assert stream.result.text.startswith(texts)
-    assert session.messages == []
+    assert session.messages == ()
     assert is_right(session, model)
 
 
@@ -313,7 +313,7 @@ def test_a_task_that_is_cancelled_waits_for_it(session, model):
 
     assert len(asyncio.run(main()).tokens) == 8
     assert len(calls) == 1
-    assert session.messages == []
+    assert session.messages == ()
     assert is_right(session, model)
 
 

@@ -28,7 +28,7 @@ def test_what_it_raises_comes_out_as_it_is(session, model, way):
     assert caught.value.__cause__ is None
     assert caught.traceback[-1].name == "third"
     # The turn was not said, the session is free, and it computes what a new one does.
-    assert session.messages == []
+    assert session.messages == ()
     assert is_right(session, model)
 
 

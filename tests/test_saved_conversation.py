@@ -191,7 +191,7 @@ def test_what_was_said_comes_back_to_the_letter(session, file):
     session.reset()
     session.load(file)
     assert session.messages == messages
-    assert session.rewind() == messages
+    assert session.rewind() == list(messages)
 
 
 def test_a_copy_of_the_model_under_another_name_or_in_parts_is_the_same_model(tmp_path, file):

@@ -8,6 +8,7 @@ import pytest
 from candle_phi import (
     Chunk,
     Completion,
+    GenerationConfig,
     InvalidOptionError,
     Message,
     Phi3Model,
@@ -36,6 +37,7 @@ COMPLETION = Completion(
     seed=3,
     usage=Usage(prompt_tokens=10, completion_tokens=2, cached_tokens=4),
     timings=TIMINGS,
+    config=GenerationConfig(seed=3),
     logprobs=[TokenLogprob(1, -0.5, ((1, -0.5), (4, -1.0)))],
 )
 VALUES = [

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, cast
 
-from candle_phi.exceptions import InvalidOptionError
+from candle_phi import _foreign
+from candle_phi.exceptions import InputTypeError, InvalidOptionError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -18,56 +19,8 @@ _R = TypeVar("_R")
 TOKEN_ID_MAX = 2**32 - 1
 COUNT_MAX = 2**32 - 1
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
-
-# What other libraries call an option of ours: a hint for the error message, no alias.
-_ELSEWHERE = {
-    "best_of": "seed",
-    "cache_type_k": "kv_dtype",
-    "cache_type_v": "kv_dtype",
-    "context_length": "n_ctx",
-    "context_size": "n_ctx",
-    "ctx_size": "n_ctx",
-    "do_sample": "temperature",
-    "eos_token_id": "stop_token_ids",
-    "files": "filename",
-    "gguf_file": "filename",
-    "gpu_layers": "device",
-    "max_completion_tokens": "max_tokens",
-    "max_length": "max_tokens",
-    "max_model_len": "n_ctx",
-    "max_new_tokens": "max_tokens",
-    "max_seq_len": "n_ctx",
-    "model_file": "filename",
-    "model_id": "name_or_repo",
-    "model_path": "path",
-    "n_batch": "prefill_chunk",
-    "n_gpu_layers": "device",
-    "n_predict": "max_tokens",
-    "num_ctx": "n_ctx",
-    "num_predict": "max_tokens",
-    "num_thread": "n_threads",
-    "num_threads": "n_threads",
-    "pretrained_model_name_or_path": "name_or_repo",
-    "quant": "quantization",
-    "quantized_filename": "filename",
-    "quantized_model_id": "name_or_repo",
-    "random_seed": "seed",
-    "repeat_last_n_tokens": "repeat_last_n",
-    "repeat_penalty": "repetition_penalty",
-    "repo_id": "name_or_repo",
-    "rng_seed": "seed",
-    "sample_len": "max_tokens",
-    "stop_seqs": "stop",
-    "stop_sequences": "stop",
-    "stop_strings": "stop",
-    "stops": "stop",
-    "temp": "temperature",
-    "threads": "n_threads",
-    "top_logprobs": "logprobs",
-    "type_k": "kv_dtype",
-    "type_v": "kv_dtype",
-    "use_mmap": "mmap",
-}
+# How alike two words must be for one to be suggested in place of the other, from 0 to 1.
+_ALIKE = 0.78
 
 
 def type_name(value: object) -> str:
@@ -80,12 +33,12 @@ def called_elsewhere(name: str, known: Iterable[str]) -> str | None:
 
     Args:
         name: The name.
-        known: The options that there are.
+        known: The options to choose from.
 
     Returns:
-        The option; None if none of them is called so.
+        The option; None if no option is called so.
     """
-    ours = _ELSEWHERE.get(name)
+    ours = _foreign.OPTIONS.get(name)
     return ours if ours in tuple(known) else None
 
 
@@ -94,12 +47,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
     Args:
         name: The other.
-        known: The names that there are.
+        known: The names to choose from.
 
     Returns:
-        The name; None if none of them is much like it.
+        The name; None if none of them is so like it that it was surely meant.
     """
-    return next(iter(difflib.get_close_matches(name, tuple(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(name, tuple(known), n=1, cutoff=_ALIKE)), None)
 
 
 def invalid(option: str, problem: str) -> InvalidOptionError:
@@ -115,24 +68,37 @@ def invalid(option: str, problem: str) -> InvalidOptionError:
     return InvalidOptionError(f"{option} {problem}", option if option.isidentifier() else None)
 
 
-def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuses a keyword that isn't known, and says what was probably meant.
+def check_keywords(
+    function: str, given: Iterable[str], known: Iterable[str], belongs: Mapping[str, str] | None = None
+) -> None:
+    """Refuse keywords that do not exist, and say what to do instead of each.
 
     Args:
         function: What was called, for the message.
         given: The keywords it was given.
         known: The keywords that it has.
+        belongs: What to do with keywords that another function has.
 
     Raises:
-        TypeError: One of them isn't known.
+        TypeError: A keyword does not exist. All such keywords are named.
     """
     known = tuple(known)
-    for name in given:
-        if name in known:
-            continue
-        meant = called_elsewhere(name, known) or closest(name, known)
-        hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(sorted(known))}"
-        raise TypeError(f"{function}() has no option {name!r}: {hint}")
+    wrong = [name for name in given if name not in known]
+    if not wrong:
+        return
+
+    def hint(name: str) -> str | None:
+        meant = called_elsewhere(name, known)
+        told = None if meant else (belongs or {}).get(name) or _foreign.advice(function, name)
+        meant = meant or (None if told else closest(name, known))
+        return f"did you mean {meant!r}?" if meant else told
+
+    has = f"it has {', '.join(sorted(known))}"
+    hints = {name: hint(name) for name in wrong}
+    if len(wrong) == 1:
+        raise TypeError(f"{function}() has no option {wrong[0]!r}: {hints[wrong[0]] or has}")
+    listed = ", ".join(f"{name!r}" if told is None else f"{name!r} ({told})" for name, told in hints.items())
+    raise TypeError(f"{function}() has no options {listed}" + (f"; {has}" if None in hints.values() else ""))
 
 
 def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -147,13 +113,16 @@ def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return suggests_keywords_and(())(function)
 
 
-def suggests_keywords_and(options: Iterable[str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def suggests_keywords_and(
+    options: Iterable[str], belongs: Mapping[str, str] | None = None
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """As `suggests_keywords`, for a function that takes more of them with ``**options``.
 
     It looks before Python does: another library's word for an argument comes before that the argument is missing.
 
     Args:
         options: The keywords that ``**options`` may have.
+        belongs: What to do with keywords that another function has.
 
     Returns:
         What makes a function such a one.
@@ -167,7 +136,7 @@ def suggests_keywords_and(options: Iterable[str]) -> Callable[[Callable[_P, _R]]
 
         @wraps(function)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            check_keywords(name, kwargs, known)
+            check_keywords(name, kwargs, known, belongs)
             return function(*args, **kwargs)
 
         return checked
@@ -282,22 +251,23 @@ def one_of(value: object, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def as_text(value: object, name: str) -> str:
+def as_text(value: object, name: str, wrong_type: type[TypeError] = TypeError) -> str:
     """The value, if it is text that has an encoding.
 
     Args:
         value: What was given.
         name: The argument's name, for the message.
+        wrong_type: The error for another type; `InputTypeError` for an argument that is data.
 
     Returns:
         The same.
 
     Raises:
         InvalidOptionError: It has half of a surrogate pair, which is no character.
-        TypeError: It is no str.
+        TypeError: It is not a str.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {type_name(value)}")
+        raise wrong_type(f"{name} must be a str, got {type_name(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -389,13 +359,28 @@ def as_path(value: object, name: str) -> str:
     return path
 
 
-def token_ids(value: object, name: str, vocabulary_size: int = TOKEN_ID_MAX + 1) -> list[int]:
+def input_tokens(
+    value: object, name: str, vocabulary_size: int, expected: str = "a sequence of token ids"
+) -> list[int]:
+    """As `token_ids`, for an argument that is data: a wrong type is an `InputTypeError`."""
+    return token_ids(value, name, vocabulary_size, InputTypeError, expected)
+
+
+def token_ids(
+    value: object,
+    name: str,
+    vocabulary_size: int = TOKEN_ID_MAX + 1,
+    wrong_type: type[TypeError] = TypeError,
+    expected: str = "a sequence of token ids",
+) -> list[int]:
     """The value as token ids.
 
     Args:
         value: What was given: a sequence of integers, a numpy array for one.
         name: The argument's name, for the message.
         vocabulary_size: How many tokens there are.
+        wrong_type: The error for another type.
+        expected: What it must be, for the message.
 
     Returns:
         The ids.
@@ -405,12 +390,14 @@ def token_ids(value: object, name: str, vocabulary_size: int = TOKEN_ID_MAX + 1)
         TypeError: It is no sequence of integers.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of token ids, got {type_name(value)}")
+        raise wrong_type(f"{name} must be {expected}, got {type_name(value)}")
     ids: list[int] = []
     for index, item in enumerate(cast("Iterable[object]", value)):
         number = as_number(item, int)
         if number is None:
-            raise TypeError(f"{name} must hold token ids, got {item!r} of type {type_name(item)} at index {index}")
+            raise wrong_type(
+                f"{name} must hold token ids, got {item!r} of type {type_name(item)} at index {index}"
+            )
         if not 0 <= number < vocabulary_size:
             raise invalid(name, f"must have token ids from 0 to {vocabulary_size - 1}, got {number} at index {index}")
         ids.append(int(number))

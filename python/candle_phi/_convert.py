@@ -1,9 +1,10 @@
 """From what the native module returns to the public dataclasses."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from candle_phi import _native
+from candle_phi.config import GenerationConfig
 from candle_phi.types import (
     CachedModel,
     Chunk,
@@ -13,6 +14,7 @@ from candle_phi.types import (
     ModelInfo,
     NamedModel,
     Progress,
+    RecommendedSampling,
     Role,
     Timings,
     TokenLogprob,
@@ -31,8 +33,8 @@ def chunk(native: _native.Chunk) -> Chunk:
     return Chunk(native.text, native.token_id, None if logprob is None else _logprob(logprob))
 
 
-def completion(native: _native.Completion) -> Completion:
-    """What a generation gave."""
+def completion(native: _native.Completion, config: GenerationConfig) -> Completion:
+    """What a generation gave, and the options that it used, its seed included."""
     return Completion(
         text=native.text,
         tokens=native.tokens,
@@ -57,6 +59,7 @@ def completion(native: _native.Completion) -> Completion:
         logprobs=[_logprob(logprob) for logprob in native.logprobs],
         prompt_logprobs=[_logprob(logprob) for logprob in native.prompt_logprobs],
         truncated_messages=messages(native.truncated_messages),
+        config=config,
     )
 
 
@@ -87,6 +90,7 @@ def model_info(native: _native.ModelInfo) -> ModelInfo:
         tokenizer=native.tokenizer,
         chat_format=native.chat_format,
         chat_corrections=tuple(native.chat_corrections),
+        sampling=RecommendedSampling(**cast("dict[str, Any]", native.sampling)),
         file_size_bytes=native.file_size_bytes,
         weights_bytes=native.weights_bytes,
         kv_cache_bytes_per_token=native.kv_cache_bytes_per_token,

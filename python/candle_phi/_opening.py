@@ -35,11 +35,13 @@ def model_of(path: str | os.PathLike[str] | None, model: Phi3Model | None, loadi
                 "Phi3Session() needs the path of a GGUF file or a model; Phi3Session.from_pretrained() takes one "
                 "from the hub, Phi3Session.demo() the embedded one",
             )
+        if isinstance(cast("object", path), Phi3Model):
+            raise TypeError("path must be a str or an os.PathLike, got Phi3Model: give a loaded model as model")
         return Phi3Model(path, **loading)
     if path is not None:
         raise TypeError("Phi3Session() takes a path or a model, not both")
     if not isinstance(model, Phi3Model):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"model must be a Phi3Model, got {type(model).__name__}")
+        raise TypeError(f"model must be a Phi3Model, got {type(model).__name__}; a file is given as path")
     parameters = inspect.signature(Phi3Model).parameters
     set_here = sorted(name for name, value in loading.items() if value != parameters[name].default)
     if set_here:

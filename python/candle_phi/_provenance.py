@@ -45,9 +45,13 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def command(argv: Sequence[str]) -> str:
     """Write a command as a shell takes it, without the folders of absolute paths."""
-    program, *arguments = (_FOLDERS.sub("", word) for word in argv)
-    words = ["python", program] if program.endswith(".py") else [program]
-    return shlex.join([*words, *arguments])
+    program = Path(argv[0])
+    if program.name == "__main__.py":
+        words = ["python", "-m", program.parent.name]
+    else:
+        name = _FOLDERS.sub("", argv[0])
+        words = ["python", name] if program.suffix == ".py" else [name]
+    return shlex.join([*words, *(_FOLDERS.sub("", word) for word in argv[1:])])
 
 
 def machine() -> dict[str, Any]:

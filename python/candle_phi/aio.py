@@ -4,10 +4,11 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from candle_phi import _convert, _native
+from candle_phi._generation import Generation
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import GenerationConfig, GenerationOptions, generation_config
 from candle_phi.exceptions import SessionBusyError
@@ -27,14 +28,14 @@ class _Work:
 
     __slots__ = ("_begin", "_generation", "_is_stopped", "_thread")
 
-    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
+    def __init__(self, begin: Callable[[], Generation]) -> None:
         self._begin = begin
-        self._generation: _native.Generation | None = None
+        self._generation: Generation | None = None
         self._is_stopped = False
         self._thread: ThreadPoolExecutor | None = None
 
     @property
-    def begun(self) -> _native.Generation | None:
+    def begun(self) -> Generation | None:
         """The generation, if it was begun."""
         return self._generation
 
@@ -43,14 +44,14 @@ class _Work:
         """Whether it was asked to end."""
         return self._is_stopped
 
-    def generation(self) -> _native.Generation:
+    def generation(self) -> Generation:
         """The generation; begins it. May take a moment: a prompt is made token ids."""
         if self._generation is None:
             generation = self._begin()
-            generation.commit_later()
+            generation.native.commit_later()
             self._generation = generation
             if self._is_stopped:
-                generation.cancel()
+                generation.native.cancel()
         return self._generation
 
     async def on_its_thread(self, work: Callable[[], T]) -> T:
@@ -93,21 +94,21 @@ class _Work:
 
     def commit(self) -> None:
         """Counts it as said, if it has ended."""
-        if self._generation is not None and self._generation.finished:
-            self._generation.commit()
+        if self._generation is not None and self._generation.native.finished:
+            self._generation.native.commit()
             self._leave_thread()
 
     def stop(self) -> None:
         """Asks it to end, from any thread."""
         self._is_stopped = True
         if self._generation is not None:
-            self._generation.cancel()
+            self._generation.native.cancel()
 
     def close(self) -> None:
         """Ends it and frees the session."""
         self.stop()
         if self._generation is not None:
-            self._generation.close()
+            self._generation.native.close()
         self._leave_thread()
 
     def _leave_thread(self) -> None:
@@ -116,21 +117,56 @@ class _Work:
             self._thread = None
 
 
-async def whole(begin: Callable[[], _native.Generation]) -> Completion:
+class OneTask:
+    """Lets one task at a time await a session: a second one is refused, whichever of the two is faster."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise SessionBusyError(
+                "another task is using the session; await it first, or give each task a session of its own: "
+                "sessions share one model"
+            )
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+class Beginning:
+    """How a task that awaits a session begins a generation in it."""
+
+    __slots__ = ("begin", "one_task")
+
+    def __init__(self, one_task: OneTask, begin: Callable[[], Generation]) -> None:
+        self.one_task: OneTask = one_task
+        self.begin: Callable[[], Generation] = begin
+
+
+async def whole(beginning: Beginning) -> Completion:
     """The completion of a generation that is begun and run on a thread."""
-    work = _Work(begin)
+    work = _Work(beginning.begin)
     loop = asyncio.get_running_loop()
 
     def run() -> None:
         generation = work.generation()
         # Nobody would hear the rest if the loop was closed.
-        while generation.step() is not None and not loop.is_closed():
+        while generation.native.step() is not None and not loop.is_closed():
             pass
 
-    await work.on_its_thread(run)
-    generation = work.generation()
-    work.commit()
-    return _convert.completion(generation.completion())
+    with beginning.one_task:
+        await work.on_its_thread(run)
+        generation = work.generation()
+        work.commit()
+    return generation.completion()
 
 
 class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
@@ -150,14 +186,15 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
     as said when its stream came to its end.
     """
 
-    __slots__ = ("__weakref__", "_is_reading", "_work")
+    __slots__ = ("__weakref__", "_is_reading", "_one_task", "_work")
 
     _instead = "it computes in its session; what there is of its completion is its result, which can be"
 
-    def __init__(self, begin: Callable[[], _native.Generation]) -> None:
-        if not callable(begin):
+    def __init__(self, begin: Beginning) -> None:
+        if not isinstance(begin, Beginning):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("an AsyncTokenStream is what Phi3Session.astream() and achat_stream() return")
-        self._work = _Work(begin)
+        self._work = _Work(begin.begin)
+        self._one_task = begin.one_task
         self._is_reading = False
 
     async def __anext__(self) -> Chunk:
@@ -168,13 +205,14 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
             raise SessionBusyError("another task is reading this stream")
         self._is_reading = True
         try:
-            chunk = await work.on_its_thread(lambda: work.generation().step())
+            with self._one_task:
+                chunk = await work.on_its_thread(lambda: work.generation().step())
         finally:
             self._is_reading = False
         work.commit()
         if chunk is None:
             raise StopAsyncIteration
-        return _convert.chunk(chunk)
+        return chunk
 
     def cancel(self) -> None:
         """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
@@ -202,7 +240,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         """
         if self._work.begun is None:
             raise asyncio.InvalidStateError("the stream has no result yet: nothing was read of it")
-        return _convert.completion(self._work.begun.completion())
+        return self._work.begun.completion()
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,7 +260,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
 
     def __repr__(self) -> str:
         begun = self._work.begun
-        state = "not begun" if begun is None else "at its end" if begun.finished else "open"
+        state = "not begun" if begun is None else "at its end" if begun.native.finished else "open"
         return f"<AsyncTokenStream {state}>"
 
 
@@ -231,12 +269,19 @@ class AsyncMethods:
 
     __slots__ = ()
 
-    def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
+    _one_task: OneTask
+
+    def _chat_config(
+        self, function: str, config: GenerationConfig | None, options: GenerationOptions
+    ) -> GenerationConfig:
+        raise NotImplementedError
+
+    def _begin(self, prompt: object, config: GenerationConfig) -> Generation:
         raise NotImplementedError
 
     def _begin_chat(
         self, messages: object, config: GenerationConfig, continue_final_message: object
-    ) -> _native.Generation:
+    ) -> Generation:
         raise NotImplementedError
 
     async def agenerate(
@@ -266,7 +311,7 @@ class AsyncMethods:
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         config = generation_config("agenerate", config, options)
-        return await whole(lambda: self._begin(prompt, config))
+        return await whole(Beginning(self._one_task, lambda: self._begin(prompt, config)))
 
     def astream(
         self,
@@ -292,7 +337,7 @@ class AsyncMethods:
             TypeError: An option is of the wrong type, or does not exist.
         """
         config = generation_config("astream", config, options)
-        return AsyncTokenStream(lambda: self._begin(prompt, config))
+        return AsyncTokenStream(Beginning(self._one_task, lambda: self._begin(prompt, config)))
 
     async def achat(
         self,
@@ -320,8 +365,10 @@ class AsyncMethods:
             Phi3Error: What `chat` raises.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        config = generation_config("achat", config, options)
-        return await whole(lambda: self._begin_chat(messages, config, continue_final_message))
+        config = self._chat_config("achat", config, options)
+        return await whole(
+            Beginning(self._one_task, lambda: self._begin_chat(messages, config, continue_final_message))
+        )
 
     def achat_stream(
         self,
@@ -349,5 +396,7 @@ class AsyncMethods:
             InvalidOptionError: An option is out of its range.
             TypeError: An option is of the wrong type, or does not exist.
         """
-        config = generation_config("achat_stream", config, options)
-        return AsyncTokenStream(lambda: self._begin_chat(messages, config, continue_final_message))
+        config = self._chat_config("achat_stream", config, options)
+        return AsyncTokenStream(
+            Beginning(self._one_task, lambda: self._begin_chat(messages, config, continue_final_message))
+        )

@@ -21,7 +21,7 @@ from candle_phi._display import represent
 from candle_phi.types import Isa, KvDtype, LogitsProcessor, OnOverflow
 
 if TYPE_CHECKING:
-    from candle_phi.types import ChatFormat, Progress, RopeFactors
+    from candle_phi.types import ChatFormat, Progress, RecommendedSampling, RopeFactors
 
 __all__ = [
     "Executor",
@@ -200,7 +200,7 @@ class GenerationConfig:
 
         def __new__(cls, *_args: object, **options: object) -> Self:
             """Says what was meant by a keyword that isn't known."""
-            check_keywords(cls.__name__, options, _GENERATION_OPTIONS)
+            check_keywords(cls.__name__, options, _GENERATION_OPTIONS, _OF_A_SESSION)
             return object.__new__(cls)
 
     def __post_init__(self) -> None:
@@ -260,12 +260,16 @@ class GenerationConfig:
 
 
 _GENERATION_OPTIONS = tuple(GenerationOptions.__annotations__)
+_OF_A_SESSION = dict.fromkeys(SessionOptions.__annotations__, "set it when the session is opened: Phi3Session()")
+OF_A_GENERATION = dict.fromkeys(_GENERATION_OPTIONS, "give it to the call that generates: chat(), generate()")
+"""What to do with an option of a generation where a model or a session is opened."""
 
 
 def generation_config(
     function: str,
     config: GenerationConfig | None,
     options: GenerationOptions,
+    recommended: "RecommendedSampling | None" = None,
 ) -> GenerationConfig:
     """The configuration of a call: its ``config``, with its keywords on top.
 
@@ -273,6 +277,7 @@ def generation_config(
         function: What was called, for the message.
         config: The configuration, or None for the defaults.
         options: The keywords.
+        recommended: Options that replace the defaults where there is no ``config``.
 
     Returns:
         The configuration.
@@ -281,9 +286,10 @@ def generation_config(
         InvalidOptionError: A value is out of its range.
         TypeError: A value is of the wrong type, or the option does not exist.
     """
-    check_keywords(function, options, (*_GENERATION_OPTIONS, "config"))
+    check_keywords(function, options, (*_GENERATION_OPTIONS, "config"), _OF_A_SESSION)
     if config is None:
-        return GenerationConfig(**options)
+        defaults = GenerationOptions() if recommended is None else recommended.options()
+        return GenerationConfig(**(defaults | options))
     if not isinstance(config, GenerationConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"config must be a GenerationConfig, got {type(config).__name__}")
     return config.replace(**options) if options else config
@@ -333,7 +339,7 @@ class SessionConfig:
 
         def __new__(cls, *_args: object, **options: object) -> Self:
             """Says what was meant by a keyword that isn't known."""
-            check_keywords(cls.__name__, options, _SESSION_OPTIONS)
+            check_keywords(cls.__name__, options, _SESSION_OPTIONS, OF_A_GENERATION)
             return object.__new__(cls)
 
     def __post_init__(self) -> None:

@@ -20,14 +20,16 @@ class ConversationMethods:
         raise NotImplementedError
 
     @property
-    def messages(self) -> list[Message]:
-        """The conversation so far: what was said and answered.
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation so far: messages and answers, oldest first.
+
+        A snapshot: to change the conversation, pass other messages to `chat`, or use `rewind` or `reset`.
 
         Raises:
             SessionBusyError: Another thread computes in this session.
             SessionClosedError: The session was closed.
         """
-        return _convert.messages(self._engine.conversation()[0])
+        return tuple(_convert.messages(self._engine.conversation()[0]))
 
     @property
     def tokens(self) -> list[int]:

@@ -10,6 +10,7 @@ Every one is a `Phi3Error`, and where a built-in exception fits it is that too, 
     │   └── UnsupportedModelError
     ├── DeviceError                (RuntimeError)
     ├── InvalidOptionError         (ValueError)
+    ├── InputTypeError             (TypeError)
     ├── ContextLengthError         (ValueError)
     ├── SessionClosedError         (RuntimeError)
     ├── SessionBusyError           (RuntimeError)
@@ -20,8 +21,9 @@ Every one is a `Phi3Error`, and where a built-in exception fits it is that too, 
     ├── InferenceError             (RuntimeError)
     └── DownloadError              (OSError)
 
-An argument of the wrong type, or an unknown keyword, is Python's own `TypeError`. Ctrl-C is
-`KeyboardInterrupt`, and leaves the session usable.
+An option of the wrong type, or an unknown keyword, is Python's own `TypeError`. Data of the wrong type (a prompt,
+messages, token ids, a text to tokenize) is an `InputTypeError`, so that ``except Phi3Error`` catches a bad row.
+Ctrl-C is `KeyboardInterrupt`, and leaves the session usable.
 """
 
 from collections.abc import Callable
@@ -35,6 +37,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "InferenceError",
+    "InputTypeError",
     "InsufficientMemoryError",
     "InvalidModelError",
     "InvalidOptionError",
@@ -90,6 +93,13 @@ class InvalidOptionError(Phi3Error, ValueError):
     def __init__(self, message: str, option: str | None = None) -> None:
         super().__init__(message)
         self.option = option
+
+
+class InputTypeError(Phi3Error, TypeError):
+    """Data is of the wrong type: a prompt, a message, its role or content, a token id, or a text to tokenize.
+
+    A row of data that is None, for example. An option of the wrong type is a plain `TypeError`.
+    """
 
 
 class ContextLengthError(Phi3Error, ValueError):

@@ -1,16 +1,22 @@
 """Models on the Hugging Face hub, and in its cache on this machine."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from candle_phi import _checks, _convert, _native
-from candle_phi.exceptions import InvalidOptionError
+from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
 from candle_phi.types import CachedModel, NamedModel, Progress
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
+
+DOWNLOAD = "candle_phi.download({!r}) returns the path of its file"
+"""What to do with a model's name where a file is needed; see `model_path`."""
+
+_QUANTIZATION = re.compile(r"(?i)\b(?:I?Q\d(?:_[A-Z0-9]+)*|B?F16|F32)\b")
 
 
 @_checks.suggests_keywords
@@ -76,6 +82,7 @@ def fetch(
     """As `download`; returns the tokenizer.json too, where the model has one of its own on the hub."""
     text = _checks.optional_text
     name = _checks.as_text(name_or_repo, "name_or_repo")
+    _refuse_what_is_not_a_file(text(filename, "filename"))
     try:
         with _listener(progress) as listener:
             path, tokenizer = _native.download(
@@ -98,6 +105,44 @@ def fetch(
 
 def _opened_by_its_path(name: str) -> str:
     return f"There is a file {name!r} on this machine, which is opened by its path: Phi3Session({name!r})"
+
+
+def model_path(path: object, instead: str) -> str:
+    """The path of a model's file.
+
+    Args:
+        path: What was given.
+        instead: What to do with the name of a model or of its repository, with a placeholder for it.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModelNotFoundError: It is the name of a model, and not the path of a file.
+        InvalidOptionError: It is empty or has a NUL in it.
+        TypeError: It is not a path.
+    """
+    text = _checks.as_path(path, "path")
+    if not Path(text).exists() and any(
+        text.lower() in (model.name, model.repo.lower()) for model in named_models()
+    ):
+        raise ModelNotFoundError(f"no such file: {text}; it is the name of a model: {instead.format(text)}")
+    return text
+
+
+def _refuse_what_is_not_a_file(filename: str | None) -> None:
+    """Refuses a pattern and the name of a quantization, which no file is called by."""
+    if filename is None:
+        return
+    found = _QUANTIZATION.search(filename)
+    if found is not None and found.group() == filename:
+        raise InvalidOptionError(
+            f"filename must be the name of a file, got the quantization {filename!r}: set quantization to "
+            f"{filename}"
+        )
+    if set("*?[") & set(filename):
+        remedy = "give the whole name, or set quantization" + (f" to {found.group()}" if found else "")
+        raise InvalidOptionError(f"filename must be the name of a file, got the pattern {filename!r}: {remedy}")
 
 
 def named_models() -> list[NamedModel]:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from candle_phi import _checks, _native
+from candle_phi import _checks, _native, hub
 from candle_phi.types import KvDtype
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
@@ -74,7 +74,7 @@ def estimate_memory(
         TypeError: An argument is of the wrong type.
     """
     native = _native.estimate_memory(
-        _checks.as_path(path, "path"),
+        hub.model_path(path, hub.DOWNLOAD),
         n_ctx=cast("int | None", _N_CTX.check("n_ctx", n_ctx)),
         kv_dtype=_checks.one_of(kv_dtype, "kv_dtype", get_args(KvDtype)),
     )

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, cast
 
-from candle_phi._checks import as_text
+from candle_phi import _foreign
+from candle_phi._checks import as_text, type_name
 from candle_phi._display import html_text, represent
-from candle_phi.exceptions import InvalidOptionError
+from candle_phi.exceptions import InputTypeError, InvalidOptionError
 
 __all__ = ["Message", "MessageLike", "Role"]
 
@@ -28,7 +29,7 @@ class Message:
 
     Raises:
         InvalidOptionError: The role is none of the three, or the content has a lone surrogate.
-        TypeError: The role or the content is no string.
+        InputTypeError: The role or the content is not a string.
     """
 
     role: Role
@@ -36,10 +37,13 @@ class Message:
 
     def __post_init__(self) -> None:
         for name in ("role", "content"):
-            as_text(getattr(self, name), f"a message's {name}")
+            as_text(getattr(self, name), f"a message's {name}", InputTypeError)
         if self.role not in _ROLES:
+            hint = _foreign.ROLES.get(self.role)
             raise InvalidOptionError(
-                f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}", "role"
+                f"a message's role must be one of {', '.join(_ROLES)}, got {self.role!r}"
+                + ("" if hint is None else f": {hint}"),
+                "role",
             )
 
     __repr__ = represent
@@ -74,17 +78,17 @@ class Message:
             The message.
 
         Raises:
-            InvalidOptionError: A key is missing, or there is something in it that cannot be honoured.
-            TypeError: It is neither a message nor a mapping.
+            InvalidOptionError: A key is missing, or a key or a part of the content is not supported.
+            InputTypeError: It is neither a message nor a mapping.
         """
         if isinstance(value, cls):
             return value
         if isinstance(value, Message):
             return cls(value.role, value.content)
         if not isinstance(value, Mapping):
-            raise TypeError(
+            raise InputTypeError(
                 "a message must be a Message or a mapping such as "
-                f'{{"role": "user", "content": "Hello"}}, got {type(value).__name__}',
+                f'{{"role": "user", "content": "Hello"}}, got {type_name(value)}',
             )
         for name in ("role", "content"):
             if name not in value:
@@ -93,9 +97,11 @@ class Message:
                 )
         unknown = sorted(str(k) for k, v in value.items() if k not in ("role", "content") and v is not None)
         if unknown:
-            raise InvalidOptionError(
-                f"a message has a role and a content; {', '.join(unknown)} cannot be honoured"
+            listed = ", ".join(
+                f"{key!r}" + (f" ({_foreign.MESSAGE_KEYS[key]})" if key in _foreign.MESSAGE_KEYS else "")
+                for key in unknown
             )
+            raise InvalidOptionError(f"a message must have a role and a content and no other keys, got {listed}")
         return cls(cast("Role", value["role"]), _text_of(value["content"]))
 
 
@@ -113,15 +119,15 @@ def messages_of(value: object) -> list[Message]:
         The messages.
 
     Raises:
-        InvalidOptionError: There is something in one of them that cannot be honoured.
-        TypeError: It is neither a text nor a sequence of messages.
+        InvalidOptionError: A key, a role or a part of a content is not supported.
+        InputTypeError: It is neither a text nor a sequence of messages.
     """
     if isinstance(value, str):
         return [Message.user(as_text(value, "messages"))]
     if isinstance(value, Message | Mapping):
-        raise TypeError("messages must be a text or a sequence of messages, got a message: put it in a list")
+        raise InputTypeError("messages must be a text or a sequence of messages, got a message: put it in a list")
     if isinstance(value, bytes) or not isinstance(value, Sequence):
-        raise TypeError(f"messages must be a text or a sequence of messages, got {type(value).__name__}")
+        raise InputTypeError(f"messages must be a text or a sequence of messages, got {type_name(value)}")
     return [Message.of(item) for item in cast("Sequence[MessageLike]", value)]
 
 
@@ -132,7 +138,7 @@ def _text_of(content: object) -> str:
     texts: list[str] = []
     for part in cast("Sequence[object]", content):
         if not isinstance(part, Mapping):
-            raise TypeError(f"a part of a message's content must be a mapping, got {type(part).__name__}")
+            raise InputTypeError(f"a part of a message's content must be a mapping, got {type_name(part)}")
         mapping = cast("Mapping[str, object]", part)
         if mapping.get("type") != "text":
             raise InvalidOptionError(
@@ -141,6 +147,6 @@ def _text_of(content: object) -> str:
             )
         text = mapping.get("text")
         if not isinstance(text, str):
-            raise TypeError(f"a text part's 'text' must be a str, got {type(text).__name__}")
+            raise InputTypeError(f"a text part's 'text' must be a str, got {type_name(text)}")
         texts.append(text)
     return "".join(texts)

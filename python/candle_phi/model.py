@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Self, Unpack, cast, get_args
 
 from candle_phi import _checks, _convert, _native, hub
+from candle_phi._foreign import ForeignAttributes
 from candle_phi._unpicklable import Unpicklable
-from candle_phi.config import Executor, LoadOptions
-from candle_phi.exceptions import ModelNotFoundError
+from candle_phi.config import OF_A_GENERATION, Executor, LoadOptions
+from candle_phi.exceptions import InputTypeError, ModelNotFoundError
 from candle_phi.messages import messages_of
 from candle_phi.types import ChatFormat, MessageLike, ModelInfo, Progress
 
@@ -18,7 +19,7 @@ _DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
 _SLIDING_WINDOW = _checks.Range(int, 0, _checks.COUNT_MAX, optional=True, note=" (0 is none)")
 
 
-class Phi3Model(Unpicklable):
+class Phi3Model(ForeignAttributes, Unpicklable):
     """The weights, the tokenizer and the chat format of a GGUF file.
 
     A model is immutable. Sessions on any thread share it, and its memory is freed with the last of them.
@@ -61,7 +62,7 @@ class Phi3Model(Unpicklable):
         "same file share its memory"
     )
 
-    @_checks.suggests_keywords
+    @_checks.suggests_keywords_and((), OF_A_GENERATION)
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -90,7 +91,7 @@ class Phi3Model(Unpicklable):
             )
         )
         self._engine = _native.Model(
-            _checks.as_path(path, "path"),
+            hub.model_path(path, "open it with from_pretrained({!r})"),
             device=_checks.as_text(device, "device"),
             executor=executor,
             mmap=_checks.as_bool(mmap, "mmap"),
@@ -105,7 +106,7 @@ class Phi3Model(Unpicklable):
         self._info = _convert.model_info(self._engine.info)
 
     @classmethod
-    @_checks.suggests_keywords_and(LoadOptions.__annotations__)
+    @_checks.suggests_keywords_and(LoadOptions.__annotations__, OF_A_GENERATION)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -173,7 +174,7 @@ class Phi3Model(Unpicklable):
             InvalidOptionError: An option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("demo", options, LoadOptions.__annotations__)
+        _checks.check_keywords("demo", options, LoadOptions.__annotations__, OF_A_GENERATION)
         return cls(_DEMO, **options)
 
     @property
@@ -214,10 +215,10 @@ class Phi3Model(Unpicklable):
 
         Raises:
             InvalidOptionError: The text has a lone surrogate.
-            TypeError: It is no text.
+            InputTypeError: It is not a str.
         """
         return self._engine.encode(
-            _checks.as_text(text, "text"),
+            _checks.as_text(text, "text", InputTypeError),
             _checks.as_bool(add_bos, "add_bos"),
             _checks.as_bool(parse_special, "parse_special"),
         )
@@ -234,10 +235,10 @@ class Phi3Model(Unpicklable):
 
         Raises:
             InvalidOptionError: A number is not the id of a token.
-            TypeError: They are no token ids.
+            InputTypeError: They are not token ids.
         """
         return self._engine.decode(
-            _checks.token_ids(tokens, "tokens", self._engine.vocabulary_size),
+            _checks.input_tokens(tokens, "tokens", self._engine.vocabulary_size),
             _checks.as_bool(skip_special, "skip_special"),
         )
 
@@ -252,7 +253,7 @@ class Phi3Model(Unpicklable):
 
         Raises:
             InvalidOptionError: The text has a lone surrogate.
-            TypeError: It is no text.
+            InputTypeError: It is not a str.
         """
         return len(self.tokenize(text))
 
@@ -280,7 +281,7 @@ class Phi3Model(Unpicklable):
         Raises:
             UnsupportedModelError: The model has no chat format that is known.
             InvalidOptionError: The messages are none, or in an order that the format doesn't have.
-            TypeError: They are no messages.
+            InputTypeError: They are not messages.
         """
         return self._engine.render_chat(
             messages_of(messages),
@@ -309,7 +310,7 @@ class Phi3Model(Unpicklable):
         Raises:
             UnsupportedModelError: The model has no chat format that is known.
             InvalidOptionError: The messages are none, or in an order that the format doesn't have.
-            TypeError: They are no messages.
+            InputTypeError: They are not messages.
         """
         return self._engine.encode_chat(
             messages_of(messages),
@@ -341,7 +342,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
         InvalidOptionError: The path is empty.
         TypeError: It is no path.
     """
-    return _convert.model_info(_native.inspect(_checks.as_path(path, "path")))
+    return _convert.model_info(_native.inspect(hub.model_path(path, hub.DOWNLOAD)))
 
 
 def _window(value: object) -> int | None:

@@ -1,15 +1,19 @@
 """A conversation with a model: the class that most programs use."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast
 
-from candle_phi import _checks, _convert, _native, hub
+from candle_phi import _checks, _native, hub
+from candle_phi._foreign import ForeignAttributes
+from candle_phi._generation import Generation
 from candle_phi._opening import OPTIONS, model_of, session_config, split_options
 from candle_phi._unpicklable import Unpicklable
-from candle_phi.aio import AsyncMethods
+from candle_phi.aio import AsyncMethods, OneTask
 from candle_phi.config import (
+    OF_A_GENERATION,
     Executor,
     GenerationConfig,
     GenerationOptions,
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Phi3Session"]
 
+_LOGGER = logging.getLogger("candle_phi.chat")
 
-class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
+
+class Phi3Session(ConversationMethods, AsyncMethods, ForeignAttributes, Unpicklable):
     """One conversation with a Phi model: its context, and what was said.
 
     A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
@@ -72,14 +78,14 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
 
-    __slots__ = ("__weakref__", "_config", "_engine", "_model")
+    __slots__ = ("__weakref__", "_config", "_engine", "_model", "_one_task")
 
     _instead = (
         "open one in each process, with the path that its model has; a second one in this process, with the same "
         "conversation, is what fork() gives, and messages are what was said"
     )
 
-    @_checks.suggests_keywords
+    @_checks.suggests_keywords_and((), OF_A_GENERATION)
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -123,6 +129,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             sliding_window=sliding_window,
         )
         self._model = model_of(path, model, loading)
+        self._one_task = OneTask()
         self._engine = _native.Session(
             self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             n_ctx=self._config.n_ctx,
@@ -134,7 +141,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         )
 
     @classmethod
-    @_checks.suggests_keywords_and(OPTIONS)
+    @_checks.suggests_keywords_and(OPTIONS, OF_A_GENERATION)
     def from_pretrained(
         cls,
         name_or_repo: str,
@@ -213,7 +220,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             InvalidOptionError: An option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        _checks.check_keywords("demo", options, OPTIONS)
+        _checks.check_keywords("demo", options, OPTIONS, OF_A_GENERATION)
         loading, own = split_options(options)
         return cls(model=Phi3Model.demo(**loading), **own)
 
@@ -289,7 +296,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             DeviceError: The device failed.
         """
         config = generation_config("generate", config, options)
-        return _convert.completion(self._begin(prompt, config).run())
+        return self._begin(prompt, config).run()
 
     def generate_many(
         self,
@@ -320,11 +327,11 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         config = generation_config("generate_many", config, options)
         count = cast("int", _checks.Range(int, 1, _checks.COUNT_MAX).check("n", n))
         if not isinstance(prompt, str):
-            prompt = self._token_ids(prompt, "prompt")
-        completions = [_convert.completion(self._begin(prompt, config).run())]
+            prompt = self._prompt_tokens(prompt)
+        completions = [self._begin(prompt, config).run()]
         while len(completions) < count and completions[-1].finish_reason != "cancelled":
             config = config.replace(seed=(completions[-1].seed + 1) % 2**64)
-            completions.append(_convert.completion(self._begin(prompt, config).run()))
+            completions.append(self._begin(prompt, config).run())
         return completions
 
     def stream(
@@ -373,7 +380,8 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             messages: A text: what the user says next in this conversation. Or the messages of a whole
                 conversation, in place of this one: `Message` objects, or mappings with "role" and "content". What
                 the two have in common is not computed again.
-            config: How to generate.
+            config: How to generate. None: the sampling options that the model's file recommends
+                (`ModelInfo.sampling`), and the defaults for the others.
             continue_final_message: Go on with the last of the messages, which is the assistant's, in place of
                 answering it. The completion is what comes behind it; in the conversation they are one message.
             **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
@@ -394,9 +402,8 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """
-        return _convert.completion(
-            self._begin_chat(messages, generation_config("chat", config, options), continue_final_message).run()
-        )
+        config = self._chat_config("chat", config, options)
+        return self._begin_chat(messages, config, continue_final_message).run()
 
     def chat_stream(
         self,
@@ -429,9 +436,8 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
             SessionBusyError: The session is at work.
             SessionClosedError: The session was closed.
         """
-        return TokenStream(
-            self._begin_chat(messages, generation_config("chat_stream", config, options), continue_final_message)
-        )
+        config = self._chat_config("chat_stream", config, options)
+        return TokenStream(self._begin_chat(messages, config, continue_final_message))
 
     def cancel(self) -> None:
         """Ends what the session is computing, from any thread.
@@ -571,6 +577,7 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         beside._config = self._config
         beside._model = self._model
         beside._engine = engine
+        beside._one_task = OneTask()
         return beside
 
     def _open_model(self) -> Phi3Model:
@@ -579,23 +586,38 @@ class Phi3Session(ConversationMethods, AsyncMethods, Unpicklable):
         return self._model
 
     def _token_ids(self, tokens: object, name: str) -> list[int]:
-        return _checks.token_ids(tokens, name, self._model.info.vocabulary_size)
+        return _checks.input_tokens(tokens, name, self._model.info.vocabulary_size)
 
-    def _begin(self, prompt: object, config: GenerationConfig) -> _native.Generation:
+    def _prompt_tokens(self, prompt: object) -> list[int]:
+        size = self._model.info.vocabulary_size
+        return _checks.input_tokens(prompt, "prompt", size, "a str or a sequence of token ids")
+
+    def _chat_config(
+        self, function: str, config: GenerationConfig | None, options: GenerationOptions
+    ) -> GenerationConfig:
+        return generation_config(function, config, options, self._model.info.sampling)
+
+    def _begin(self, prompt: object, config: GenerationConfig) -> Generation:
         text = isinstance(prompt, str)
-        return self._engine.start(
-            _checks.as_text(prompt, "prompt") if text else self._token_ids(prompt, "prompt"), config
-        )
+        checked = _checks.as_text(prompt, "prompt") if text else self._prompt_tokens(prompt)
+        return Generation(self._engine.start(checked, config), config)
 
     def _begin_chat(
         self, messages: object, config: GenerationConfig, continue_final_message: object
-    ) -> _native.Generation:
+    ) -> Generation:
         goes_on = _checks.as_bool(continue_final_message, "continue_final_message")
         if goes_on and isinstance(messages, str):
             raise TypeError("continue_final_message needs messages, the last of them the assistant's; got a text")
-        return self._engine.start_chat(
-            messages_of(messages),
+        checked = messages_of(messages)
+        if checked and checked[-1].role == "assistant" and not goes_on:
+            _LOGGER.warning(
+                "the last message is the assistant's, and another message is generated after it; set "
+                "continue_final_message to continue it instead"
+            )
+        native = self._engine.start_chat(
+            checked,
             replace=not isinstance(messages, str),
             continue_final_message=goes_on,
             config=config,
         )
+        return Generation(native, config)

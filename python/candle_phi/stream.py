@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from candle_phi import _convert, _native
+from candle_phi._generation import Generation
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.types import Chunk, Completion
 
@@ -37,8 +37,8 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
     _instead = "it computes in its session; what there is of its completion is its result, which can be"
 
-    def __init__(self, generation: _native.Generation) -> None:
-        if not isinstance(generation, _native.Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
+    def __init__(self, generation: Generation) -> None:
+        if not isinstance(generation, Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("a TokenStream is what Phi3Session.stream() and chat_stream() return")
         self._generation = generation
 
@@ -46,7 +46,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         chunk = self._generation.step()
         if chunk is None:
             raise StopIteration
-        return _convert.chunk(chunk)
+        return chunk
 
     def cancel(self) -> None:
         """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
@@ -55,7 +55,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
         A prompt that is being read is left in the middle. The session stays usable.
         """
-        self._generation.cancel()
+        self._generation.native.cancel()
 
     def keep(self) -> bool:
         """Ends the stream here, and counts what there is of a chat's answer as said.
@@ -68,11 +68,11 @@ class TokenStream(Iterator[Chunk], Unpicklable):
             Whether that is so: without a token there is no answer, and a stream that is at its end already is what
             it was.
         """
-        return self._generation.keep()
+        return self._generation.native.keep()
 
     def close(self) -> None:
         """Ends the stream and frees the session for other calls; a second time does nothing."""
-        self._generation.close()
+        self._generation.native.close()
 
     @property
     def result(self) -> Completion:
@@ -80,7 +80,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
         While another thread is in ``next()``, this waits for it.
         """
-        return _convert.completion(self._generation.completion())
+        return self._generation.completion()
 
     def __enter__(self) -> Self:
         return self
@@ -94,5 +94,5 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         self.close()
 
     def __repr__(self) -> str:
-        state = "at its end" if self._generation.finished else "open"
+        state = "at its end" if self._generation.native.finished else "open"
         return f"<TokenStream {state}>"

@@ -4,13 +4,17 @@ All of them are frozen dataclasses: they compare by value, pickle, and convert w
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from candle_phi._checks import COUNT_MAX, Range, one_of
 from candle_phi._display import html_table, html_text, represent
+from candle_phi._foreign import ForeignAttributes
 from candle_phi.messages import Message, MessageLike, Role
+
+if TYPE_CHECKING:
+    from candle_phi.config import GenerationConfig, GenerationOptions
 
 __all__ = [
     "CachedModel",
@@ -28,6 +32,7 @@ __all__ = [
     "NamedModel",
     "OnOverflow",
     "Progress",
+    "RecommendedSampling",
     "Role",
     "RopeFactors",
     "Timings",
@@ -82,7 +87,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(ForeignAttributes):
     """A piece of a stream: a token and the text that became certain with it.
 
     ``str(chunk)`` is its text, so ``print(chunk, end="", flush=True)`` shows the stream. The text of all
@@ -181,7 +186,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(ForeignAttributes):
     """What a generation gave. ``str(completion)`` is its text.
 
     Attributes:
@@ -194,7 +199,10 @@ class Completion:
         seed: The seed that was used: with it, the same call gives the same tokens.
         logprobs: One for each token, where `GenerationConfig.logprobs` asks for them; none otherwise.
         usage: How many tokens it took.
-        timings: How long it took.
+        timings: How long it took. Not compared.
+        config: The options that were used, including those that the file recommends and the seed: the same call
+            with this config gives the same tokens. `GenerationConfig.logits_processor` is left out, since most
+            functions do not pickle. Not compared.
         prompt_logprobs: One for each token of the prompt but the first, which nothing comes before, where
             `GenerationConfig.logprobs` asks for them and `GenerationConfig.echo` for the prompt; none otherwise.
         truncated_messages: The messages that were left out, the oldest first, because the context was full and
@@ -208,6 +216,7 @@ class Completion:
     seed: int
     usage: Usage
     timings: Timings = field(compare=False, repr=False)
+    config: "GenerationConfig" = field(compare=False, repr=False)
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     truncated_messages: list[Message] = field(default_factory=list[Message])
@@ -224,6 +233,42 @@ class Completion:
             counts += f", {self.usage.truncated_tokens:,} left out"
         speed = f"{self.timings.decode_tokens_per_second:.1f} tokens/s"
         return html_text(self.text, f"{counts}, {ended}, {speed}, seed {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedSampling:
+    """The sampling options that a model's file recommends: its ``general.sampling`` metadata.
+
+    `Phi3Session.chat` and its variants use them by default. The fields have the names, ranges and meanings of
+    those of `GenerationConfig`. None means that the file recommends nothing, or a value that cannot be used, which
+    is logged.
+
+    Attributes:
+        temperature: ``general.sampling.temp``.
+        top_k: ``general.sampling.top_k``; None also for 0 and less, which mean all tokens.
+        top_p: ``general.sampling.top_p``.
+        min_p: ``general.sampling.min_p``.
+        repetition_penalty: ``general.sampling.penalty_repeat``.
+        repeat_last_n: ``general.sampling.penalty_last_n``, where -1 means the length of the context.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    repeat_last_n: int | None = None
+
+    __repr__ = represent
+
+    def options(self) -> "GenerationOptions":
+        """The options that the file recommends, as keywords.
+
+        Returns:
+            A new dict without the options that are None: ``GenerationConfig(**sampling.options())``.
+        """
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return cast("GenerationOptions", {name: value for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +296,7 @@ class ModelInfo:
         chat_format: What messages are written with: a chat format of the family, such as "phi3"; "custom" for a
             template of the file's own; None if the file has none and its vocabulary fits none.
         chat_corrections: What of the file's chat template is known to be broken, and was corrected.
+        sampling: The sampling options that the file recommends, which are the defaults of `Phi3Session.chat`.
         file_size_bytes: The size of the file.
         weights_bytes: The size of the weights in it.
         kv_cache_bytes_per_token: What a token of context takes in memory with ``kv_dtype="f16"``; with "f32" it is
@@ -276,6 +322,7 @@ class ModelInfo:
     tokenizer: str | None = field(repr=False)
     chat_format: str | None
     chat_corrections: tuple[str, ...] = field(repr=False)
+    sampling: RecommendedSampling = field(repr=False)
     file_size_bytes: int = field(repr=False)
     weights_bytes: int = field(repr=False)
     kv_cache_bytes_per_token: int = field(repr=False)
@@ -283,7 +330,9 @@ class ModelInfo:
     __repr__ = represent
 
     def _repr_html_(self) -> str:
-        rows = [(name.replace("_", " "), getattr(self, name)) for name in self.__slots__]
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values["sampling"] = tuple(f"{name} {value}" for name, value in self.sampling.options().items())
+        rows = [(name.replace("_", " "), value) for name, value in values.items()]
         return html_table(self.name or self.architecture, rows)
 
     def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype = "f16") -> int:

@@ -32,10 +32,10 @@ def chat(
     from candle_phi.cli.repl.loop import Chat, answer_lines  # noqa: PLC0415
     from candle_phi.cli.repl.terminal import Terminal, history_path  # noqa: PLC0415
 
-    config = sampling.config()
+    sampling.config()  # so that a wrong value is told before the model is fetched
     console.print_any_text()
     with options.traced(trace), source.open(loading) as session:
-        conversation = Conversation(session, config, system)
+        conversation = Conversation(session, sampling.config(session.model.info.sampling), system)
         if not sys.stdin.isatty():
             answer_lines(conversation, stats=stats)
             return

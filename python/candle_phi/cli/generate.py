@@ -43,8 +43,9 @@ def generate(
     if raw and system is not None:
         raise console.UsageProblem("--system needs the chat template, which --raw goes without")
     text = _read_prompt(prompt, keep_newline=raw)
-    config = sampling.config()
+    sampling.config()  # so that a wrong value is told before the model is fetched
     with options.traced(trace), source.open(loading) as session:
+        config = sampling.config(None if raw else session.model.info.sampling)
         messages = None if raw else _messages(system, text)
         if verbose_prompt:
             _print_prompt(session, text, messages)

@@ -58,10 +58,16 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("attention", f"{heads} heads of {head_dim}, {kv_heads} for keys and values"),
         ("tokenizer", f"{described['tokenizer'] or '(none)'}, {described['vocabulary_size']} tokens"),
         ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
+        *([("sampling", sampling)] if (sampling := _sampling(described)) else []),
         ("file size", console.human_bytes(described["file_size_bytes"])),
         ("memory", f"about {total}: {weights} for the weights, {cache} for {context}, {working} to work with"),
         ("", "the weights are pages of the file, which the system can drop and read again"),
     ]
+
+
+def _sampling(described: dict[str, Any]) -> str:
+    """The options that the file recommends, which chat and generate use by default."""
+    return ", ".join(f"{name} {value}" for name, value in described["sampling"].items() if value is not None)
 
 
 def _context(described: dict[str, Any]) -> str:

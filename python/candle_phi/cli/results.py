@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from candle_phi import Chunk, Completion
+from candle_phi import Chunk, Completion, GenerationConfig
 
 
 def chunk_dict(chunk: Chunk) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def completion_dict(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "stop_reason": completion.stop_reason,
         "seed": completion.seed,
+        "config": asdict(completion.config),
         "usage": {**asdict(completion.usage), "total_tokens": completion.usage.total_tokens},
         "timings": {
             **asdict(timings),
@@ -48,9 +49,17 @@ def stats(completion: Completion) -> str:
         f"answer    {usage.completion_tokens} tokens"
         + _speed(timings.decode_tokens_per_second)
         + (f", the first after {first:.2f} s" if first is not None else ""),
+        *([f"options   {given}"] if (given := _options(completion)) else []),
         f"finished  {reason}, seed {completion.seed}",
     ]
     return "\n".join(lines)
+
+
+def _options(completion: Completion) -> str:
+    """The options that do not have their neutral default, those that the file recommends included."""
+    neutral = asdict(GenerationConfig(seed=completion.seed))
+    used = asdict(completion.config)
+    return ", ".join(f"{name} {value}" for name, value in used.items() if value != neutral[name])
 
 
 def speed(completion: Completion) -> str:

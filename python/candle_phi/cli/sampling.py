@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from candle_phi import GenerationConfig
+from candle_phi import GenerationConfig, RecommendedSampling
 from candle_phi.types import OnOverflow
 
 
@@ -50,12 +50,17 @@ class Sampling:
         bool, typer.Option("--tutorial", help="Start from the tutorial's settings; other options still count.")
     ] = False
 
-    def config(self) -> GenerationConfig:
-        """The package's configuration, which has the defaults and the ranges."""
-        start = GenerationConfig.tutorial() if self.tutorial else GenerationConfig()
+    def config(self, recommended: RecommendedSampling | None = None) -> GenerationConfig:
+        """The package's configuration, which has the ranges and the defaults that no file recommends."""
+        start = GenerationConfig.tutorial() if self.tutorial else defaults(recommended)
         given = {name: value for name, value in asdict(self).items() if value not in (None, [])}
         del given["tutorial"]
         return start.replace(**given)
+
+
+def defaults(recommended: RecommendedSampling | None) -> GenerationConfig:
+    """The configuration without any option given."""
+    return GenerationConfig() if recommended is None else GenerationConfig(**recommended.options())
 
 
 # What the chat's /set sets: what there are options for.

@@ -7,6 +7,25 @@ use pyo3::prelude::*;
 
 use crate::runtime;
 
+/// The sampling options that a file recommends, by name; becomes a dict.
+#[derive(Clone, Copy, IntoPyObject, IntoPyObjectRef)]
+struct RecommendedSampling {
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+    repeat_last_n: Option<usize>,
+}
+
+impl From<engine::RecommendedSampling> for RecommendedSampling {
+    fn from(sampling: engine::RecommendedSampling) -> Self {
+        let engine::RecommendedSampling { temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n } =
+            sampling;
+        Self { temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n }
+    }
+}
+
 /// What a model file says about itself.
 #[pyclass(frozen, get_all, module = "candle_phi._native")]
 pub(crate) struct ModelInfo {
@@ -29,6 +48,7 @@ pub(crate) struct ModelInfo {
     tokenizer: Option<String>,
     chat_format: Option<String>,
     chat_corrections: Vec<String>,
+    sampling: RecommendedSampling,
     file_size_bytes: u64,
     weights_bytes: u64,
     kv_cache_bytes_per_token: u64,
@@ -57,6 +77,7 @@ impl From<&engine::ModelInfo> for ModelInfo {
             tokenizer: info.tokenizer.clone(),
             chat_format: info.chat_format.clone(),
             chat_corrections: info.chat_corrections.clone(),
+            sampling: RecommendedSampling::from(info.sampling),
             file_size_bytes: info.file_size_bytes,
             weights_bytes: info.weights_bytes,
             kv_cache_bytes_per_token: info.kv_cache_bytes(1, engine::KvDtype::F16),

@@ -249,7 +249,8 @@ impl SharedSession {
     fn lock_unless_used(&self) -> Result<MutexGuard<'_, Option<engine::Session>>> {
         self.try_lock().ok_or_else(|| {
             Error::session_busy(
-                "another thread is using the session; wait for it, or give each thread its own session on the same model",
+                "another thread or task is using the session; wait for it, or give each its own session on the same \
+                 model",
             )
         })
     }

@@ -68,7 +68,7 @@ impl PhiConfig {
     /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for another architecture, and
     /// [`InvalidModel`](crate::ErrorKind::InvalidModel) naming the key, what was expected and what was found.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let prefix = crate::model::supported_architecture(gguf)?;
+        let prefix = crate::architecture::supported_architecture(gguf)?;
         let keys = Keys { gguf, prefix };
         let architecture = if prefix == "phi2" { Architecture::Phi2 } else { Architecture::Phi3 };
         let context_length = keys.bounded("context_length", MAX_CONTEXT)?;

@@ -8,7 +8,7 @@ use crate::chat::ChatTemplate;
 use crate::config::PhiConfig;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
-use crate::{CancelToken, Result};
+use crate::{CancelToken, RecommendedSampling, Result};
 
 /// Facts about a model, read from its file's header.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct ModelInfo {
     pub chat_format: Option<String>,
     /// What of the file's chat template is known to be broken and was corrected.
     pub chat_corrections: Vec<String>,
+    /// The sampling options that the file recommends.
+    pub sampling: RecommendedSampling,
     /// Size of the file in bytes.
     pub file_size_bytes: u64,
     /// Bytes of the tensors.
@@ -68,6 +70,7 @@ impl ModelInfo {
             tokenizer_vocabulary_size: tokenizer.map(Tokenizer::vocab_size),
             chat_format: chat_template.map(|template| template.name().to_owned()),
             chat_corrections: chat_template.map(|template| template.corrections().to_vec()).unwrap_or_default(),
+            sampling: RecommendedSampling::read(gguf, config.context_length),
             file_size_bytes: gguf.file_size_bytes() as u64,
             weights_bytes: weights_bytes(gguf),
             config,

@@ -35,6 +35,7 @@
 //!   compiler. A program that has its files is smaller without it.
 //! - `cuda`, `flash-attn`, `metal`, `accelerate`, `mkl`: handed on to Candle.
 
+mod architecture;
 mod cache;
 mod cancel;
 mod chat;
@@ -57,6 +58,7 @@ mod model;
 mod new_file;
 mod overflow;
 mod panics;
+mod recommended;
 mod sampling;
 mod saved;
 mod session;
@@ -79,6 +81,7 @@ pub use machine::{ExecutorKind, instruction_set, thread_count};
 pub use memory::MemoryEstimate;
 pub use overflow::OnOverflow;
 pub use panics::{catch_panic, keep_panics_quiet};
+pub use recommended::RecommendedSampling;
 pub use sampling::SamplingOptions;
 pub use session::{HalfStep, RopeFactors, Session, SessionOptions};
 pub use stop::{FinishReason, StopOutcome, StopStrings};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug_span;
 
+use crate::architecture::supported_architecture;
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{Architecture, LARGEST_PREFILL_CHUNK, PhiConfig};
@@ -123,7 +124,7 @@ impl Phi3Model {
         let choice = DeviceChoice { device: device.spec(), reason };
         let executor = options.executor.resolve(choice.device)?;
         let gguf = Arc::new(debug_span!("open").in_scope(|| open(path))?);
-        model::supported_architecture(&gguf)?;
+        supported_architecture(&gguf)?;
         cancel.check()?;
         let tokenizer = debug_span!("tokenizer").in_scope(|| match &options.tokenizer {
             Some(path) => Tokenizer::from_tokenizer_json(path),
@@ -160,6 +161,9 @@ impl Phi3Model {
             ?load_time,
             "model loaded"
         );
+        if !info.sampling.is_empty() {
+            tracing::info!(sampling = %info.sampling, "the file recommends sampling options");
+        }
         Ok(Self {
             model,
             tokenizer,

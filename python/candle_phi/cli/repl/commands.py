@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from candle_phi import GenerationConfig, InvalidOptionError, _checks
 from candle_phi.cli import console, results
-from candle_phi.cli.sampling import SETTINGS
+from candle_phi.cli.sampling import SETTINGS, defaults
 from candle_phi.config import SessionOptions
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _set(chat: "Chat", argument: str) -> None:
     if name not in SETTINGS:
         raise InvalidOptionError(_no_such_setting(name))
     if value:
-        changed: dict[str, Any] = {name: _value(name, value.strip())}
+        usual = getattr(defaults(chat.conversation.session.model.info.sampling), name)
+        changed: dict[str, Any] = {name: _value(name, value.strip(), usual)}
         chat.conversation.config = config.replace(**changed)
     console.note(f"{name} {_written(getattr(chat.conversation.config, name))}")
 
@@ -199,9 +200,11 @@ def _no_such_setting(name: str) -> str:
     return f"there is no setting {name!r}: {hint}"
 
 
-def _value(name: str, text: str) -> object:
-    """A setting's value out of what was typed; the package has the ranges."""
-    if text.lower() in {"none", "default"}:
+def _value(name: str, text: str, usual: object) -> object:
+    """A setting's value out of what was typed; the package has the ranges. ``usual`` is the value by default."""
+    if text.lower() == "default":
+        return usual
+    if text.lower() == "none":
         return getattr(GenerationConfig(), name)
     if name == "stop":
         return _texts(text)

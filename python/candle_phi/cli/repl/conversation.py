@@ -31,7 +31,7 @@ class Conversation:
     @property
     def messages(self) -> list[Message]:
         """What was said and answered, the system message included."""
-        return list(self._ahead) or self.session.messages
+        return list(self._ahead or self.session.messages)
 
     @property
     def is_unread(self) -> bool:

@@ -215,6 +215,9 @@ fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
 
 fn open_file(path: &Path) -> Result<File> {
     open_regular(path, "a GGUF file")?.ok_or_else(|| {
-        Error::model_not_found(format!("no such file: {}; give the path of a GGUF file", path.display()))
+        Error::model_not_found(format!(
+            "no such file: {}; give the path of a GGUF file, or download a model by its name first",
+            path.display()
+        ))
     })
 }
