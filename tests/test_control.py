@@ -6,6 +6,7 @@ import time
 import pytest
 
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Session, SessionBusyError
+from messages import mentions
 
 GREEDY = GenerationConfig.greedy(max_tokens=24)
 HAIKU = "Write a haiku about ice hockey"
@@ -62,8 +63,10 @@ def test_time_enough_changes_nothing(session):
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_is_a_time(session, timeout):
-    with pytest.raises(InvalidOptionError, match="timeout must be a finite number above 0"):
+    with pytest.raises(InvalidOptionError) as caught:
         session.generate("hello", timeout=timeout)
+    assert caught.value.option == "timeout"
+    mentions(caught.value, timeout)
 
 
 def test_the_model_does_not_end_before_min_tokens(session):
@@ -80,8 +83,9 @@ def test_the_model_does_not_end_before_min_tokens(session):
 
 
 def test_min_tokens_is_not_above_max_tokens(session):
-    with pytest.raises(InvalidOptionError, match=r"at most 3, .* got 4") as caught:
+    with pytest.raises(InvalidOptionError) as caught:
         session.generate("hello", min_tokens=4, max_tokens=3)
+    mentions(caught.value, 3, 4)
     assert caught.value.option == "min_tokens"
 
 
@@ -130,8 +134,9 @@ def test_many_completions_of_one_prompt(session, model):
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", None])
 def test_how_many_is_a_number(session, n):
-    with pytest.raises((InvalidOptionError, TypeError), match="n must be an integer"):
+    with pytest.raises((InvalidOptionError, TypeError), match=r"\bn\b") as caught:
         session.generate_many("hello", n)
+    assert getattr(caught.value, "option", "n") == "n"
 
 
 def test_cancelling_ends_all_of_many(slow):
@@ -157,5 +162,6 @@ def test_a_call_that_is_refused_does_not_shield_what_is_under_way(session):
 
 def test_nothing_left_to_choose_is_told(session):
     every = range(session.model.info.vocabulary_size)
-    with pytest.raises(InvalidOptionError, match="no token is left to choose"):
+    with pytest.raises(InvalidOptionError) as caught:
         session.generate("hello", min_tokens=5, max_tokens=9, stop_token_ids=every)
+    mentions(caught.value, "logit_bias", "min_tokens")

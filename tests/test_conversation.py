@@ -12,6 +12,7 @@ from candle_phi import (
     SessionBusyError,
     SessionClosedError,
 )
+from messages import mentions
 
 GREEDY = GenerationConfig.greedy(max_tokens=24)
 HAIKU = "Write a haiku about ice hockey"
@@ -84,15 +85,19 @@ def test_a_whole_conversation_is_one_turn(session):
 
 def test_more_turns_than_there_are_cannot_be_taken_back(session):
     session.chat(HAIKU, GREEDY)
-    with pytest.raises(InvalidOptionError, match="at most 1"):
+    with pytest.raises(InvalidOptionError) as caught:
         session.rewind(2)
+    assert caught.value.option == "turns"
+    mentions(caught.value, 1, 2)
     assert len(session.messages) == 2
     for wrong in (-1, 1.5, "1", True):
         with pytest.raises((InvalidOptionError, TypeError), match="turns"):
             session.rewind(wrong)
     session.reset()
-    with pytest.raises(InvalidOptionError, match="at most 0"):
+    with pytest.raises(InvalidOptionError) as caught:
         session.rewind()
+    assert caught.value.option == "turns"
+    mentions(caught.value, 0, 1)
 
 
 def test_a_fork_goes_its_own_way(session, model):
@@ -176,7 +181,7 @@ def test_a_system_message_alone_is_answered(session):
 
 
 def test_only_an_answer_is_gone_on_with(session):
-    with pytest.raises(TypeError, match="continue_final_message needs messages"):
+    with pytest.raises(TypeError, match="continue_final_message"):
         session.chat(HAIKU, GREEDY, continue_final_message=True)
     with pytest.raises(InvalidOptionError):
         session.chat([Message.user(HAIKU)], GREEDY, continue_final_message=True)

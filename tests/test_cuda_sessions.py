@@ -53,8 +53,8 @@ def test_auto_takes_the_gpu_and_says_which_and_why(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, logger="candle_phi"):
         model = Phi3Model.demo(device="auto")
     assert (model.device, model.executor) == (cuda.DEVICE, "candle")
-    assert "the GPU that is compiled in and present: " in model.device_reason
     assert "compute capability" in model.device_reason
+    assert model.device_reason != Phi3Model.demo(device=cuda.DEVICE).device_reason
     assert any(
         model.device in record.message and "compute capability" in record.message for record in caplog.records
     )
@@ -62,7 +62,7 @@ def test_auto_takes_the_gpu_and_says_which_and_why(caplog: pytest.LogCaptureFixt
 
 def test_a_gpu_that_is_named_is_asked_for_and_the_cpu_can_be() -> None:
     assert Phi3Model.demo(device="cuda").device == "cuda:0"
-    assert Phi3Model.demo(device="cuda:0").device_reason.startswith("asked for: ")
+    assert "compute capability" in Phi3Model.demo(device="cuda:0").device_reason
     assert Phi3Model.demo(device="cpu").executor == "kernels"
 
 
@@ -79,18 +79,20 @@ def test_a_gpu_that_is_not_there_is_an_error_and_harms_nothing(gpu: Phi3Model) -
         try:
             Phi3Model.demo(device=f"cuda:{ordinal}")
         except DeviceError as error:
-            assert f'"cuda:{ordinal}" cannot be opened' in str(error)  # noqa: PT017 # a machine may have eight
-    with pytest.raises(DeviceError, match='"cuda:99" cannot be opened'):
+            assert f"cuda:{ordinal}" in str(error)  # noqa: PT017 # a machine may have eight
+    with pytest.raises(DeviceError, match="cuda:99"):
         Phi3Model.demo(device="cuda:99")
     with Phi3Session(model=gpu) as session:
         assert len(session.generate("hello", GREEDY).tokens) == 40
 
 
 def test_what_is_for_the_cpu_alone_is_refused(gpu: Phi3Model) -> None:
-    with pytest.raises(InvalidOptionError, match=r"executor: .*\"cpu\" only"):
+    with pytest.raises(InvalidOptionError) as caught:
         Phi3Model.demo(device=cuda.DEVICE, executor="kernels")
-    with pytest.raises(InvalidOptionError, match="kv_dtype"):
+    assert caught.value.option == "executor"
+    with pytest.raises(InvalidOptionError) as caught:
         Phi3Session(model=gpu, kv_dtype="q8_0")
+    assert caught.value.option == "kv_dtype"
 
 
 # --- conversations ---
@@ -267,7 +269,7 @@ with Phi3Session.demo(device="cuda:0") as session:
         try:
             session.generate("hello", max_tokens=2)
         except InferenceError as error:
-            os._exit(0 if "forked" in str(error) else 2)
+            os._exit(0 if "spawn" in str(error) else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert session.generate("hello", max_tokens=2).tokens
@@ -309,7 +311,7 @@ def test_closing_gives_the_gpus_memory_back(large_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_an_error_of_the_device_and_fits_later(
     large_path: Path, gpu: Phi3Model
 ) -> None:
-    with cuda.all_but(100 * MIB), pytest.raises(DeviceError, match="no more memory"):
+    with cuda.all_but(100 * MIB), pytest.raises(DeviceError, match="n_ctx"):
         Phi3Model(large_path, device=cuda.DEVICE)
     with Phi3Session(large_path, device=cuda.DEVICE) as session:
         assert len(session.generate(random_ids(20), GREEDY).tokens) == 40
@@ -322,7 +324,7 @@ def test_a_context_that_outgrows_the_memory_is_an_error_and_the_session_goes_on(
     with Phi3Session(large_path, device=cuda.DEVICE, n_ctx=4096) as session:
         before = session.generate(ids[:20], GREEDY).tokens
         with cuda.all_but(200 * MIB):
-            with pytest.raises(DeviceError, match="no more memory"):
+            with pytest.raises(DeviceError, match="n_ctx"):
                 session.generate(ids, GREEDY)
             assert session.generate(ids[:20], GREEDY).tokens == before
         assert len(session.generate(ids, GREEDY).tokens) == 40

@@ -175,7 +175,7 @@ def test_an_array_that_was_kept_is_memory_that_nobody_reads(session, model):
 
 @pytest.mark.parametrize("wrong", [1, "f", [nothing], {}])
 def test_it_is_a_function(wrong):
-    with pytest.raises(TypeError, match="logits_processor must be a function or None, got"):
+    with pytest.raises(TypeError, match="logits_processor"):
         GenerationConfig(logits_processor=wrong)
 
 
@@ -183,7 +183,7 @@ def test_it_is_no_coroutine_function():
     async def later(_tokens, _logits):
         pass
 
-    with pytest.raises(TypeError, match="nobody would await it"):
+    with pytest.raises(TypeError, match="logits_processor"):
         GenerationConfig(logits_processor=later)
 
 
@@ -219,7 +219,7 @@ def test_reading_its_own_stream_is_refused(session, model):
     errors = []
 
     def read_on(_tokens, _logits):
-        with pytest.raises(SessionBusyError, match="from within its own logits_processor") as caught:
+        with pytest.raises(SessionBusyError) as caught:
             next(stream)
         errors.append(caught.value)
         # What there is so far can be looked at.
@@ -277,8 +277,15 @@ def test_it_may_close_its_session(model):
 
 
 def test_resetting_its_session_ends_it(session, model):
-    with pytest.raises(SessionBusyError, match="reset"):
-        session.generate(HAIKU, GREEDY, logits_processor=lambda _tokens, _logits: session.reset())
+    resets = []
+
+    def reset(_tokens, _logits):
+        session.reset()
+        resets.append(True)
+
+    with pytest.raises(SessionBusyError):
+        session.generate(HAIKU, GREEDY, logits_processor=reset)
+    assert resets == [True]
     assert is_right(session, model)
 
 

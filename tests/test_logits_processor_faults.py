@@ -5,6 +5,7 @@ import pytest
 
 from candle_phi import InvalidOptionError
 from generating import GREEDY, HAIKU, in_each_way, is_right
+from messages import mentions
 
 
 class Fault(Exception):  # noqa: N818 # an error of nobody's
@@ -50,7 +51,7 @@ def test_what_would_end_a_loop_in_silence_is_told(session, model, way, error):
     def end(_tokens, _logits):
         raise error
 
-    with pytest.raises(RuntimeError, match=f"logits_processor raised .*{error.__name__}") as caught:
+    with pytest.raises(RuntimeError, match=f"logits_processor.*{error.__name__}") as caught:
         way(session, GREEDY.replace(logits_processor=end))
     assert isinstance(caught.value.__cause__, error)
     assert is_right(session, model)
@@ -75,20 +76,21 @@ def test_a_stream_that_failed_has_what_came_before(session):
 
 @in_each_way
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "named"),
     [
-        (np.nan, "got NaN for token 0"),
-        (np.inf, "got inf for token 0"),
-        (-np.inf, "at least one allowed token"),
+        (np.nan, ["NaN", 0]),
+        (np.inf, ["inf", 0]),
+        (-np.inf, ["-inf"]),
     ],
 )
-def test_logits_that_are_none_are_an_error(session, model, way, value, words):
+def test_logits_that_are_none_are_an_error(session, model, way, value, named):
     def spoil(_tokens, logits):
         np.frombuffer(logits, np.float32)[:] = value
 
-    with pytest.raises(InvalidOptionError, match=f"^logits_processor must .*{words}") as caught:
+    with pytest.raises(InvalidOptionError) as caught:
         way(session, GREEDY.replace(logits_processor=spoil, temperature=0.7))
     assert caught.value.option == "logits_processor"
+    mentions(caught.value, *named)
     assert is_right(session, model)
 
 
@@ -105,7 +107,7 @@ def test_the_largest_numbers_are_numbers(session):
 
 @pytest.mark.parametrize("returned", [1, [], np.zeros(4, np.float32)], ids=lambda value: type(value).__name__)
 def test_logits_that_are_returned_are_not_passed_over(session, model, returned):
-    with pytest.raises(TypeError, match=f"in place and return None, got {type(returned).__name__}"):
+    with pytest.raises(TypeError, match=f"logits_processor.*{type(returned).__name__}"):
         session.generate(HAIKU, GREEDY, logits_processor=lambda _tokens, _logits: returned)
     assert is_right(session, model)
 

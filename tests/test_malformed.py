@@ -22,6 +22,7 @@ from candle_phi import (
     UnsupportedModelError,
     inspect_model,
 )
+from messages import mentions
 from tiny_gguf import TinyPhi3, random_ids, write
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def the_bystander_lives_on(bystander: tuple[Phi3Session, list[float]]) -> Iterat
 
 
 def refused(path: Path, error: type[Exception], *texts: str) -> None:
-    """Holds that the file is refused by every door with this error, whose message has these texts."""
+    """Holds that the file is refused by every door with this error, whose message has these names and values."""
     for load in (Phi3Session, lambda path: Phi3Session(path, mmap=False), Phi3Model):
         with pytest.raises(error) as caught:
             load(path)
@@ -61,8 +62,7 @@ def refused(path: Path, error: type[Exception], *texts: str) -> None:
         message = str(caught.value)
         assert str(path) in message
         assert not re.search(r"backtrace|stack|panicked|\.rs:\d+|\n\s+\d+: ", message), message
-        for text in texts:
-            assert text.lower() in message.lower(), f"{text!r} is not in: {message}"
+        mentions(caught.value, *texts)
 
 
 def written(tmp_path: Path, data: bytes) -> Path:
@@ -95,11 +95,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    refused(tmp_path, ModelLoadError, "directory")
+    refused(tmp_path, InvalidModelError)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
-    refused(written(tmp_path, b""), InvalidModelError, "empty")
+    refused(written(tmp_path, b""), InvalidModelError)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_an_empty_file(tmp_path: Path) -> None:
     ],
 )
 def test_no_gguf_file(tmp_path: Path, data: bytes) -> None:
-    refused(written(tmp_path, data), InvalidModelError, "gguf")
+    refused(written(tmp_path, data), InvalidModelError, *(() if data.startswith(b"GGUF") else ('"GGUF"',)))
 
 
 @pytest.mark.parametrize("version", [0, 4, 2**31, 3 << 24])
 def test_another_version_of_gguf(tmp_path: Path, sound: Path, version: int) -> None:
     data = sound.read_bytes()
-    refused(written(tmp_path, data[:4] + struct.pack("<I", version) + data[8:]), ModelLoadError, "version")
+    refused(written(tmp_path, data[:4] + struct.pack("<I", version) + data[8:]), UnsupportedModelError, "GGUF")
 
 
 def test_a_file_cut_short_anywhere(tmp_path: Path, sound: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_tensor_type_that_is_not_supported(tmp_path: Path, sound: Path, kind: 
 
 def test_no_vocabulary(tmp_path: Path) -> None:
     path = write(tmp_path / "bare.gguf", TinyPhi3(vocabulary=False))
-    refused(path, ModelLoadError, "tokenizer")
+    refused(path, InvalidModelError, "tokenizer.ggml.model", "tokenizer.json")
 
 
 def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
@@ -270,9 +270,9 @@ def test_a_missing_key(tmp_path: Path, key: str) -> None:
 )
 def test_a_hyperparameter_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
     path = write(tmp_path / "bad.gguf", TinyPhi3(metadata={f"phi3.{key}": value}))
-    # Where the value is possible in itself, the message is about the tensors that contradict it.
     refused(path, InvalidModelError)
-    with pytest.raises(InvalidModelError, match=r"expected|but the metadata says|is missing"):
+    # If the value is possible in itself, the message is about the tensors that contradict it.
+    with pytest.raises(InvalidModelError, match=rf"{re.escape(key)}|\bphi3\.[a-z_.]+|\b[a-z0-9_.]+\.weight\b"):
         Phi3Session(path)
 
 
@@ -474,7 +474,7 @@ def test_a_sparse_file_that_claims_gigabytes_of_list_takes_no_memory(
     head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
     path.write_bytes(head + struct.pack("<IIQ", 9, type_id, items))
     os.truncate(path, 8 * 10**9)
-    with pytest.raises(InvalidModelError, match="a list's length"):
+    with pytest.raises(InvalidModelError, match=rf"\b{items}\b"):
         inspect_model(path)
 
 
@@ -483,5 +483,5 @@ def test_a_sparse_file_that_claims_gigabytes_of_list_takes_no_memory(
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, argument: str) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    with pytest.raises(InvalidModelError, match="a device or a pipe"):
+    with pytest.raises(InvalidModelError, match=re.escape(str(path))):
         Phi3Model(path) if argument == "path" else Phi3Model.demo(tokenizer=path)

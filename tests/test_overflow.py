@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -15,6 +16,8 @@ from candle_phi import (
     Phi3Model,
     Phi3Session,
 )
+from candle_phi.types import OnOverflow
+from messages import mentions
 from tiny_gguf import TinyPhi3, random_ids, write
 
 N_CTX = 64
@@ -81,10 +84,9 @@ def counted(completion: Completion) -> tuple[int, int]:
 
 
 def test_by_default_a_long_prompt_is_an_error_that_names_the_ways_out(short):
-    with pytest.raises(
-        ContextLengthError, match=r'80 tokens.* 64; .*n_ctx.*set on_overflow to "truncate_oldest"'
-    ) as caught:
+    with pytest.raises(ContextLengthError) as caught:
         short.generate([BOS] * 80)
+    mentions(caught.value, 80, N_CTX, "n_ctx", short.model.info.context_length, "on_overflow", '"truncate_oldest"')
     assert (caught.value.prompt_tokens, caught.value.context_length) == (80, N_CTX)
 
 
@@ -99,7 +101,7 @@ def test_leaving_out_the_oldest_is_advised_only_where_it_helps(short):
         ([short_turn, answer, long_turn], False),
         ([Message.system("winter " * 80), short_turn, answer, short_turn], False),
     ]:
-        with pytest.raises(ContextLengthError, match="shorten it") as caught:
+        with pytest.raises(ContextLengthError) as caught:
             short.chat(messages)
         assert ("truncate_oldest" in str(caught.value)) is helps, messages
         if helps:
@@ -384,13 +386,15 @@ def test_what_may_not_be_left_out_can_fill_the_context(short, model):
     assert (completion.finish_reason, completion.usage.prompt_tokens) == ("length", tokens)
     assert completion.usage.total_tokens == N_CTX + 1
     too_long = Message.user("winter " * 80)
-    for messages, told in [
-        ([too_long], ", of which nothing may be left out, but"),
-        ([RULE, too_long], ", of which nothing may be left out, but"),
-        ([*said(2), too_long], " even without all that may be left out of it, but"),
+    for messages, kept in [
+        ([too_long], [too_long]),
+        ([RULE, too_long], [RULE, too_long]),
+        ([*said(2), too_long], [too_long]),
     ]:
-        with pytest.raises(ContextLengthError, match=f"tokens{told} the context holds"):
+        with pytest.raises(ContextLengthError) as caught:
             short.chat(messages, OLDEST)
+        assert caught.value.prompt_tokens == len(model.render_chat_tokens(kept))
+        assert "truncate_oldest" not in str(caught.value)
     assert list(short.messages) == [long, Message.assistant(completion.text)]
 
 
@@ -417,14 +421,18 @@ def test_the_smallest_contexts_do_not_hang(model):
 def test_the_report_prints_what_was_left_out(short):
     completion = short.chat([RULE, *said(8)], OLDEST)
     assert "truncated_tokens=" in repr(completion.usage)
-    assert "left out" in completion._repr_html_()
+    assert str(completion.usage.truncated_tokens) in completion._repr_html_()
 
 
 @pytest.mark.parametrize("wrong", ["shift", "", "Error", 1, ["stop"]])
 def test_another_policy_is_refused_and_the_ones_that_there_are_named(wrong):
     error = InvalidOptionError if isinstance(wrong, str) else TypeError
-    with pytest.raises(error, match='on_overflow must be one of "error", "stop", "truncate_oldest", got'):
+    with pytest.raises(error) as caught:
         GenerationConfig(on_overflow=wrong)
+    mentions(caught.value, "on_overflow")
+    if isinstance(caught.value, InvalidOptionError):
+        assert caught.value.option == "on_overflow"
+        mentions(caught.value, *get_args(OnOverflow))
 
 
 def test_a_file_names_no_policy(tmp_path: Path) -> None:

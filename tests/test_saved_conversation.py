@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from candle_phi import (
     SessionBusyError,
     SessionClosedError,
 )
+from messages import mentions
 from test_split import split
 from tiny_gguf import TinyPhi3, random_ids, write
 
@@ -287,8 +289,9 @@ def test_another_kv_dtype_is_refused_with_the_one_that_would_do(file, kv_dtype):
     with Phi3Session(model=model) as session, Phi3Session(model=model, kv_dtype=kv_dtype) as other:
         session.save(file)
         assert reason(other, file) == "other_kv_dtype"
-        with pytest.raises(SavedConversationError, match='kv_dtype="f16"'):
+        with pytest.raises(SavedConversationError) as caught:
             other.load(file)
+        mentions(caught.value, "kv_dtype", "f16", kv_dtype)
 
 
 def test_a_shorter_context_is_refused_and_one_that_is_long_enough_is_not(saved, tiny):
@@ -345,8 +348,9 @@ def test_paths_that_cannot_be(session, tmp_path):
     for path in (tmp_path, tmp_path / "no-folder" / "talk"):
         with pytest.raises(ConversationFileError):
             session.save(path)
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(ConversationFileError, match=re.escape(str(tmp_path))) as caught:
         session.load(tmp_path)
+    assert not isinstance(caught.value, ConversationNotFoundError)
     for call in (session.save, session.load):
         with pytest.raises(InvalidOptionError):
             call("")
@@ -357,8 +361,9 @@ def test_paths_that_cannot_be(session, tmp_path):
 def test_only_a_saved_conversation_is_replaced(session, tmp_path):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF and all that follows")
-    with pytest.raises(ConversationFileError, match='no saved conversation: it begins with "GGUF and"; save to'):
+    with pytest.raises(ConversationFileError, match='"GGUF and"') as caught:
         session.save(file)
+    mentions(caught.value, file)
     assert file.read_bytes() == b"GGUF and all that follows"
     # A temporary file that was made to have a name of its own is empty.
     file.write_bytes(b"")
@@ -394,7 +399,7 @@ def test_a_link_stays_one_whether_it_leads_to_a_file_yet_or_not(session, tmp_pat
         assert there.is_file()
     circle = tmp_path / "circle"
     circle.symlink_to("circle")
-    with pytest.raises(ConversationFileError, match="leads nowhere"):
+    with pytest.raises(ConversationFileError, match="circle"):
         session.save(circle)
     assert circle.is_symlink()
 

@@ -8,6 +8,7 @@ import pytest
 
 import tiny_gguf
 from candle_phi import InvalidModelError, ModelNotFoundError, Phi3Session, inspect_model
+from messages import mentions
 
 IDS = tiny_gguf.random_ids(12)
 PARTS = 3
@@ -85,8 +86,9 @@ def test_a_missing_part_is_named(parts, missing):
 
 def test_a_part_that_lost_its_name_says_what_it_is(parts, tmp_path):
     lost = shutil.copy(parts[0], tmp_path / "model.gguf")
-    with pytest.raises(InvalidModelError, match=r"model\.gguf is one of 3 parts .* NAME-00001-of-00003\.gguf"):
+    with pytest.raises(InvalidModelError) as caught:
         Phi3Session(lost)
+    mentions(caught.value, lost, "split.count", 3, "00001-of-00003.gguf")
 
 
 @DAMAGES
@@ -94,8 +96,9 @@ def test_parts_in_each_others_place(parts, tmp_path):
     shutil.move(parts[1], tmp_path / "other")
     shutil.move(parts[2], parts[1])
     shutil.move(tmp_path / "other", parts[2])
-    with pytest.raises(InvalidModelError, match=r"split\.no is 2, expected 1"):
+    with pytest.raises(InvalidModelError) as caught:
         Phi3Session(parts[0])
+    mentions(caught.value, parts[1], "split.no", 1, 2)
 
 
 @DAMAGES
@@ -103,25 +106,25 @@ def test_a_part_of_another_model(whole, parts, tmp_path):
     (tmp_path / "other").mkdir()
     other = tiny_gguf.write(tmp_path / "other.gguf", block_count=3)
     shutil.copy(split(other, tmp_path / "other" / "tiny.gguf")[2], parts[2])
-    with pytest.raises(
-        InvalidModelError, match=r"split\.tensors\.count is the integer \d+, .* it is the integer \d+"
-    ):
+    with pytest.raises(InvalidModelError) as caught:
         Phi3Session(parts[0])
+    mentions(caught.value, parts[0], parts[2], "split.tensors.count")
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "values"),
     [
-        ({"drop": True}, r"split\.tensors\.count is \d+, but the 3 parts have \d+ tensors"),
-        ({"change": {"split.count": 2}}, r"split\.count is 2, expected 3"),
-        ({"change": {"split.no": 7}}, r"split\.no is 7, expected 2"),
-        ({"change": {"phi3.block_count": 7}}, r"phi3\.block_count is the integer 7, .* it is the integer 2"),
+        ({"drop": True}, ["split.tensors.count", 3]),
+        ({"change": {"split.count": 2}}, ["split.count", 2, 3]),
+        ({"change": {"split.no": 7}}, ["split.no", 7, 2]),
+        ({"change": {"phi3.block_count": 7}}, ["phi3.block_count", 7, 2]),
     ],
 )
-def test_parts_that_contradict_each_other(whole, tmp_path, damage, message):
+def test_parts_that_contradict_each_other(whole, tmp_path, damage, values):
     first, *_ = split(whole, tmp_path / "tiny.gguf", **damage)
-    with pytest.raises(InvalidModelError, match=message):
+    with pytest.raises(InvalidModelError) as caught:
         Phi3Session(first)
+    mentions(caught.value, *values)
 
 
 @DAMAGES

@@ -7,6 +7,7 @@ import pytest
 
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
 from candle_phi.config import Executor
+from messages import mentions
 from numpy_phi3 import NumpyPhi3, log_softmax_rows
 from tiny_gguf import TinyPhi3, random_ids, write
 
@@ -79,6 +80,7 @@ def test_a_window_that_is_none(path: Path, window: int) -> None:
     with pytest.raises(InvalidOptionError) as caught:
         Phi3Model(path, sliding_window=window)
     assert caught.value.option == "sliding_window"
+    mentions(caught.value, window)
     with pytest.raises(TypeError, match="sliding_window"):
         Phi3Model(path, sliding_window="auto")  # type: ignore[arg-type] # what a user may write
 

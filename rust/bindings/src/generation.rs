@@ -202,7 +202,7 @@ impl Generation {
         runtime::enter_briefly(py, || {
             if self.is_stepping.swap(true, Ordering::Acquire) {
                 return Err(Error::session_busy(
-                    "another thread is reading this stream, or it is called from within its own logits_processor",
+                    "another thread is reading this stream, or its own logits_processor is; read it from one thread at a time",
                 ));
             }
             Ok(Stepping(&self.is_stepping))

@@ -69,7 +69,7 @@ pub(crate) fn call(function: &Bound<'_, PyAny>, tokens: Vec<u32>, logits: &[f32]
     let edited = buffer.to_vec();
     if edited.len() != size_of_val(logits) {
         return Err(PyTypeError::new_err(format!(
-            "{NAME} must leave the logits' buffer as long as it is, {} bytes, and made it {}",
+            "{NAME} must keep the length of the logits' buffer, {} bytes, got {}",
             size_of_val(logits),
             edited.len()
         )));
@@ -86,7 +86,7 @@ fn visible(py: Python<'_>, error: PyErr) -> PyErr {
         return error;
     }
     let raised = PyRuntimeError::new_err(format!(
-        "{NAME} raised {}, which would end a stream in silence; cancel the generation instead",
+        "{NAME} must not raise {}, which ends a stream without an error; cancel the generation instead",
         error.get_type(py)
     ));
     raised.set_cause(py, Some(error));

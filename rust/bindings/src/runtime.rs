@@ -95,7 +95,9 @@ fn supervise<T: Send, E: Send>(
                 });
             match worker {
                 Ok(_joined_by_the_scope) => wait(&reports, cancel, listener),
-                Err(error) => (Err(Error::inference(format!("the system gives no more threads: {error}"))), None),
+                Err(error) => {
+                    (Err(Error::inference(format!("the system cannot start another thread: {error}"))), None)
+                }
             }
         })
     });
@@ -120,7 +122,14 @@ fn wait<T, E>(
             Ok(Report::Done(outcome)) => return (outcome, raised),
             Ok(Report::Event(event)) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return (Err(Error::inference("the work stopped")), raised),
+            Err(RecvTimeoutError::Disconnected) => {
+                return (
+                    Err(Error::inference(
+                        "internal error: the worker thread ended without a result; please report it with the output of `candle-phi doctor`",
+                    )),
+                    raised,
+                );
+            }
         };
         if raised.is_some() {
             continue;

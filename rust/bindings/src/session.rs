@@ -232,8 +232,8 @@ impl SharedSession {
     fn lock_unless_used(&self) -> Result<MutexGuard<'_, Option<engine::Session>>> {
         self.try_lock().ok_or_else(|| {
             Error::session_busy(
-                "another thread or task is using the session; wait for it, or give each its own session: sessions \
-                 share one model",
+                "another thread or task is using the session; wait for it, or give each its own session on the same \
+                 model",
             )
         })
     }
@@ -308,12 +308,12 @@ impl SharedSession {
                 // The old one may be in any state. A new one can't fail, the options being the same, unless memory has become
                 // short; then there is none, as after `close`.
                 *guard = engine::Session::new(Arc::clone(&self.model), &self.options).ok();
-                Err(Error::inference(format!("{panic}; the session was reset, and its conversation is lost")))
+                Err(Error::inference(format!("{panic}; the session was reset and its conversation is lost")))
             }
         }
     }
 }
 
 fn closed() -> Error {
-    Error::new(ErrorKind::SessionClosed, "the session is closed; open a new one, on the same model if you like")
+    Error::new(ErrorKind::SessionClosed, "the session is closed; open a new one")
 }

@@ -194,7 +194,7 @@ impl GenerationOptions {
 /// What no clock can count to is no limit.
 fn timeout(seconds: f64) -> Result<Option<Duration>> {
     if seconds.is_nan() || seconds < 0.0 {
-        let problem = format_args!("must be a number of seconds, or 0 for no limit, got {seconds}");
+        let problem = format_args!("must be at least 0 (0 for no limit), got {seconds}");
         return Err(Error::invalid_option("timeout_s", problem).into());
     }
     Ok(Some(seconds)

@@ -195,7 +195,7 @@ pub unsafe extern "C" fn candle_phi_model_load_demo(
         let bytes = || {
             DEMO.ok_or_else(|| {
                 Error::unsupported_model(
-                    "this library was built without the embedded model; build it with the feature \"demo\", or load a file",
+                    "this library has no embedded model; build it with the feature \"demo\", or load a file",
                 )
             })
         };

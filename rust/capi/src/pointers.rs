@@ -12,13 +12,11 @@ const MOST_NEW_BYTES: usize = 4096;
 
 fn check<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
-        return Err(Fault::argument(format!("{name}: expected a pointer, found NULL")));
+        return Err(Fault::argument(format!("{name} must not be NULL")));
     }
     if !pointer.is_aligned() {
         let expected = align_of::<T>();
-        return Err(Fault::argument(format!(
-            "{name}: expected a pointer aligned to {expected} bytes, found {pointer:p}"
-        )));
+        return Err(Fault::argument(format!("{name} must be aligned to {expected} bytes, got {pointer:p}")));
     }
     Ok(())
 }
@@ -43,7 +41,7 @@ pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize, name: &str) -> 
     }
     check(pointer, name)?;
     if len > isize::MAX as usize / size_of::<T>().max(1) {
-        return Err(Fault::argument(format!("{name}: expected a length that fits into memory, found {len}")));
+        return Err(Fault::argument(format!("{name} must have a length that fits into memory, got {len}")));
     }
     // SAFETY: not NULL, aligned and of a possible length; the rest is the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
@@ -96,7 +94,7 @@ pub(crate) unsafe trait Grows: Copy {
             return Ok(());
         }
         Err(Fault::argument(format!(
-            "{name}: expected its size, {} bytes in this version, found {size}",
+            "{name} must begin with its size, {} bytes in this version, got {size}",
             size_of::<Self>()
         )))
     }
@@ -138,8 +136,8 @@ pub(crate) unsafe fn options<T: Grows>(pointer: *const T, default: T, name: &str
     let new = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>().add(known), size - known) };
     if new.iter().any(|byte| *byte != 0) {
         return Err(Fault::argument(format!(
-            "{name}: the header is newer than the library, and a field is set that the library does not know; expected at most \
-             {known} bytes of options, found {size}"
+            "{name} must have only fields that the library knows, the first {known} bytes, got {size} bytes with a later field \
+             set: the header is newer than the library; update the library, or leave the field at 0"
         )));
     }
     let mut read = default;
@@ -205,7 +203,10 @@ mod tests {
             unsafe { options((&raw const new).cast::<Old>(), default, "options") }
         };
         assert_eq!(read(0).unwrap().first, 7);
-        assert!(format!("{:?}", read(1).unwrap_err()).contains("newer"));
+        let refused = format!("{:?}", read(1).unwrap_err());
+        for size in [size_of::<Old>(), size_of::<New>()] {
+            assert!(refused.contains(&size.to_string()), "{refused}");
+        }
     }
 
     #[test]

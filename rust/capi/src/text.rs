@@ -33,7 +33,7 @@ impl Str {
         // SAFETY: the caller's promise.
         let bytes = unsafe { pointers::slice(self.data.cast::<u8>(), self.len, name) }?;
         std::str::from_utf8(bytes).map_err(|error| {
-            Fault::argument(format!("{name}: expected UTF-8, found other bytes at byte {}", error.valid_up_to()))
+            Fault::argument(format!("{name} must be UTF-8, got other bytes at byte {}", error.valid_up_to()))
         })
     }
 

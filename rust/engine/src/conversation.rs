@@ -124,7 +124,10 @@ impl Conversation {
         let Some(left) = self.turns.len().checked_sub(turns) else {
             return Err(Error::invalid_option(
                 "turns",
-                format_args!("must be at most {}, the turns of this conversation, got {turns}", self.turns.len()),
+                format_args!(
+                    "must be at most {}, the number of turns of the conversation, got {turns}",
+                    self.turns.len()
+                ),
             ));
         };
         let Some(before) = self.turns.get(left).copied() else { return Ok(Vec::new()) };

@@ -255,11 +255,11 @@ impl From<candle_core::Error> for Error {
         let message = candle_message(&error);
         let told = if is_out_of_memory(&message) {
             Self::device(format!(
-                "the device has no more memory ({message}); set n_ctx lower, close other sessions and programs that \
-                 use the device, use a file of a smaller quantization, or set device to \"cpu\""
+                "the device is out of memory ({message}); set n_ctx lower, close other sessions and programs that use the \
+                 device, use a smaller quantization of the model, or set device to \"cpu\""
             ))
         } else {
-            Self::inference(format!("Candle could not compute: {message}"))
+            Self::inference(format!("the computation failed in Candle: {message}"))
         };
         told.with_source(error)
     }
@@ -292,7 +292,7 @@ mod tests {
         let other = Error::from(candle_core::Error::Msg("shape mismatch".to_owned()));
         assert_eq!(
             (other.kind(), other.to_string().as_str()),
-            (ErrorKind::Inference, "Candle could not compute: shape mismatch",)
+            (ErrorKind::Inference, "the computation failed in Candle: shape mismatch",)
         );
     }
 }

@@ -17,11 +17,13 @@ pub(crate) fn open_regular(path: &Path, expected: &str) -> Result<Option<File>> 
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
             return Err(Error::invalid_model(format!(
-                "{shown} is a directory; expected the path of {expected} in it"
+                "{shown} is a directory; give the path of {expected} in it"
             )));
         }
         Ok(metadata) if !metadata.is_file() => {
-            return Err(Error::invalid_model(format!("{shown} is a device or a pipe; expected {expected}")));
+            return Err(Error::invalid_model(format!(
+                "{shown} is a device or a pipe; give the path of {expected}"
+            )));
         }
         _ => {}
     }
@@ -41,7 +43,9 @@ pub(crate) fn read_regular(path: &Path, expected: &str, most: u64) -> Result<Opt
         .read_to_end(&mut bytes)
         .map_err(|error| Error::invalid_model(format!("cannot read {shown}: {error}")).with_source(error))?;
     if bytes.len() as u64 > most {
-        return Err(Error::invalid_model(format!("{shown} has more than {most} bytes; expected {expected}")));
+        return Err(Error::invalid_model(format!(
+            "{shown} must be {expected} of at most {most} bytes, and is larger"
+        )));
     }
     Ok(Some(bytes))
 }

@@ -416,9 +416,7 @@ impl Generation {
     /// Draws the next token from the logits and takes it in.
     pub(crate) fn draw(&mut self) -> Result<Option<Chunk>> {
         let Some(Drawing { own: logits, mut adjusted, is_edited }) = self.drawing.take() else {
-            return Err(Error::inference(
-                "a token is drawn from logits, and none were computed; begin the step first",
-            ));
+            return Err(Error::inference("no logits were computed for the next token; begin the step first"));
         };
         if is_edited {
             self.sampler.check_edited(&mut adjusted, self.forbidden())?;

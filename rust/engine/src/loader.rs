@@ -12,7 +12,7 @@ use crate::chat::{ChatFormat, ChatTemplate};
 use crate::config::{LARGEST_PREFILL_CHUNK, PhiConfig};
 use crate::device::{DeviceChoice, DeviceSpec, prefill_chunk_on_gpu};
 use crate::fingerprint::Fingerprint;
-use crate::gguf::{Gguf, LoadProgress};
+use crate::gguf::{CONVERTED, Gguf, LoadProgress};
 use crate::info::{ModelInfo, weights_bytes};
 use crate::machine::{Compute, ExecutorKind};
 use crate::memory::{self, limit};
@@ -189,8 +189,8 @@ impl Phi3Model {
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
         self.chat_template.as_ref().ok_or_else(|| {
             Error::unsupported_model(format!(
-                "{}: the file has no chat template, and its vocabulary has the control tokens of no chat format, as that of \
-                 a base model (phi-2, phi-1.5); use a raw prompt",
+                "{}: the model cannot chat: the file has no chat template, and its vocabulary lacks the control tokens of \
+                 every chat format, as for the base models phi-1.5 and phi-2; use a raw prompt",
                 self.path.display()
             ))
         })
@@ -297,12 +297,13 @@ impl Phi3Model {
         // Within a page the kernels take nothing that is worth a look; what attention takes on Candle grows with each token.
         if growth > 0 || self.executor == ExecutorKind::Candle {
             let working = self.pass_bytes(tokens.len(), cache.len() + tokens.len());
-            self.check_cache_memory(working.saturating_add(growth as u64), "what comes next in the context")?;
+            self.check_cache_memory(working.saturating_add(growth as u64), limit::NEXT_TOKENS)?;
         }
         let logits = self.model.forward(tokens, cache, logits, compute, cancel)?;
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
-                "the model computed NaN logits; the file is damaged, or a value overflowed: set kv_dtype to \"f32\"",
+                "the model computed NaN logits: the file is damaged, or a value overflowed; download it again, or set \
+                 kv_dtype to \"f32\"",
             ));
         }
         Ok(logits)
@@ -342,16 +343,16 @@ fn check_vocabulary(gguf: &Gguf, config: &PhiConfig, tokenizer: &Tokenizer) -> R
         && listed != rows
     {
         return Err(Error::invalid_model(format!(
-            "{path}: metadata key tokenizer.ggml.tokens has {listed} tokens, but token_embd.weight has {rows} rows; \
-             expected a token for each row"
+            "{path}: metadata key tokenizer.ggml.tokens must have {rows} tokens, one for each row of token_embd.weight, got \
+             {listed}; {CONVERTED}"
         )));
     }
     tokenizer.check_same_vocabulary(gguf)?;
     let tokens = tokenizer.vocab_size();
     if tokens > rows {
         return Err(Error::invalid_model(format!(
-            "{path}: the tokenizer has {tokens} tokens, but token_embd.weight only {rows} rows; the tokenizer belongs \
-             to another model"
+            "{path}: the tokenizer must have at most {rows} tokens, the rows of token_embd.weight, got {tokens}; set \
+             tokenizer to the tokenizer.json of the same model"
         )));
     }
     Ok(())

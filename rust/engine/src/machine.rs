@@ -46,8 +46,8 @@ impl ExecutorKind {
             Self::Kernels if device.is_gpu() => Err(Error::invalid_option(
                 "executor",
                 format_args!(
-                    "must be \"auto\" or \"candle\" on the device \"{device}\", since the kernels run on \"cpu\" only; \
-                     got \"kernels\""
+                    "must be \"auto\" or \"candle\" on the device \"{device}\", got \"kernels\", which runs only on \
+                     \"cpu\""
                 ),
             )),
             named => Ok(named),
@@ -88,8 +88,9 @@ impl Compute {
                 return Err(Error::invalid_option(
                     "n_threads",
                     format_args!(
-                        "must be {fixed}, the number that Candle's executor has for the whole process, got {}; set the \
-                         variable RAYON_NUM_THREADS before the process starts, or set executor to \"kernels\"",
+                        "must be {fixed} with the executor \"candle\", which has one number for the whole process, got {}; \
+                         set the environment variable RAYON_NUM_THREADS before the process starts, or set executor to \
+                         \"kernels\"",
                         n_threads.unwrap_or_default()
                     ),
                 ));
@@ -97,7 +98,9 @@ impl Compute {
             if let Some(isa) = isa {
                 return Err(Error::invalid_option(
                     "isa",
-                    format_args!("must be unset with the candle executor, which chooses by itself, got {isa:?}"),
+                    format_args!(
+                        "must be unset with the executor \"candle\", which chooses by itself, got {isa:?}"
+                    ),
                 ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
@@ -106,8 +109,9 @@ impl Compute {
         let kernels = match isa {
             Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {
-                Ok(name) if !name.is_empty() => kernels_named(&name)
-                    .map_err(|error| Error::invalid_input(format!("the variable {ISA_VARIABLE} {error}")))?,
+                Ok(name) if !name.is_empty() => kernels_named(&name).map_err(|error| {
+                    Error::invalid_input(format!("the environment variable {ISA_VARIABLE} {error}"))
+                })?,
                 _ => Kernels::best(),
             },
         };

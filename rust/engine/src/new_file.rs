@@ -38,7 +38,7 @@ impl NewFile {
         // A link stays one, and what it points to is replaced, or made.
         let path = if old.is_some() { path.canonicalize()? } else { behind_links(path)? };
         if path.file_name().is_none() {
-            return Err(refused("it names no file"));
+            return Err(refused("it has no file name; expected the path of a file"));
         }
         let folder = folder_of(&path);
         if !folder.is_dir() {
@@ -111,7 +111,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
             Err(_) => return Ok(path),
         }
     }
-    Err(refused("it is a link that leads nowhere"))
+    Err(refused("it is a symbolic link that does not lead to a file; remove it, or use another path"))
 }
 
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {

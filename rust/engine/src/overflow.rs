@@ -156,7 +156,7 @@ pub(crate) fn shorten_prompt(
     }
     let left_out = before.saturating_sub(tokens.len());
     if left_out > 0 {
-        tracing::info!(left_out, prompt = tokens.len(), "the oldest of the prompt was left out");
+        tracing::info!(left_out, prompt = tokens.len(), "the oldest part of the prompt was truncated");
     }
     Ok(left_out)
 }
@@ -211,7 +211,7 @@ pub(crate) fn shorten_sequence(
         *prompt_len = 0;
     }
     let left_out = before.saturating_sub(sequence.len());
-    tracing::info!(left_out, sequence = sequence.len(), "the oldest was left out of the full context");
+    tracing::info!(left_out, sequence = sequence.len(), "the context is full: its oldest part was truncated");
     Ok(Shortened { left_out, has_space: left_out > 0 })
 }
 

@@ -34,7 +34,9 @@ fn panic_error(payload: &(dyn Any + Send)) -> Error {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .and_then(|reason| reason.lines().next())
-        .unwrap_or("no reason given");
+        .unwrap_or("unknown");
     let place = PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
-    Error::inference(format!("internal error of the engine{place}: {reason}; please report it"))
+    Error::inference(format!(
+        "internal error{place}: {reason}; please report it with the output of `candle-phi doctor`"
+    ))
 }

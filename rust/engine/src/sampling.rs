@@ -114,7 +114,8 @@ impl Sampler {
     pub(crate) fn adjusted(&self, logits: &[f32], generated: &[u32], forbidden: &[u32]) -> Result<Vec<f32>> {
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
-                "the model computed NaN logits; the file is damaged, or a value overflowed on this device",
+                "the model computed NaN logits: the file is damaged, or a value overflowed; download it again, or set \
+                 device to \"cpu\"",
             ));
         }
         let recent =
@@ -167,8 +168,7 @@ impl Sampler {
         }
         if !logits.iter().any(|logit| logit.is_finite()) {
             return Err(Error::invalid_input(
-                "no token is left to choose: logit_bias forbids all of them, or all but the end tokens, which min_tokens \
-                 forbids; allow at least one",
+                "every token is forbidden, by logit_bias or, for the end tokens, by min_tokens; allow at least one",
             ));
         }
         let len = logits.len();
@@ -206,7 +206,7 @@ impl Sampler {
 /// A random seed of 32 bits: one that a person can type again.
 fn random_seed() -> Result<u64> {
     getrandom::u32().map(u64::from).map_err(|error| {
-        Error::inference(format!("the system gives no random seed: {error}; set seed")).with_source(error)
+        Error::inference(format!("the system cannot give a random seed: {error}; set seed")).with_source(error)
     })
 }
 

@@ -350,12 +350,10 @@ impl Session {
         if !fits && options.on_overflow != OnOverflow::Stop {
             // What is no way out of this is not offered as one.
             let (left_out, or_else) = match options.on_overflow {
-                OnOverflow::TruncateOldest if truncated > 0 => {
-                    (" even without all that may be left out of it", "")
-                }
-                OnOverflow::TruncateOldest => (", of which nothing may be left out", ""),
+                OnOverflow::TruncateOldest if truncated > 0 => (" after its oldest part was truncated", ""),
+                OnOverflow::TruncateOldest => (", none of which can be truncated", ""),
                 OnOverflow::Error | OnOverflow::Stop if self.fits_without_oldest(&mut prompt) => {
-                    ("", "; set on_overflow to \"truncate_oldest\" to leave out the oldest of it")
+                    ("", ", or set on_overflow to \"truncate_oldest\"")
                 }
                 OnOverflow::Error | OnOverflow::Stop => ("", ""),
             };
@@ -391,7 +389,7 @@ impl Session {
             return Ok(());
         }
         Err(Error::session_busy(
-            "the session has a generation in progress; finish it, close it, or use another session on the same model",
+            "the session has a generation in progress; finish or close it, or use another session on the same model",
         ))
     }
 
@@ -420,14 +418,11 @@ impl Session {
         if tokens.len() > self.n_ctx { Err(self.too_long(tokens.len(), "", "")) } else { Ok(()) }
     }
 
-    /// The error for a prompt that is longer than the context, with what is said of its length and of another way out.
+    /// The error for a prompt that is longer than the context, with a remark about its length and one more remedy.
     fn too_long(&self, prompt_tokens: usize, left_out: &str, or_else: &str) -> Error {
         let longest = self.model.config().context_length;
-        let larger = if self.n_ctx < longest {
-            format!(", or set n_ctx higher (the model allows {longest})")
-        } else {
-            " (the model allows no more)".to_owned()
-        };
+        let larger =
+            if self.n_ctx < longest { format!(", set n_ctx to {longest} or less") } else { String::new() };
         let message = format!(
             "the prompt has {prompt_tokens} tokens{left_out}, but the context holds {}; shorten it{larger}{or_else}",
             self.n_ctx

@@ -7,6 +7,8 @@
     reason = "a test that is wrong should stop where it is wrong"
 )]
 
+mod messages;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use candle_phi_engine::{CancelToken, Error, ErrorKind, Gguf};
+use messages::mentions;
 use tempfile::TempDir;
 
 /// A part as it is written: its tensors and what it says of itself.
@@ -77,17 +80,15 @@ fn open(path: &Path) -> Result<Gguf, Error> {
     mapped
 }
 
-/// Opens three parts after `damage`, by whichever is named, and expects `kind` with `words` in the message.
-fn refused(damage: impl FnOnce(&mut [Part; 3]), kind: ErrorKind, words: &[&str]) {
+/// Opens three parts after `damage`, by whichever is named, and expects `kind` with these names and numbers in the message.
+fn refused(damage: impl FnOnce(&mut [Part; 3]), kind: ErrorKind, values: &[&str]) {
     let mut parts = parts();
     damage(&mut parts);
     let (_folder, paths) = written(&parts);
     for path in paths {
         let error = open(&path).err().unwrap_or_else(|| panic!("{} was opened", path.display()));
         assert_eq!(error.kind(), kind, "{error}");
-        for word in words {
-            assert!(error.to_string().contains(word), "`{word}` is missing in: {error}");
-        }
+        mentions(&error, values);
     }
 }
 
@@ -145,7 +146,7 @@ fn a_part_in_memory_is_refused_and_a_whole_file_is_read() {
     let (_folder, paths) = written(&parts());
     let error = Gguf::from_bytes(Path::new("<memory>"), &std::fs::read(&paths[1]).unwrap()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
-    assert!(error.to_string().contains("<memory> is one of 3 parts"), "{error}");
+    mentions(&error, &["<memory>", "split.count", "3"]);
 
     let mut whole = parts()[1].clone();
     whole.set("split.count", None);
@@ -176,14 +177,13 @@ fn a_missing_part_is_named() {
         for path in paths.iter().filter(|path| *path != gone) {
             let error = open(path).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::ModelNotFound);
-            assert!(error.to_string().contains(gone.to_str().unwrap()), "{error}");
+            mentions(&error, &[gone.to_str().unwrap()]);
         }
     }
     let (_folder, paths) = written(&parts());
     std::fs::remove_file(&paths[0]).unwrap();
     std::fs::remove_file(&paths[2]).unwrap();
-    let error = open(&paths[1]).err().unwrap().to_string();
-    assert!(error.contains("00001-of-00003.gguf, and 1 more"), "{error}");
+    mentions(&open(&paths[1]).err().unwrap(), &["00001-of-00003.gguf", "1"]);
 }
 
 #[test]
@@ -194,9 +194,7 @@ fn a_part_under_another_name_says_what_it_is() {
         let (_folder, paths) = written(std::slice::from_ref(&part));
         let error = open(paths.first().unwrap()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidModel);
-        for word in [name, "one of 3 parts", "-00001-of-00003.gguf"] {
-            assert!(error.to_string().contains(word), "{error}");
-        }
+        mentions(&error, &[name, "split.count", "-00001-of-00003.gguf"]);
     }
 }
 
@@ -210,19 +208,19 @@ fn numbers_that_contradict_the_names_are_refused() {
             std::mem::swap(&mut second.name, &mut third.name);
         },
         invalid,
-        &["split.no is", "00002-of-00003.gguf", "expected 1", "is 2"],
+        &["split.no", "00002-of-00003.gguf", "1", "2"],
     );
     refused(
         |parts| parts.iter_mut().for_each(|part| part.set("split.count", Some(Value::U16(4)))),
         invalid,
-        &["split.count is 4", "3 parts"],
+        &["split.count", "4", "3"],
     );
-    refused(|parts| parts[2].set("split.no", None), invalid, &["00003-of", "split.no is missing"]);
+    refused(|parts| parts[2].set("split.no", None), invalid, &["00003-of", "split.no"]);
     for part in 0..3 {
         refused(
             |parts| parts[part].set("split.tensors.count", None),
             invalid,
-            &["split.tensors.count is missing", &format!("0000{}-of", part + 1)],
+            &["split.tensors.count", &format!("0000{}-of", part + 1)],
         );
     }
 }
@@ -231,14 +229,14 @@ fn numbers_that_contradict_the_names_are_refused() {
 fn wrong_counts_of_tensors_are_refused() {
     let invalid = ErrorKind::InvalidModel;
     let set = |count| move |part: &mut Part| part.set("split.tensors.count", Some(Value::I32(count)));
-    refused(|parts| parts.iter_mut().for_each(set(4)), invalid, &["split.tensors.count is 4", "have 3 tensors"]);
+    refused(|parts| parts.iter_mut().for_each(set(4)), invalid, &["split.tensors.count", "4", "3"]);
     refused(|parts| parts.iter_mut().for_each(set(-1)), invalid, &["split.tensors.count", "-1"]);
     refused(
         |parts| set(7)(&mut parts[2]),
         invalid,
-        &["split.tensors.count is the integer 7", "it is the integer 3", "different models"],
+        &["split.tensors.count", "00001-of-00003.gguf", "00003-of-00003.gguf", "7", "3"],
     );
-    refused(|parts| parts[2].tensors.clear(), invalid, &["split.tensors.count is 3", "have 2 tensors"]);
+    refused(|parts| parts[2].tensors.clear(), invalid, &["split.tensors.count", "3", "2"]);
 }
 
 #[test]
@@ -260,8 +258,7 @@ fn parts_of_different_models_are_refused() {
     let (_folder, paths) = written(&parts);
     assert!(open(&paths[0]).is_ok());
     for path in &paths[1..] {
-        let error = open(path).err().unwrap().to_string();
-        assert!(error.contains("split.count is missing") && error.contains("00001-of"), "{error}");
+        mentions(&open(path).err().unwrap(), &["split.count", "00001-of-00003.gguf"]);
     }
 }
 
@@ -286,10 +283,12 @@ fn a_damaged_part_is_named() {
         for path in &paths {
             let error = open(path).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::InvalidModel);
-            assert!(error.to_string().contains("00003-of-00003.gguf"), "{error}");
+            mentions(&error, &["00003-of-00003.gguf"]);
         }
     }
     std::fs::remove_file(&paths[2]).unwrap();
     std::fs::create_dir(&paths[2]).unwrap();
-    assert!(open(&paths[0]).err().unwrap().to_string().contains("directory"));
+    let error = open(&paths[0]).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    mentions(&error, &["00003-of-00003.gguf"]);
 }

@@ -24,7 +24,7 @@ pub struct LengthError {
 impl std::fmt::Display for LengthError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { tensor_type, len, bytes } = self;
-        write!(f, "{bytes} bytes are not a row of {len} values of type {}", tensor_type.name())
+        write!(f, "a row of {len} values of type {} cannot have {bytes} bytes", tensor_type.name())
     }
 }
 
@@ -206,7 +206,10 @@ mod tests {
     #[test]
     fn a_row_of_the_wrong_length_is_refused() {
         let error = dequantize_row(TensorType::Q8_0, &[0; 33], &mut [0.0; 32]).unwrap_err();
-        assert_eq!(error.to_string(), "33 bytes are not a row of 32 values of type Q8_0");
+        assert_eq!(error, LengthError { tensor_type: TensorType::Q8_0, len: 32, bytes: 33 });
+        for value in ["Q8_0", "32", "33"] {
+            assert!(error.to_string().contains(value), "{error}");
+        }
         assert!(dequantize_row(TensorType::Q8_0, &[0; 34], &mut [0.0; 31]).is_err());
     }
 

@@ -109,13 +109,9 @@ pub struct IsaError {
 
 impl fmt::Display for IsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let available: Vec<_> = Isa::available().map(Isa::name).collect();
-        write!(
-            f,
-            "must be an instruction set level of this machine ({}), got {:?}",
-            available.join(", "),
-            self.found
-        )
+        let available: Vec<_> = Isa::available().map(|isa| format!("\"{isa}\"")).collect();
+        let (available, found) = (available.join(", "), &self.found);
+        write!(f, "must be one of {available} (the instruction sets of this machine), got {found:?}")
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn stop_trace(py: Python<'_>) -> PyResult<()> {
 fn exception(py: Python<'_>, failure: Failure) -> PyErr {
     match failure {
         Failure::Busy(other) => crate::error::exception(&Error::invalid_input(format!(
-            "a trace is being written to {} already, and a process writes one at a time; end that one first",
+            "a trace is already being written to {}, and a process can write only one at a time; end it first",
             other.display()
         ))),
         Failure::File(path, error) => os_error(py, path, &error),

@@ -175,7 +175,10 @@ impl KvCache {
             return Err(Error::context_length(
                 end,
                 self.max_len,
-                format!("{end} positions do not fit into a context of {}", self.max_len),
+                format!(
+                    "the context holds {} positions, got {end}; shorten the prompt, or set n_ctx higher",
+                    self.max_len
+                ),
             ));
         }
         Ok(NewPositions { past: self.len, seq, first_seen: self.first_seen_from(self.len) })

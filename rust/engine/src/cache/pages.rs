@@ -72,7 +72,7 @@ impl NewPages {
     /// The error for a page that there is no memory for.
     pub(crate) fn no_memory(&self) -> Error {
         let bytes = self.shape.page_bytes() as u64;
-        limit::refused_by_the_system(bytes, "what comes next in the context", limit::REMEDY)
+        limit::refused_by_the_system(bytes, limit::NEXT_TOKENS, limit::REMEDY)
     }
 
     /// Takes pages back that nobody else has.
@@ -97,8 +97,8 @@ impl PageCache {
             return Err(Error::invalid_option(
                 "kv_dtype",
                 format_args!(
-                    "must be \"f16\" or \"f32\" for a model whose heads have {} values, since \"q8_0\" needs a multiple of \
-                     32; got \"q8_0\"",
+                    "must be \"f16\" or \"f32\" for a model whose heads have {} values, got \"q8_0\", which needs a multiple \
+                     of 32",
                     config.head_dim
                 ),
             ));

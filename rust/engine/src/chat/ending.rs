@@ -26,12 +26,12 @@ impl Ending {
         match (add_generation_prompt, continue_final_message) {
             (true, true) => Err(Error::invalid_option(
                 "continue_final_message",
-                "excludes add_generation_prompt, which begins a new message; set one of them to false",
+                "cannot be combined with add_generation_prompt, which begins a new message; set one of them to false",
             )),
             (false, true) if last.role != Role::Assistant => Err(Error::invalid_option(
                 "continue_final_message",
                 format_args!(
-                    "needs an assistant message at the end of messages, got one with the role {:?}",
+                    "needs a final message with the role \"assistant\", got one with the role {:?}",
                     last.role.as_str()
                 ),
             )),

@@ -127,8 +127,8 @@ impl ChatFormat {
             return Err(Error::invalid_option(
                 "messages",
                 format_args!(
-                    "cannot have a system message after the start of the conversation with the chat format \"{self}\"; \
-                     start a new conversation, or put the text into a user message"
+                    "cannot have a system message after the start of a conversation in the chat format \"{self}\"; start a \
+                     new conversation, or put the text into a user message"
                 ),
             ));
         }

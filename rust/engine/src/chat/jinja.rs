@@ -61,7 +61,7 @@ impl Jinja {
     pub(super) fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(Error::invalid_model(format!(
-                "the chat template has {} bytes, expected at most {MAX_SOURCE_BYTES}",
+                "the chat template must have at most {MAX_SOURCE_BYTES} bytes, got {}",
                 source.len()
             )));
         }
@@ -114,8 +114,11 @@ impl Jinja {
         add_generation_prompt: bool,
         now: &jiff::Zoned,
     ) -> Result<String> {
-        let too_long =
-            || Error::invalid_input(format!("the model's chat template takes too long to render; {REMEDY}"));
+        let too_long = || {
+            Error::invalid_input(format!(
+                "the model's chat template takes too long to render the messages; {REMEDY}"
+            ))
+        };
         if self.is_stuck.load(Ordering::Relaxed) {
             return Err(too_long());
         }
@@ -178,12 +181,12 @@ impl Jinja {
             .and_then(|template| template.render_captured_to(variables, &mut out).map(|_| ()));
         rendered.map_err(|error| refusal(&error))?;
         String::from_utf8(out.bytes)
-            .map_err(|error| Error::inference(format!("the chat template wrote no UTF-8: {error}")))
+            .map_err(|error| Error::inference(format!("the chat template did not write UTF-8: {error}")))
     }
 }
 
 fn no_thread(error: &io::Error) -> Error {
-    Error::inference(format!("the system gives no more threads: {error}"))
+    Error::inference(format!("the system cannot start another thread: {error}"))
 }
 
 /// Runs `work` on a stack of this size, so that deep recursion does not end the process.
@@ -244,13 +247,15 @@ fn refusal(error: &minijinja::Error) -> Error {
     let line = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
     let mut reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     if error.kind() == ErrorKind::OutOfFuel || error.kind() == ErrorKind::WriteFailure {
-        "it takes too long or writes too much".clone_into(&mut reason);
+        "the prompt is too long, or takes too long to render".clone_into(&mut reason);
     }
     if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction) {
         return Error::invalid_model(format!("the chat template cannot be rendered{line}: {reason}"));
     }
-    Error::invalid_input(format!("the model's chat template refuses the messages{line}: {reason}; {REMEDY}"))
-        .about("messages")
+    Error::invalid_input(format!(
+        "the model's chat template rejects the messages{line}: {reason}; change them, or {REMEDY}"
+    ))
+    .about("messages")
 }
 
 /// A text that grows up to a bound.
@@ -262,7 +267,7 @@ struct Bounded {
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + bytes.len() > self.most {
-            return Err(io::Error::other("the text is too long"));
+            return Err(io::Error::other("the prompt is too long"));
         }
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -317,13 +322,13 @@ fn method(
             let (old, new) = (old.as_str().unwrap_or_default(), new.as_str().unwrap_or_default());
             let places = if old.is_empty() { text.len() + 1 } else { text.matches(old).count() };
             if places.saturating_mul(new.len()) > MAX_BYTES {
-                return Err(invalid("a text is too long"));
+                return Err(invalid("the text is too long"));
             }
         }
         ("join", Some(separator), [items, ..]) => {
             small(items)?;
             if separator.len().saturating_mul(items.len().unwrap_or(MAX_NODES)) > MAX_BYTES {
-                return Err(invalid("a text is too long"));
+                return Err(invalid("the text is too long"));
             }
         }
         // A width in a format makes a text of any length.

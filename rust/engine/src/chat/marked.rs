@@ -148,7 +148,7 @@ fn check_harmless(messages: &[Message], control: &[String], wanted: &str, own: O
         Some(found) => Err(Error::invalid_option(
             "messages",
             format_args!(
-                "must not contain {found:?}, since the model's chat template rewrites contents and could make a control \
+                "must not contain {found:?}, because the model's chat template rewrites contents and could make a control \
                  token of it; remove it, or {REMEDY}"
             ),
         )),

@@ -29,12 +29,12 @@ impl Faults {
     fn corrections(self) -> Vec<String> {
         let mut corrections = Vec::new();
         if self.drops_system {
-            corrections.push("the file's chat template drops system messages; they are written".to_owned());
+            corrections.push("the file's chat template drops system messages; they are kept".to_owned());
         }
         if self.header_behind_user {
             corrections.push(
-                "the file's chat template begins an answer behind every message of the user; it is begun where it is \
-                 asked for"
+                "the file's chat template begins an answer after every user message; it begins one only for a generation \
+                 prompt"
                     .to_owned(),
             );
         }

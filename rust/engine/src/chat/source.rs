@@ -33,14 +33,14 @@ fn beside(tokenizer_json: &Path) -> Result<Option<Source>> {
     let path = tokenizer_json.with_file_name("chat_template.jinja");
     if let Some(bytes) = read_regular(&path, "a chat template", MAX_BYTES)? {
         let text = String::from_utf8(bytes).map_err(|error| {
-            Error::invalid_model(format!("{}: expected a chat template, found no UTF-8: {error}", path.display()))
+            Error::invalid_model(format!("{} must be UTF-8: {error}; save it as UTF-8", path.display()))
         })?;
         return Ok(Some(Source { text, place: path.display().to_string() }));
     }
     let path = tokenizer_json.with_file_name("tokenizer_config.json");
     let Some(bytes) = read_regular(&path, "a tokenizer_config.json", MAX_BYTES)? else { return Ok(None) };
     let config: Value = serde_json::from_slice(&bytes).map_err(|error| {
-        let message = format!("{}: expected a tokenizer_config.json, found damaged JSON: {error}", path.display());
+        let message = format!("{} must be JSON: {error}; download it again", path.display());
         Error::invalid_model(message).with_source(error)
     })?;
     let text = match config.get("chat_template") {
@@ -55,7 +55,7 @@ fn beside(tokenizer_json: &Path) -> Result<Option<Source>> {
     match text {
         Some(text) => Ok(Some(Source { text: text.to_owned(), place: path.display().to_string() })),
         None => Err(Error::invalid_model(format!(
-            "{}: chat_template: expected a text, or a list of texts of which one is named \"default\"",
+            "{}: chat_template must be a text, or a list with a template named \"default\"; download the file again",
             path.display()
         ))),
     }

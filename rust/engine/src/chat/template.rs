@@ -54,8 +54,8 @@ impl ChatTemplate {
                 return Err(Error::invalid_option(
                     "chat_format",
                     format_args!(
-                        "must be a format whose control tokens are in the vocabulary, got \"{format}\", which needs \
-                         {missing}; the vocabulary has {} tokens",
+                        "must be a format whose control tokens are in the vocabulary of {} tokens, got \"{format}\", which \
+                         needs {missing}",
                         tokenizer.vocab_size()
                     ),
                 ));
@@ -222,7 +222,7 @@ impl ChatTemplate {
                     Error::invalid_option(
                         "messages",
                         format_args!(
-                            "cannot continue the conversation, since the model's chat template changes the last answer; \
+                            "cannot continue the conversation, because the model's chat template changes the last answer; \
                              send all messages again, or {REMEDY}"
                         ),
                     )
@@ -294,8 +294,8 @@ impl Custom {
                 return Err(Error::invalid_option(
                     "messages",
                     format_args!(
-                        "cannot have a system message, which the model's chat template drops; remove it, put its text \
-                         into a user message, or {REMEDY}"
+                        "cannot have a system message, because the model's chat template drops it; remove it, put its \
+                         text into a user message, or {REMEDY}"
                     ),
                 ));
             }
@@ -305,7 +305,8 @@ impl Custom {
                 Error::invalid_option(
                     "continue_final_message",
                     format_args!(
-                        "cannot be honoured, since the model's chat template changes the last message; {REMEDY}"
+                        "cannot be true, because the model's chat template changes the last message; set it to false, or \
+                         {REMEDY}"
                     ),
                 )
             })?;

@@ -1,6 +1,6 @@
 //! Metadata values and the typed questions that are asked of them.
 
-use super::Gguf;
+use super::{CONVERTED, Gguf};
 use crate::{Error, Result};
 
 /// A metadata value. Integers and floats of all widths are kept as the widest.
@@ -68,7 +68,7 @@ impl Gguf {
 
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::invalid_model(format!(
-            "{}: metadata key {key}: expected {expected}, found {}",
+            "{}: metadata key {key} must be {expected}, got {}; {CONVERTED}",
             self.path().display(),
             found.describe()
         ))
@@ -87,7 +87,7 @@ impl Gguf {
     fn required<T>(&self, key: &str, expected: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| {
             Error::invalid_model(format!(
-                "{}: metadata key {key} is missing; expected {expected}",
+                "{}: metadata key {key} is missing, and must be {expected}; {CONVERTED}",
                 self.path().display()
             ))
         })
@@ -116,7 +116,7 @@ impl Gguf {
 
     /// A count: an integer of any width that is not negative.
     pub fn optional_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "an integer that is not negative", |value| match value {
+        self.typed(key, "a non-negative integer", |value| match value {
             Value::Unsigned(value) => usize::try_from(*value).ok(),
             Value::Signed(value) => usize::try_from(*value).ok(),
             _ => None,
@@ -125,7 +125,7 @@ impl Gguf {
 
     /// A count that must be there.
     pub fn required_usize(&self, key: &str) -> Result<usize> {
-        self.required(key, "an integer that is not negative", self.optional_usize(key)?)
+        self.required(key, "a non-negative integer", self.optional_usize(key)?)
     }
 
     /// A finite number; integers are taken too.
@@ -164,7 +164,7 @@ impl Gguf {
 
     /// A list of integers from 0 to 2^32-1.
     pub fn optional_u32s(&self, key: &str) -> Result<Option<Vec<u32>>> {
-        self.typed(key, "a list of integers that are not negative", |value| match value {
+        self.typed(key, "a list of non-negative integers", |value| match value {
             Value::Array(Array::Integers(items)) => items.iter().map(|item| u32::try_from(*item).ok()).collect(),
             _ => None,
         })

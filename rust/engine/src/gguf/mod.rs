@@ -28,6 +28,13 @@ pub use metadata::{Array, Value};
 pub use part::TensorData;
 pub(crate) use part_name::PartName;
 
+/// What to do about a file that ends too early.
+const TRUNCATED: &str = "the file is truncated: download it again";
+/// What to do about a file that does not follow the format.
+const DAMAGED: &str = "the file is damaged: download it again";
+/// What to do about a file that follows the format and lacks what a model needs, or contradicts itself.
+pub(crate) const CONVERTED: &str = "the file is damaged or was converted by another tool: download it again";
+
 /// A GGUF whose headers were read and checked: one file, or all the parts of a split one.
 pub struct Gguf {
     /// In their order; there is always a first.
@@ -68,7 +75,7 @@ impl TensorInfo {
     pub fn tensor_type(&self) -> Result<TensorType> {
         TensorType::from_id(self.type_id).ok_or_else(|| {
             Error::unsupported_model(format!(
-                "tensor {} has type {}, which is not supported; convert the file to one of: {}",
+                "tensor {} has the unsupported type {}; use a file whose tensors have one of the types {}",
                 self.name,
                 self.type_name(),
                 TensorType::ALL.map(TensorType::name).join(", "),
@@ -125,8 +132,10 @@ impl Gguf {
         match gguf.optional_usize(split::COUNT)? {
             None | Some(0 | 1) => Ok(gguf),
             Some(count) => Err(Error::unsupported_model(format!(
-                "{} is one of {count} parts of a split GGUF, which are only found as files; expected a whole one",
-                name.display()
+                "{} is one of {count} parts of a split GGUF (metadata key {}), which cannot be loaded from memory; load \
+                 the parts from their files, or merge them into one file first",
+                name.display(),
+                split::COUNT
             ))),
         }
     }
@@ -163,10 +172,7 @@ impl Gguf {
     /// Where a tensor stands; an error if the file doesn't have it.
     pub fn required_tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.tensor(name).ok_or_else(|| {
-            Error::invalid_model(format!(
-                "{}: tensor {name} is missing; the file is not whole",
-                self.path().display()
-            ))
+            Error::invalid_model(format!("{}: tensor {name} is missing; {CONVERTED}", self.path().display()))
         })
     }
 

@@ -1,4 +1,4 @@
-//! The header of a GGUF file, read from bytes that nobody vouches for.
+//! The header of a GGUF file, read from untrusted bytes.
 //!
 //! Every length is checked against the bytes that are left before anything of that length is allocated.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_phi_kernels::TensorType;
 
-use super::{Array, TensorInfo, Value};
+use super::{Array, CONVERTED, DAMAGED, TRUNCATED, TensorInfo, Value};
 use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"GGUF";
@@ -43,8 +43,7 @@ impl<'a> Reader<'a> {
         let end = self.position.checked_add(len);
         let Some(taken) = end.and_then(|end| self.bytes.get(self.position..end)) else {
             return Err(Error::invalid_model(format!(
-                "the file ends inside its header: {what} needs {len} bytes at byte {}, only {} are left \
-                 (was a download cut short?)",
+                "the file ends within its header: {what} needs {len} bytes at byte {}, but only {} are left; {TRUNCATED}",
                 self.position,
                 self.remaining()
             )));
@@ -73,32 +72,34 @@ impl<'a> Reader<'a> {
         let possible = (self.remaining() / min_bytes).min(most);
         usize::try_from(count).ok().filter(|count| *count <= possible).ok_or_else(|| {
             Error::invalid_model(format!(
-                "{what} is {count}, but in the {} bytes left it can be at most {possible} (the file is damaged or cut short)",
+                "{what} must be at most {possible} with the remaining {} bytes, got {count}; {DAMAGED}",
                 self.remaining()
             ))
         })
     }
 
     fn list_len(&mut self, min_bytes: usize) -> Result<usize> {
-        let len = self.count(min_bytes, self.list_items_left, "a list's length")?;
+        let len = self.count(min_bytes, self.list_items_left, "the length of a list")?;
         self.list_items_left -= len;
         Ok(len)
     }
 
     fn string(&mut self, what: &str) -> Result<String> {
-        let len = self.count(1, MAX_HEADER_BYTES, what)?;
+        let len = self.count(1, MAX_HEADER_BYTES, &format!("the length of {what}"))?;
         let position = self.position;
         let bytes = self.take(len, what)?;
         // Vocabularies in the wild hold pieces that are no valid UTF-8; losing one must not lose the file.
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
             Err(_) if what == ARRAY_ITEM => Ok(String::from_utf8_lossy(bytes).into_owned()),
-            Err(error) => Err(Error::invalid_model(format!("{what} at byte {position} is no UTF-8: {error}"))),
+            Err(error) => {
+                Err(Error::invalid_model(format!("{what} at byte {position} must be UTF-8: {error}; {DAMAGED}")))
+            }
         }
     }
 }
 
-const ARRAY_ITEM: &str = "a list's string";
+const ARRAY_ITEM: &str = "a string of a list";
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header> {
     let head = bytes.get(..MAX_HEADER_BYTES).unwrap_or(bytes);
@@ -106,7 +107,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header> {
     let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
     if magic != MAGIC {
         return Err(Error::invalid_model(format!(
-            "not a GGUF file: it begins with \"{}\", expected \"GGUF\"",
+            "a GGUF file must begin with \"GGUF\", got \"{}\"; use a GGUF file, or download it again",
             magic.escape_ascii()
         )));
     }
@@ -115,12 +116,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header> {
         2 | 3 => {}
         version if (1..=0xffff).contains(&version.swap_bytes()) => {
             return Err(Error::unsupported_model(
-                "a big-endian GGUF file; only little-endian files are supported".to_owned(),
+                "the GGUF file must be little-endian, got a big-endian one; convert the model again",
             ));
         }
         version => {
             return Err(Error::unsupported_model(format!(
-                "GGUF version {version}; supported are versions 2 and 3: convert the file anew"
+                "the version of GGUF must be 2 or 3, got {version}; convert the model again"
             )));
         }
     }
@@ -137,7 +138,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header> {
     for entry in entries {
         let info = entry.place(data_start, alignment, bytes.len())?;
         if let Some(info) = tensors.insert(info.name.clone(), info) {
-            return Err(Error::invalid_model(format!("tensor {} is listed twice", info.name)));
+            return Err(Error::invalid_model(format!("tensor {} is listed twice; {DAMAGED}", info.name)));
         }
     }
     Ok(Header { metadata, tensors })
@@ -151,7 +152,7 @@ fn metadata(reader: &mut Reader<'_>, count: usize) -> Result<BTreeMap<String, Va
         let value = value(reader, type_id)
             .map_err(|error| Error::new(error.kind(), format!("metadata key {key}: {error}")))?;
         if metadata.contains_key(&key) {
-            return Err(Error::invalid_model(format!("metadata key {key} is listed twice")));
+            return Err(Error::invalid_model(format!("metadata key {key} is listed twice; {DAMAGED}")));
         }
         metadata.insert(key, value);
     }
@@ -159,19 +160,16 @@ fn metadata(reader: &mut Reader<'_>, count: usize) -> Result<BTreeMap<String, Va
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize> {
-    let found = match metadata.get("general.alignment") {
-        None => return Ok(DEFAULT_ALIGNMENT),
-        Some(Value::Unsigned(found)) => *found,
-        Some(_) => 0,
-    };
+    const KEY: &str = "general.alignment";
+    let Some(found) = metadata.get(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    let alignment = if let Value::Unsigned(alignment) = found { usize::try_from(*alignment).ok() } else { None };
     // The format asks for a multiple of 8. A power of two up to a page keeps tensors aligned in the mapping.
-    usize::try_from(found).ok().filter(|found| found.is_power_of_two() && (8..=4096).contains(found)).ok_or_else(
-        || {
-            Error::invalid_model(format!(
-                "metadata key general.alignment: expected a power of two from 8 to 4096, found {found}"
-            ))
-        },
-    )
+    alignment.filter(|alignment| alignment.is_power_of_two() && (8..=4096).contains(alignment)).ok_or_else(|| {
+        Error::invalid_model(format!(
+            "metadata key {KEY} must be a power of two from 8 to 4096, got {}; {CONVERTED}",
+            found.describe()
+        ))
+    })
 }
 
 /// Bytes of one element of each metadata type; 8 is a string's length, and an array in an array is refused.
@@ -181,13 +179,13 @@ fn min_element_bytes(type_id: u32) -> Result<usize> {
         2 | 3 => 2,
         4..=6 => 4,
         8 | 10..=12 => 8,
-        9 => return Err(Error::unsupported_model("a list of lists, which no supported model has")),
+        9 => return Err(Error::unsupported_model("a list of lists is not supported; convert the model again")),
         _ => return Err(unknown_type(type_id)),
     })
 }
 
 fn unknown_type(type_id: u32) -> Error {
-    Error::invalid_model(format!("unknown metadata type number {type_id}; expected 0 to 12 (the file is damaged)"))
+    Error::invalid_model(format!("the type of a metadata value must be from 0 to 12, got {type_id}; {DAMAGED}"))
 }
 
 fn value(reader: &mut Reader<'_>, type_id: u32) -> Result<Value> {
@@ -226,7 +224,7 @@ fn array(reader: &mut Reader<'_>, type_id: u32, len: usize) -> Result<Array> {
     for _ in 0..len {
         values.push(value(reader, type_id)?);
     }
-    let too_large = || Error::invalid_model("an integer of a list is larger than 2^63-1");
+    let too_large = || Error::invalid_model(format!("the integers of a list must be below 2^63; {CONVERTED}"));
     Ok(match type_id {
         6 | 12 => Array::Floats(
             values
@@ -268,19 +266,21 @@ struct TensorEntry {
 }
 
 fn tensor_entry(reader: &mut Reader<'_>) -> Result<TensorEntry> {
-    let name = reader.string("a tensor's name")?;
+    let name = reader.string("the name of a tensor")?;
     let dimensions = reader.u32("a tensor's number of dimensions")?;
     if dimensions > MAX_DIMENSIONS {
         return Err(Error::invalid_model(format!(
-            "tensor {name} has {dimensions} dimensions; expected at most {MAX_DIMENSIONS} (the file is damaged)"
+            "tensor {name} must have at most {MAX_DIMENSIONS} dimensions, got {dimensions}; {DAMAGED}"
         )));
     }
     let mut shape = Vec::with_capacity(MAX_DIMENSIONS as usize);
     for _ in 0..dimensions {
-        let size = reader.u64("a tensor's dimension")?;
-        let size = usize::try_from(size).ok().filter(|size| (1..=isize::MAX as usize).contains(size));
+        let found = reader.u64("a tensor's dimension")?;
+        let size = usize::try_from(found).ok().filter(|size| (1..=isize::MAX as usize).contains(size));
         shape.push(size.ok_or_else(|| {
-            Error::invalid_model(format!("tensor {name} has a dimension of no size (the file is damaged)"))
+            Error::invalid_model(format!(
+                "tensor {name} must have dimensions from 1 to 2^63-1, got {found}; {DAMAGED}"
+            ))
         })?);
     }
     shape.reverse();
@@ -294,7 +294,9 @@ impl TensorEntry {
         let Self { name, shape, type_id, offset } = self;
         let elements = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
         let Some(elements) = elements else {
-            return Err(Error::invalid_model(format!("tensor {name} has the impossible shape {shape:?}")));
+            return Err(Error::invalid_model(format!(
+                "tensor {name} has the shape {shape:?}, which is too large for any memory; {DAMAGED}"
+            )));
         };
         // A type that can't be computed with has no size here: whoever needs the tensor names the type.
         let Some(tensor_type) = TensorType::from_id(type_id) else {
@@ -304,7 +306,7 @@ impl TensorEntry {
         let size = tensor_type.row_bytes(row_len).and_then(|row| row.checked_mul(elements / row_len));
         let Some(size) = size else {
             return Err(Error::invalid_model(format!(
-                "tensor {name} has rows of {row_len} values, expected a multiple of {} for type {}",
+                "tensor {name} must have rows of a multiple of {} values for the type {}, got {row_len}; {CONVERTED}",
                 tensor_type.block_len(),
                 tensor_type.name()
             )));
@@ -315,12 +317,12 @@ impl TensorEntry {
                 Ok(TensorInfo { name, shape, type_id, part: 0, range })
             }
             Some(range) if range.end <= file_len => Err(Error::invalid_model(format!(
-                "tensor {name} begins at byte {}, which is no multiple of the file's alignment {alignment}",
+                "tensor {name} must begin at a multiple of {alignment} bytes, the file's alignment, got {}; {DAMAGED}",
                 range.start
             ))),
             _ => Err(Error::invalid_model(format!(
-                "tensor {name} needs {size} bytes at byte {offset} of the data, but the file has only {} bytes of data \
-                 (it is cut short; download it again)",
+                "tensor {name} needs {size} bytes at byte {offset} of the data, but the file has only {} bytes of data; \
+                 {TRUNCATED}",
                 file_len.saturating_sub(data_start)
             ))),
         }

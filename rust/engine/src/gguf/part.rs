@@ -72,15 +72,12 @@ impl Part {
         let file_len = file.metadata().map_err(read_error)?.len();
         let len = usize::try_from(file_len).map_err(|_| {
             Error::invalid_model(format!(
-                "{} has {file_len} bytes, more than this machine can address",
+                "{} has {file_len} bytes, more than this machine can address; use a smaller file",
                 path.display()
             ))
         })?;
         if len == 0 {
-            return Err(Error::invalid_model(format!(
-                "{} is empty; expected a GGUF file (was a download cut short?)",
-                path.display()
-            )));
+            return Err(Error::invalid_model(format!("{} is empty; download it again", path.display())));
         }
         let bytes = if mmap {
             let map = map_file(&file, 0, len)
@@ -91,7 +88,7 @@ impl Part {
             let _ = map.advise(memmap2::Advice::HugePage);
             Bytes::Mapped(map, file)
         } else {
-            limit::check(len as u64, "reading the file into memory", "set mmap to true")?;
+            limit::check(len as u64, "a copy of the file in memory", "set mmap to true")?;
             let memory = anonymous(len);
             let mut memory =
                 memory.map_err(|error| out_of_memory(&error, len).unwrap_or_else(|| read_error(error)))?;
@@ -108,11 +105,11 @@ impl Part {
     pub(super) fn copied(name: &Path, bytes: &[u8]) -> Result<Self> {
         if bytes.is_empty() {
             return Err(Error::invalid_model(format!(
-                "{} has no bytes; expected those of a GGUF file",
+                "{} must have the bytes of a GGUF file, got none",
                 name.display()
             )));
         }
-        limit::check(bytes.len() as u64, "a copy of the model's bytes", "load it from its file")?;
+        limit::check(bytes.len() as u64, "a copy of the model's bytes", "load the model from its file")?;
         let mut memory = anonymous(bytes.len()).map_err(|error| {
             out_of_memory(&error, bytes.len()).unwrap_or_else(|| {
                 Error::invalid_model(format!("cannot copy {}: {error}", name.display())).with_source(error)
@@ -141,8 +138,8 @@ impl Part {
             return Ok(());
         }
         Err(Error::invalid_model(format!(
-            "{} was cut short while it was in use: it had {} bytes and has {}; load it again when it is whole, and set \
-             mmap to false if others write to it",
+            "{} was truncated while in use: it had {} bytes and now has {}; restore the file and load it again, and set \
+             mmap to false if other programs write to it",
             self.path.display(),
             map.len(),
             metadata.len()
@@ -172,8 +169,8 @@ impl Part {
             Error::invalid_option(
                 "mlock",
                 format_args!(
-                    "cannot be honoured: the system does not lock the {} bytes of {} into memory ({error}); raise its \
-                     limit (on Linux and macOS: ulimit -l), or set mlock to false",
+                    "cannot lock the {} bytes of {} into memory: {error}; raise the system's limit (on Linux and macOS: \
+                     ulimit -l), or set mlock to false",
                     self.bytes.len(),
                     self.path.display()
                 ),
@@ -229,7 +226,7 @@ impl Deref for TensorData<'_> {
 
 /// The error where there is no place for a file of `len` bytes.
 fn out_of_memory(error: &std::io::Error, len: usize) -> Option<Error> {
-    let remedy = "raise the limit on the process's memory (ulimit -v), or take a smaller file";
+    let remedy = "raise the memory limit of the process (ulimit -v), or use a smaller file";
     (error.kind() == ErrorKind::OutOfMemory).then(|| limit::refused_by_the_system(len as u64, "the file", remedy))
 }
 

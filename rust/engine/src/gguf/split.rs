@@ -22,13 +22,14 @@ pub(super) fn open_all(named: Gguf, count: usize, mmap: bool, cancel: &CancelTok
     let shown = named.path().display();
     let Some(name) = named.path().file_name().and_then(|name| PartName::parse(name.to_str()?)) else {
         return Err(Error::invalid_model(format!(
-            "{shown} is one of {count} parts of a split GGUF (metadata key {COUNT}), and by its name the others are not found; \
-             give it back the name it had, expected NAME-00001-of-{count:05}.gguf or the like, with the other parts beside it"
+            "{shown} is one of {count} parts of a split GGUF (metadata key {COUNT}), but its name is not one such as \
+             NAME-00001-of-{count:05}.gguf, by which the other parts are found; give it its original name, in one folder with \
+             the other parts"
         )));
     };
     if name.count != count || count > MOST_PARTS {
         return Err(Error::invalid_model(format!(
-            "{shown}: metadata key {COUNT} is {count}, but the name says that there are {} parts; was the file renamed?",
+            "{shown}: metadata key {COUNT} must be {}, as in the file's name, got {count}; give the file its original name",
             name.count
         )));
     }
@@ -56,8 +57,8 @@ pub(super) fn open_all(named: Gguf, count: usize, mmap: bool, cancel: &CancelTok
     let found = whole.tensors.len();
     if expected != found {
         return Err(Error::invalid_model(format!(
-            "{}: metadata key {TENSORS} is {expected}, but the {count} parts have {found} tensors; \
-             they are not of one model, or one of them is not whole",
+            "{}: metadata key {TENSORS} must be {found}, the number of tensors in the {count} parts, got {expected}; a part \
+             is damaged or belongs to another model: download the parts again",
             whole.path().display()
         )));
     }
@@ -70,10 +71,10 @@ fn check_presence(paths: &[PathBuf]) -> Result<()> {
     let Some(first) = missing.next() else { return Ok(()) };
     let others = match missing.count() {
         0 => String::new(),
-        others => format!(", and {others} more of them"),
+        others => format!(", and {others} more"),
     };
     Err(Error::model_not_found(format!(
-        "no such file: {}{others}; it is one of the {} parts of a split GGUF, which are all needed in one folder",
+        "no such file: {}{others}; all {} parts of a split GGUF must be in one folder: download those that are missing",
         first.display(),
         paths.len()
     )))
@@ -85,8 +86,8 @@ fn check_place(part: &Gguf, index: usize, count: usize) -> Result<()> {
         let found = part.required_usize(key)?;
         if found != expected {
             return Err(Error::invalid_model(format!(
-                "{}: metadata key {key} is {found}, expected {expected}: by its name this is part {} of {count} (numbered \
-                 from 0 in the file); was it renamed, or is it of another model?",
+                "{}: metadata key {key} must be {expected}, got {found}: the name is that of part {} of {count} ({NUMBER} \
+                 counts from 0); give the file its original name, or download it again",
                 part.path().display(),
                 index + 1
             )));
@@ -107,17 +108,18 @@ fn append(whole: &mut Gguf, part: Gguf, index: usize) -> Result<()> {
             Some(_) if key.starts_with("split.") && whole.optional_usize(key)? == part.optional_usize(key)? => {}
             Some(first) => {
                 return Err(Error::invalid_model(format!(
-                    "{}: metadata key {key} is {}, but in {} it is {}; the parts are of different models",
+                    "{}: metadata key {key} must be {}, as in {}, got {}; the parts belong to different models: download \
+                     them again",
                     part.path().display(),
-                    value.describe(),
+                    first.describe(),
                     whole.path().display(),
-                    first.describe()
+                    value.describe()
                 )));
             }
             None => tracing::warn!(
                 key,
                 part = %part.path().display(),
-                "ignored: only the metadata of a split file's first part counts"
+                "a metadata key of a later part of a split file is ignored; only those of the first part are used"
             ),
         }
     }
@@ -131,7 +133,7 @@ fn append(whole: &mut Gguf, part: Gguf, index: usize) -> Result<()> {
                 let path = |index: usize| whole.parts.get(index).map_or(Path::new(""), |part| &part.path);
                 let new = part.parts.first().map_or(Path::new(""), |part| &part.path);
                 return Err(Error::invalid_model(format!(
-                    "tensor {} is in {} and in {}; the parts are not of one model",
+                    "tensor {} is in both {} and {}; the parts belong to different models: download them again",
                     other.key(),
                     path(other.get().part).display(),
                     new.display()

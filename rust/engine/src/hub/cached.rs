@@ -120,7 +120,7 @@ pub fn remove_cached(repo: &str, cache_dir: Option<&Path>) -> Result<u64> {
     let cache_dir = settings::cache_dir(cache_dir, &|name| std::env::var_os(name))?;
     let Some(mut freed) = remove_files(&cache_dir, repo, Entry::is_gguf)? else {
         return Err(Error::model_not_found(format!(
-            "the cache {} has no GGUF file of `{repo}`; `cached_models` lists what it has",
+            "the cache {} has no GGUF file of `{repo}`; `cached_models` lists its files",
             cache_dir.display()
         )));
     };

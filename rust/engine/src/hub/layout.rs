@@ -94,7 +94,7 @@ pub(super) fn check_repo(repo: &str) -> Result<()> {
             Ok(())
         }
         _ => Err(Error::invalid_input(format!(
-            "a repository is `owner/name`, of letters, digits, `-`, `_` and `.`, but it is `{}`",
+            "a repository must be `owner/name`, of letters, digits, `-`, `_` and `.`, got `{}`",
             repo.escape_default()
         ))),
     }
@@ -108,7 +108,7 @@ pub(super) fn check_relative(what: &str, text: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid_input(format!(
-        "a {what} is a relative path with `/` between its parts and no `..`, but it is `{}`",
+        "a {what} must be a relative path with `/` between its parts and without `..`, got `{}`",
         text.escape_default()
     )))
 }
@@ -173,11 +173,11 @@ fn hard_link(blob: &Path, pointer: &Path) -> io::Result<()> {
 /// An error of the disk, with what was tried and where.
 pub(super) fn disk_error(action: &str, path: &Path, error: io::Error) -> Error {
     let hint = if error.kind() == io::ErrorKind::PermissionDenied {
-        "; give a cache directory that may be written to (HF_HOME, HF_HUB_CACHE or the cache_dir option)"
+        "; set HF_HOME, HF_HUB_CACHE or cache_dir to a writable directory"
     } else {
         ""
     };
-    Error::download(format!("could not {action} {}: {error}{hint}", path.display())).with_source(error)
+    Error::download(format!("cannot {action} {}: {error}{hint}", path.display())).with_source(error)
 }
 
 #[cfg(test)]

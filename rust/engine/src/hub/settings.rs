@@ -64,9 +64,14 @@ fn endpoint(text: Option<String>) -> Result<Url> {
     let text = text.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     match Url::parse(text.trim_end_matches('/')) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(Error::invalid_input(format!(
-            "the hub's endpoint must be an http or https address such as {DEFAULT_ENDPOINT}, but it is `{text}`"
-        ))),
+        _ => {
+            // A password may stand before the host.
+            let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
+            Err(Error::invalid_input(format!(
+                "the hub's endpoint must be an http or https address such as {DEFAULT_ENDPOINT}, got {shown:?}; set \
+                 endpoint or HF_ENDPOINT"
+            )))
+        }
     }
 }
 
@@ -79,7 +84,7 @@ fn clean(token: Option<String>) -> Result<Option<String>> {
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Error::invalid_input(
-            "the hub's token has characters that no token has; it should look like hf_... on one line",
+            "the hub's token must be one line of printable ASCII characters, such as hf_...; set token or HF_TOKEN",
         ));
     }
     Ok(Some(token.to_owned()))
@@ -134,8 +139,7 @@ impl Environment<'_> {
             .or_else(|| self.hf_home().map(|home| home.join("hub")))
             .ok_or_else(|| {
                 Error::invalid_input(
-                    "there is no home directory to keep the Hugging Face cache in; set HF_HOME or give a cache \
-                     directory",
+                    "the Hugging Face cache needs a home directory, and none is known; set HF_HOME or cache_dir",
                 )
             })
     }

@@ -35,14 +35,14 @@ pub(super) async fn lock(path: &Path, cancel: &CancelToken) -> Result<Option<Fil
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) => {
                 if !told {
-                    tracing::info!(lock = %path.display(), "another process is fetching this file; waiting for it");
+                    tracing::info!(lock = %path.display(), "another process is downloading this file; waiting for it");
                     told = true;
                 }
                 cancel.check()?;
                 tokio::time::sleep(LOCK_EVERY).await;
             }
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, lock = %path.display(), "this disk has no locks; going on without one");
+                tracing::warn!(%error, lock = %path.display(), "the disk does not support locks; continuing without one");
                 return Ok(None);
             }
         }
@@ -90,7 +90,7 @@ pub(super) async fn fetch(
                         let _ = std::fs::remove_file(&incomplete);
                         return Err(error);
                     }
-                    tracing::warn!(%error, "what was there of the file was damaged; fetching it anew");
+                    tracing::warn!(%error, "the partial download is damaged; downloading the file again");
                     continue;
                 }
             },
@@ -103,13 +103,13 @@ pub(super) async fn fetch(
         furthest = furthest.max(part.len);
         if tries >= MAX_TRIES {
             return Err(Error::download(format!(
-                "the download of {wanted} stopped at {} of {}: {error}. Run it again to go on from there",
+                "the download of {wanted} stopped at {} of {}: {error}. Run it again to resume",
                 size_text(part.len),
                 size_text(metadata.size)
             ))
             .with_source(error));
         }
-        tracing::warn!(%error, bytes = part.len, "the download was interrupted; going on from there");
+        tracing::warn!(%error, bytes = part.len, "the download was interrupted; resuming it");
         hub.pause(tries, after, cancel).await?;
     }
 
@@ -143,7 +143,7 @@ async fn append(
         let expected = format!("bytes {}-{}/{size}", part.len, size - 1);
         if range != Some(expected.as_str()) {
             return Err(Failure::transient(format!(
-                "the server sent the range `{}` where `{expected}` was asked for",
+                "the server must send the range `{expected}`, got `{}`",
                 range.unwrap_or_default()
             )));
         }
@@ -151,11 +151,11 @@ async fn append(
         // The whole file, though a part of it was asked for, or something that is not the file at all.
         if let Some(length) = content_length(&response).filter(|length| *length != size) {
             return Err(Failure::transient(format!(
-                "the server sent {length} bytes for {wanted}, which has {size}; is a proxy answering for it?"
+                "the server must send {size} bytes for {wanted}, got {length} bytes; check whether a proxy answers for it"
             )));
         }
         if part.len > 0 {
-            tracing::warn!("the server does not resume downloads; fetching {wanted} from the start");
+            tracing::warn!("the server does not resume downloads; downloading {wanted} from the start");
             part.restart().map_err(Failure::fatal)?;
         }
     }
@@ -244,8 +244,8 @@ impl<'a> Part<'a> {
             return Ok(());
         }
         Err(Error::download(format!(
-            "what arrived is not the file that the hub promised: its SHA-256 is {found}, not {expected}; it was thrown \
-             away. If that happens again, something between here and the hub changes it"
+            "the SHA-256 of the downloaded file must be {expected}, got {found}; the file was deleted: download it again, \
+             and check your proxy if that fails too"
         )))
     }
 }
@@ -276,8 +276,8 @@ fn check_space(path: &Path, wanted: &Wanted<'_>, needed: u64) -> Result<()> {
     let directory = path.parent().unwrap_or(path);
     match fs4::available_space(directory) {
         Ok(free) if free < needed => Err(Error::download(format!(
-            "{wanted} needs {} more on the disk of {}, which has {} free; make room, or set HF_HOME or the cache \
-             directory to another disk",
+            "{wanted} needs {} more on the disk of {}, which has only {} free; free some space, or set HF_HOME or \
+             cache_dir to a directory on another disk",
             size_text(needed),
             directory.display(),
             size_text(free)

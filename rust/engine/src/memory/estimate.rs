@@ -83,16 +83,16 @@ pub(crate) fn check_session(
     let shorter =
         if fitting > 0 { format!("set n_ctx to {fitting} or less") } else { "use a smaller model".to_owned() };
     let narrower = match kv_dtype {
-        KvDtype::F32 => ", set kv_dtype to \"f16\" or \"q8_0\" for a half or a good quarter of it",
-        KvDtype::F16 => ", set kv_dtype to \"q8_0\" for a good half of it",
+        KvDtype::F32 => ", set kv_dtype to \"f16\" or \"q8_0\" to halve or quarter it",
+        KvDtype::F16 => ", set kv_dtype to \"q8_0\" to nearly halve it",
         KvDtype::Q8_0 => "",
     };
     Err(Error::insufficient_memory(
         needed,
         available,
         format!(
-            "a context of {n_ctx} tokens needs {} of memory when it is full ({} for keys and values in {kv_dtype}, {} \
-             to compute with), and the system has {} to give; {shorter}{narrower}, or end other programs that use memory",
+            "a full context of {n_ctx} tokens needs {} of memory ({} for keys and values in {kv_dtype}, {} for \
+             computing), but only {} is available; {shorter}{narrower}, or close other programs",
             size_text(needed),
             size_text(cache),
             size_text(working),

@@ -14,7 +14,7 @@ pub(crate) fn check(needed: u64, what: &str, remedy: &str) -> Result<()> {
             needed,
             available,
             format!(
-                "{what} needs {} more memory, and the system has {} to give; {remedy}",
+                "{what} needs {} more memory, but only {} is available; {remedy}",
                 size_text(needed),
                 size_text(available)
             ),
@@ -28,10 +28,12 @@ pub(crate) fn refused_by_the_system(needed: u64, what: &str, remedy: &str) -> Er
     Error::insufficient_memory(
         needed,
         available_bytes().unwrap_or(0).min(needed),
-        format!("{what} needs {} more memory, which the system did not give; {remedy}", size_text(needed)),
+        format!("{what} needs {} more memory, which the system refused; {remedy}", size_text(needed)),
     )
 }
 
 /// What helps a session whose cache cannot grow.
-pub(crate) const REMEDY: &str = "the session is as it was before: end what else takes memory, take turns back, or begin anew \
-                                 in a session with a smaller n_ctx or another kv_dtype";
+pub(crate) const REMEDY: &str = "the session is unchanged: close other programs, undo turns, or open a session with a smaller \
+                                 n_ctx or a smaller kv_dtype";
+/// What a session has no memory for when its cache cannot grow.
+pub(crate) const NEXT_TOKENS: &str = "the next part of the context";

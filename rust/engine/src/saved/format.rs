@@ -55,7 +55,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a file that nobody vouches for.
+/// Reads an untrusted file.
 pub(super) struct Reader {
     inner: BufReader<File>,
     hash: Sha256,
@@ -68,7 +68,7 @@ impl Reader {
         let failed = |error: Error| Error::conversation_file(error.to_string()).with_source(error);
         let file = open_regular(path, "a saved conversation").map_err(failed)?.ok_or_else(|| {
             Error::conversation_not_found(format!(
-                "no such file: {}; expected a conversation that was saved",
+                "no such file: {}; give the path of a saved conversation",
                 path.display()
             ))
         })?;
@@ -83,7 +83,7 @@ impl Reader {
             reader.refused(
                 Refusal::NotAConversation,
                 &format_args!(
-                    "it is no saved conversation: expected a file that begins with \"{}\", found \"{}\"",
+                    "a saved conversation must begin with \"{}\", got \"{}\"; give the path of a saved conversation",
                     MAGIC.escape_ascii(),
                     found.escape_ascii()
                 ),
@@ -104,14 +104,16 @@ impl Reader {
             return Err(self.refused(
                 Refusal::NewerVersion,
                 &format_args!(
-                    "it has version {version} of the format, which a newer candle-phi writes; expected version {VERSION}: \
-                     update this one, or save the conversation again"
+                    "the version of the format must be {VERSION}, got {version}, which a newer candle-phi writes; update \
+                     candle-phi"
                 ),
             ));
         }
         let header_len = self.number()? as usize;
         if version == 0 || header_len > MAX_HEADER_BYTES {
-            return Err(self.damaged(&format_args!("version {version}, a header of {header_len} bytes")));
+            return Err(
+                self.damaged(&format_args!("it has the version {version} and a header of {header_len} bytes"))
+            );
         }
         Ok(header_len)
     }
@@ -149,7 +151,7 @@ impl Reader {
         let expected = self.hash.clone().finalize();
         let mut found = [0; DIGEST_BYTES as usize];
         self.fill(&mut found)?;
-        if found[..] == expected[..] { Ok(()) } else { Err(self.damaged(&"its checksum is another")) }
+        if found[..] == expected[..] { Ok(()) } else { Err(self.damaged(&"its checksum does not match")) }
     }
 
     /// An error if the file is longer or shorter than what is said in it.
@@ -157,15 +159,15 @@ impl Reader {
         if self.file_len == expected {
             return Ok(());
         }
-        Err(self.damaged(&format_args!("it has {} bytes, and by its header {expected}", self.file_len)))
+        Err(self.damaged(&format_args!("it must have {expected} bytes by its header, got {}", self.file_len)))
     }
 
     fn cut_short(&self) -> Error {
-        self.damaged(&"it ends in the middle")
+        self.damaged(&"it ends too early")
     }
 
     pub(super) fn damaged(&self, what: &dyn fmt::Display) -> Error {
-        let what = format_args!("it is damaged: {what}; was it cut short, or changed?");
+        let what = format_args!("the file is damaged: {what}; use another copy of it");
         self.refused(Refusal::Damaged, &what)
     }
 
@@ -179,7 +181,7 @@ impl Reader {
     }
 }
 
-/// Refuses to save over what is no saved conversation: a slip must not cost a model that took hours to download. What
+/// Refuses to overwrite what is not a saved conversation: a slip must not cost a model that took hours to download. What
 /// cannot be read says so where it is written.
 pub(super) fn check_replaceable(path: &Path) -> Result<()> {
     let mut magic = Vec::new();
@@ -189,8 +191,8 @@ pub(super) fn check_replaceable(path: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::conversation_file(format!(
-        "cannot save to {}: the file that is there is no saved conversation: it begins with \"{}\"; save to another path, \
-         or remove it first",
+        "cannot save to {}: the file exists and is not a saved conversation, as it begins with \"{}\"; save to another \
+         path, or remove the file first",
         path.display(),
         magic.escape_ascii()
     )))

@@ -94,8 +94,8 @@ impl Header {
             .map_err(|error| Error::inference("the conversation cannot be written as JSON").with_source(error))?;
         if json.len() > MAX_HEADER_BYTES {
             return Err(Error::conversation_file(format!(
-                "the messages and tokens of the conversation take {}, more than the {} that a saved conversation can have of \
-                 them",
+                "the messages and tokens of the conversation take {}, but a saved conversation can have at most {} of them; \
+                 save a shorter conversation",
                 size_text(json.len() as u64),
                 size_text(MAX_HEADER_BYTES as u64)
             )));
@@ -112,13 +112,13 @@ impl Header {
         self.first_position.min(self.cached_tokens.len())..self.cached_tokens.len()
     }
 
-    /// Says why a session cannot go on with it.
+    /// Says why a session cannot continue it.
     pub(super) fn check_fits(&self, model: &Fingerprint, config: &PhiConfig, place: Place) -> Result<()> {
         if let Some(difference) = model.difference_from(&self.model, config) {
             return Err(Error::saved_conversation(
                 Refusal::OtherModel,
                 format!(
-                    "it was said with another model: {difference}; load it with the model that it was saved with"
+                    "the conversation belongs to another model: {difference}; load it with the model that saved it"
                 ),
             ));
         }
@@ -126,8 +126,7 @@ impl Header {
             return Err(Error::saved_conversation(
                 Refusal::OtherKvDtype,
                 format!(
-                    "its keys and values are of the type {}, and this session's of {}; load it into a session with \
-                     kv_dtype={:?}",
+                    "its kv_dtype is {:?}, but the session's is \"{}\"; load it into a session with kv_dtype set to {:?}",
                     self.kv_dtype, place.kv_dtype, self.kv_dtype
                 ),
             ));
@@ -138,7 +137,8 @@ impl Header {
             return Err(Error::saved_conversation(
                 Refusal::TooLong,
                 format!(
-                    "it has {needed} tokens, and this session's context holds {}; load it into a session with a larger n_ctx",
+                    "the conversation has {needed} tokens, but the session's context holds {}; load it into a session with \
+                     n_ctx set to {needed} or more",
                     place.n_ctx
                 ),
             ));

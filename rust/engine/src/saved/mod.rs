@@ -101,7 +101,7 @@ pub(crate) fn load(path: &Path, model: &Phi3Model, place: Place, cancel: &Cancel
     reader.check_len(file_len(header_len as u64, rows))?;
     let mut cache = model.new_cache(place.n_ctx, place.kv_dtype)?;
     let parts = header.into_parts(model.config().vocabulary_size).filter(|_| cache.suffice(&positions));
-    let parts = parts.ok_or_else(|| reader.damaged(&"it contradicts itself"))?;
+    let parts = parts.ok_or_else(|| reader.damaged(&"its contents contradict each other"))?;
     model.check_cache_memory(rows, "the saved conversation")?;
 
     cache.begin_restoring(&positions, parts.rope_factors);
@@ -132,7 +132,8 @@ fn file_len(header: u64, rows: u64) -> u64 {
 fn check_space(path: &Path, needed: u64) -> Result<()> {
     match fs4::available_space(folder_of(path)) {
         Ok(free) if free < needed => Err(Error::conversation_file(format!(
-            "cannot save to {}: the conversation takes {}, and the disk has {} free; make room, or save it on another",
+            "cannot save to {}: the conversation takes {}, but the disk has only {} free; free some space, or save to \
+             another disk",
             path.display(),
             size_text(needed),
             size_text(free)

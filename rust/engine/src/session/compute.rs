@@ -65,7 +65,7 @@ impl Session {
     pub(super) fn compute(&mut self, tokens: &[u32], cancel: &CancelToken) -> Result<Vec<f32>> {
         let Reuse { cached: reused, recomputed } = self.reuse(tokens);
         if recomputed > 0 {
-            tracing::info!(target: LOG_TARGET, recomputed, sequence = tokens.len(), "cached tokens are computed again");
+            tracing::info!(target: LOG_TARGET, recomputed, sequence = tokens.len(), "cached tokens are recomputed");
         }
         let mut rest = self.keep(tokens, reused);
         while rest.len() > self.prefill_chunk {

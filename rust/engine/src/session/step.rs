@@ -134,7 +134,8 @@ impl Session {
             return Ok(());
         }
         Err(Error::session_busy(
-            "this generation belongs to another session, or the session was reset or has begun another one since",
+            "the session was reset or has begun another generation, or this generation belongs to another session; start \
+             a new one",
         ))
     }
 

@@ -35,14 +35,14 @@ pub(super) fn vocabulary(
     let bytes: usize = kept.iter().map(|added| added.token.content.len()).sum();
     if bytes > MAX_BYTES {
         return Err(Error::invalid_model(format!(
-            "expected control and user-defined tokens of at most {MAX_BYTES} bytes together, found {bytes} bytes"
+            "the control and user-defined tokens must have at most {MAX_BYTES} bytes in total, got {bytes}"
         )));
     }
     let ids = FixedIds(kept.iter().map(|added| (added.token.content.as_str(), added.id)).collect());
     let mut vocabulary = AddedVocabulary::new();
     vocabulary
         .add_tokens(kept.iter().map(|added| added.token.clone()), &ids, normalizer)
-        .map_err(|error| Error::invalid_model(format!("the control tokens can't be searched for: {error}")))?;
+        .map_err(|error| Error::invalid_model(format!("the control tokens cannot be searched for: {error}")))?;
     Ok(vocabulary)
 }
 

@@ -123,7 +123,7 @@ impl<'a> Vocabulary<'a> {
         let vocabulary = self.vocabulary()?;
         let merges = merges(gguf, &vocabulary)?;
         BPE::builder().cache_capacity(0).vocab_and_merges(vocabulary, merges).build().map_err(|error| {
-            Error::invalid_model(format!("metadata keys {TOKENS} and {MERGES}: no vocabulary of pieces: {error}"))
+            Error::invalid_model(format!("metadata keys {TOKENS} and {MERGES} do not make a vocabulary: {error}"))
         })
     }
 
@@ -134,22 +134,22 @@ impl<'a> Vocabulary<'a> {
         for (id, text, token_type) in self.iter() {
             if token_type == TokenType::Byte {
                 return Err(Error::invalid_model(format!(
-                    "metadata key {TOKEN_TYPE}: expected none of type 6 (byte) in a byte-level vocabulary, found token \
-                     id {id}, {text:?}"
+                    "metadata key {TOKEN_TYPE} must not have the type 6 (byte) in a byte-level vocabulary, got it for \
+                     token id {id}, {text:?}"
                 )));
             }
             if self.kind(id, text, token_type) != PieceKind::Padding && !texts.insert(text) {
                 let first =
                     self.tokens.iter().find(|(_, other, _)| *other == text).map_or(id, |(first, ..)| first);
                 return Err(Error::invalid_model(format!(
-                    "metadata key {TOKENS}: expected each text once, found {text:?} for token ids {first} and {id}"
+                    "metadata key {TOKENS} must have each text once, got {text:?} for the token ids {first} and {id}"
                 )));
             }
             if token_type == TokenType::Normal {
                 vocabulary.insert(text.to_owned(), id);
             }
         }
-        check_coverage(TOKENS, |character| vocabulary.contains_key(character))?;
+        check_coverage(&format!("metadata key {TOKENS}"), |character| vocabulary.contains_key(character))?;
         Ok(vocabulary)
     }
 }
@@ -169,7 +169,7 @@ pub(super) fn check_coverage(name: &str, has: impl Fn(&str) -> bool) -> Result<(
     match missing.first() {
         None => Ok(()),
         Some(first) => Err(Error::invalid_model(format!(
-            "{name}: expected a token for each of the 256 bytes, found {} and none for {first:?}",
+            "{name} must have a token for each of the 256 bytes, got {} of them and none for {first:?}",
             byte_level::alphabet().len() - missing.len()
         ))),
     }
@@ -178,12 +178,12 @@ pub(super) fn check_coverage(name: &str, has: impl Fn(&str) -> bool) -> Result<(
 fn merges(gguf: &Gguf, vocabulary: &Vocab) -> Result<Merges> {
     let lines = gguf.optional_strings(MERGES)?;
     let lines = lines.ok_or_else(|| {
-        Error::invalid_model(format!("metadata key {MERGES} is missing; expected pairs of tokens"))
+        Error::invalid_model(format!("metadata key {MERGES} is missing, and must be a list of pairs of tokens"))
     })?;
     if lines.len() > MAX_MERGES {
         let found = lines.len();
         return Err(Error::invalid_model(format!(
-            "metadata key {MERGES}: expected at most {MAX_MERGES} merges, found {found}"
+            "metadata key {MERGES} must have at most {MAX_MERGES} merges, got {found}"
         )));
     }
     let mut seen = HashSet::with_capacity(lines.len());
@@ -192,7 +192,7 @@ fn merges(gguf: &Gguf, vocabulary: &Vocab) -> Result<Merges> {
         let (left, right) = pair(MERGES, position, line, |text| vocabulary.contains_key(text))?;
         if !seen.insert(line) {
             return Err(Error::invalid_model(format!(
-                "metadata key {MERGES}: expected each merge once, found {line:?} again at position {position}"
+                "metadata key {MERGES} must have each merge once, got {line:?} again at position {position}"
             )));
         }
         merges.push((left.to_owned(), right.to_owned()));
@@ -205,15 +205,15 @@ fn pair<'a>(key: &str, position: usize, line: &'a str, has: impl Fn(&str) -> boo
     let halves = line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty());
     let Some((left, right)) = halves else {
         return Err(Error::invalid_model(format!(
-            "metadata key {key}: expected two tokens with a space between them at position {position}, found {line:?}"
+            "metadata key {key} must have two tokens separated by a space at position {position}, got {line:?}"
         )));
     };
     let merged = [left, right].concat();
     match [left, right, &merged].into_iter().find(|text| !has(text)) {
         None => Ok((left, right)),
         Some(missing) => Err(Error::invalid_model(format!(
-            "metadata key {key}: expected merges of tokens to tokens, found {line:?} at position {position}, for which \
-             {missing:?} is missing from {TOKENS}"
+            "metadata key {key} must merge tokens into tokens, got {line:?} at position {position}, for which {missing:?} is \
+             not in {TOKENS}"
         ))),
     }
 }

@@ -50,10 +50,10 @@ impl Tokenizer {
             let (their, our) = (theirs.next().flatten(), ours.next().flatten());
             if their != our && (matters(their) || matters(our)) {
                 let shown =
-                    |text: Option<&str>| text.map_or_else(|| "no token".to_owned(), |text| format!("{text:?}"));
+                    |text: Option<&str>| text.map_or_else(|| "unused".to_owned(), |text| format!("{text:?}"));
                 return Err(Error::invalid_model(format!(
-                    "the tokenizer is not the one of {}: token id {id} is {} in the file's metadata key {TOKENS}, \
-                     and {} in the tokenizer; expected the tokenizer.json of the same model",
+                    "the tokenizer does not belong to {}: token id {id} is {} in the file's metadata key {TOKENS}, but \
+                     {} in the tokenizer; set tokenizer to the tokenizer.json of the same model",
                     gguf.path().display(),
                     shown(their),
                     shown(our)

@@ -129,8 +129,8 @@ impl Tokenizer {
             Some("gpt2") => Self::new(bpe::parts(gguf, *options)?).map_err(|error| at(&path, &error)),
             None | Some("none" | "no_vocab") => Err(no_vocabulary(gguf, MODEL)),
             Some(other) => Err(Error::unsupported_model(format!(
-                "{path}: metadata key {MODEL}: expected \"llama\" (the SentencePiece vocabulary of Phi-3 and \
-                 Phi-3.5) or \"gpt2\" (the byte-level ones of Phi-2 and Phi-4), found {other:?}, which is not supported"
+                "{path}: metadata key {MODEL} must be \"llama\" (the SentencePiece vocabulary of Phi-3 and Phi-3.5) or \
+                 \"gpt2\" (the byte-level vocabularies of Phi-2 and Phi-4), got {other:?}; use a file of a Phi model"
             ))),
         }
     }
@@ -256,7 +256,8 @@ impl Tokenizer {
                 Part::Control(name) => {
                     let (id, token) = self.control(name).ok_or_else(|| {
                         Error::unsupported_model(format!(
-                            "the chat template needs the control token {name}, which the vocabulary of {} tokens lacks",
+                            "the chat template needs the control token {name}, which is not in the vocabulary of {} \
+                             tokens; set tokenizer to the model's own tokenizer.json",
                             self.vocab_size()
                         ))
                     })?;
@@ -390,8 +391,7 @@ impl fmt::Debug for Tokenizer {
 
 fn no_vocabulary(gguf: &Gguf, key: &str) -> Error {
     Error::invalid_model(format!(
-        "{}: the file has no vocabulary (metadata key {key}); pass the path of the model's tokenizer.json as the \
-         tokenizer",
+        "{}: the file has no vocabulary (metadata key {key}); set tokenizer to the path of the model's tokenizer.json",
         gguf.path().display()
     ))
 }

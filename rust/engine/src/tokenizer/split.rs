@@ -62,18 +62,18 @@ impl Splitter {
     /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a regex that does not end as the family's do, or
     /// that looks around elsewhere too.
     pub(super) fn new(pattern: &str) -> Result<Self> {
-        let unsupported = |why: &str| {
+        let unsupported = |requirement: &str| {
             Error::unsupported_model(format!(
-                "pre-tokenizer: expected a regex as the family's vocabularies have it, {why}, found {pattern:?}"
+                "the regex of the pre-tokenizer must {requirement}, got {pattern:?}; use the tokenizer of a Phi model"
             ))
         };
         let words = pattern.strip_suffix(WHITE_SPACE).filter(|words| !words.is_empty());
-        let words = words.ok_or_else(|| unsupported(r"which ends with |\s+(?!\S)|\s+"))?;
+        let words = words.ok_or_else(|| unsupported(r"end with |\s+(?!\S)|\s+"))?;
         let words = RegexBuilder::new(words).size_limit(MAX_PROGRAM_BYTES).build().map_err(|error| {
-            unsupported("of moderate size, which only looks ahead behind white space").with_source(error)
+            unsupported("be of moderate size and look ahead only after white space").with_source(error)
         })?;
         if words.is_match("") {
-            return Err(unsupported("which never matches nothing"));
+            return Err(unsupported("never match an empty text"));
         }
         Ok(Self { words })
     }

@@ -49,8 +49,9 @@ pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
 
 /// What SentencePiece does to a text first: a space in front, and `▁` for each space.
 fn normalizer(add_space_prefix: bool) -> Result<NormalizerWrapper> {
-    let replace = Replace::new(" ", "▁")
-        .map_err(|error| Error::invalid_model(format!("the tokenizer's normalizer can't be built: {error}")))?;
+    let replace = Replace::new(" ", "▁").map_err(|error| {
+        Error::invalid_model(format!("the normalizer of the tokenizer cannot be built: {error}"))
+    })?;
     let mut steps = vec![NormalizerWrapper::from(replace)];
     if add_space_prefix {
         steps.insert(0, Prepend::new("▁".to_owned()).into());
@@ -71,7 +72,7 @@ impl<'a> Vocabulary<'a> {
         let tokens = TokenList::read(gguf, MAX_PIECE_BYTES)?;
         let scores = tokens.one_for_each(SCORES, gguf.optional_f32s(SCORES)?, |scores| scores.len())?;
         if let Some(id) = scores.iter().position(|score| score.is_nan()) {
-            let message = format!("metadata key {SCORES}: expected numbers, found NaN for token id {id}");
+            let message = format!("metadata key {SCORES} must have numbers, got NaN for token id {id}");
             return Err(tokens.invalid(&message));
         }
         let unknown_id = tokens.id("tokenizer.ggml.unknown_token_id", &["<unk>"])?;
@@ -85,7 +86,7 @@ impl<'a> Vocabulary<'a> {
         for (id, text, token_type) in self.tokens.iter() {
             if token_type == TokenType::Byte && byte_of(text).is_none() {
                 return Err(Error::invalid_model(format!(
-                    "metadata key {TOKENS}: expected a byte such as \"<0x0A>\" for token id {id}, found {text:?}"
+                    "metadata key {TOKENS} must have a byte such as \"<0x0A>\" for token id {id}, got {text:?}"
                 )));
             }
         }
@@ -97,8 +98,8 @@ impl<'a> Vocabulary<'a> {
         let bytes: HashSet<u8> = self.tokens.iter().filter_map(|(_, text, _)| byte_of(text)).collect();
         if self.unknown_id.is_none() && bytes.len() < 256 {
             return Err(Error::invalid_model(format!(
-                "metadata key {TOKENS}: expected a token for each of the 256 bytes or an unknown token, found {} \
-                 bytes and no unknown token",
+                "metadata key {TOKENS} must have a token for each of the 256 bytes, or one for unknown text, got {} bytes \
+                 and no unknown token",
                 bytes.len()
             )));
         }
@@ -182,7 +183,7 @@ impl<'a> Vocabulary<'a> {
             builder = builder.unk_token(text.to_owned());
         }
         builder.vocab_and_merges(vocabulary, merges).build().map_err(|error| {
-            Error::invalid_model(format!("metadata key {TOKENS}: no vocabulary of pieces: {error}"))
+            Error::invalid_model(format!("metadata key {TOKENS} does not make a vocabulary: {error}"))
         })
     }
 }
@@ -203,8 +204,7 @@ fn merges(vocabulary: &Vocab, ranked: &[(f32, &str)]) -> Result<Merges> {
         merges.extend(splits.iter().map(|(_, _, left, right)| ((*left).to_owned(), (*right).to_owned())));
         if merges.len() > MAX_MERGES {
             return Err(Error::invalid_model(format!(
-                "metadata key {TOKENS}: expected pieces that can be put together in at most {MAX_MERGES} ways, \
-                 found more"
+                "metadata key {TOKENS} must have pieces that can be merged in at most {MAX_MERGES} ways, got more"
             )));
         }
     }

@@ -99,8 +99,7 @@ impl Detokenizer {
         let Some(piece) = pieces.get(id) else {
             let size = pieces.len();
             return Err(Error::invalid_input(format!(
-                "token id {id} is not in the vocabulary of {size} tokens; expected 0 to {}",
-                size.saturating_sub(1)
+                "token ids must be below {size}, the size of the vocabulary, got {id}"
             )));
         };
         match (piece.kind, self.joining) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gguf::Gguf;
+use crate::gguf::{CONVERTED, Gguf};
 use crate::{Error, Result};
 
 use super::no_vocabulary;
@@ -59,13 +59,14 @@ impl<'a> TokenList<'a> {
         let list = Self { gguf, texts, types: vec![] };
         if u32::try_from(texts.len()).map_or(true, |len| len > MAX_TOKENS) {
             let found = texts.len();
-            return Err(list
-                .invalid(&format!("metadata key {TOKENS}: expected at most {MAX_TOKENS} tokens, found {found}")));
+            return Err(
+                list.invalid(&format!("metadata key {TOKENS} must have at most {MAX_TOKENS} tokens, got {found}"))
+            );
         }
         for (id, text) in texts.iter().enumerate() {
             if text.len() > max_bytes {
                 return Err(list.invalid(&format!(
-                    "metadata key {TOKENS}: expected tokens of at most {max_bytes} bytes, found {} for token id {id}",
+                    "metadata key {TOKENS} must have tokens of at most {max_bytes} bytes, got {} for token id {id}",
                     text.len()
                 )));
             }
@@ -74,7 +75,7 @@ impl<'a> TokenList<'a> {
         let types = numbers.iter().enumerate().map(|(id, number)| {
             TokenType::from_number(*number).ok_or_else(|| {
                 list.invalid(&format!(
-                    "metadata key {TOKEN_TYPE}: expected 1 to 6, found {number} for token id {id}"
+                    "metadata key {TOKEN_TYPE} must have values from 1 to 6, got {number} for token id {id}"
                 ))
             })
         });
@@ -85,12 +86,14 @@ impl<'a> TokenList<'a> {
     pub(super) fn one_for_each<T>(&self, key: &str, values: Option<T>, len: impl Fn(&T) -> usize) -> Result<T> {
         let size = self.len();
         let values = values.ok_or_else(|| {
-            self.invalid(&format!("metadata key {key} is missing; expected {size} values, one for each token"))
+            self.invalid(&format!(
+                "metadata key {key} is missing, and must have {size} values, one for each token"
+            ))
         })?;
         let found = len(&values);
         if found != size {
             return Err(self.invalid(&format!(
-                "metadata key {key}: expected {size} values, one for each token of {TOKENS}, found {found}"
+                "metadata key {key} must have {size} values, one for each token of {TOKENS}, got {found}"
             )));
         }
         Ok(values)
@@ -116,7 +119,7 @@ impl<'a> TokenList<'a> {
             let known = u32::try_from(id).ok().filter(|_| id < self.len());
             return known.map(Some).ok_or_else(|| {
                 let size = self.len();
-                self.invalid(&format!("metadata key {key}: expected a token id below {size}, found {id}"))
+                self.invalid(&format!("metadata key {key} must be a token id below {size}, got {id}"))
             });
         }
         let find = |wanted: &&str| {
@@ -126,7 +129,7 @@ impl<'a> TokenList<'a> {
     }
 
     pub(super) fn invalid(&self, message: &dyn fmt::Display) -> Error {
-        Error::invalid_model(format!("{}: {message}", self.gguf.path().display()))
+        Error::invalid_model(format!("{}: {message}; {CONVERTED}", self.gguf.path().display()))
     }
 }
 

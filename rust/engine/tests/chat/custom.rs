@@ -92,7 +92,7 @@ fn control_token_that_a_template_puts_together_by_cutting_is_refused() {
     assert_eq!(ids, tokenizer.encode("<|user|>theuser", true, true).unwrap());
     let error = template.encode(&tokenizer, &[Message::user("<|e\nnd|>")], true, false).unwrap_err();
     assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("messages")));
-    assert!(error.to_string().contains("rewrites contents"), "{error}");
+    assert!(error.to_string().contains("\"<|end|>\""), "{error}");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn message_that_a_template_writes_before_the_answer_is_not_lost_without_a_word()
     let error =
         template.encode_turn(&tokenizer, &history, &[Message::system("e"), Message::user("d")]).unwrap_err();
     assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("messages")));
-    assert!(error.to_string().contains("\"system\" after an answer"), "{error}");
+    assert!(error.to_string().contains("\"system\""), "{error}");
 }
 
 #[test]
@@ -155,7 +155,8 @@ fn deep_nesting_in_a_long_conversation_does_not_end_the_process() {
     let messages = vec![Message::user("a"); 20_000];
     let (template, _) = load(source, None).unwrap();
     let error = template.render(&messages, true, false).unwrap_err();
-    assert!(error.to_string().contains("takes too long"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidOption, "{error}");
+    assert!(error.to_string().contains("chat_format"), "{error}");
 }
 
 #[test]

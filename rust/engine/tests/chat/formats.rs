@@ -124,6 +124,6 @@ fn format_that_the_vocabulary_lacks_tokens_for_is_an_option_error() {
     let vocabulary = SmallVocabulary::default();
     let error = ChatTemplate::load(&vocabulary.gguf(), &vocabulary.tokenizer(true), None, Some(ChatFormat::Phi4))
         .unwrap_err();
-    assert_eq!(error.kind(), candle_phi_engine::ErrorKind::InvalidOption);
+    assert_eq!((error.kind(), error.option()), (candle_phi_engine::ErrorKind::InvalidOption, Some("chat_format")));
     assert!(error.to_string().contains("<|im_start|>"), "{error}");
 }

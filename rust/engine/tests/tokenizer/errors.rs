@@ -2,6 +2,7 @@
 
 use candle_phi_engine::{ErrorKind, Tokenizer, TokenizerOptions};
 
+use crate::messages::mentions;
 use crate::vocabulary::{Meta, NORMAL, SmallVocabulary, gguf};
 
 #[test]
@@ -14,25 +15,26 @@ fn damaged_metadata_is_an_error_that_names_key_expected_and_found() {
         vocabulary
     };
     let all: [(SmallVocabulary, &[&str]); 12] = [
-        (longer(|v| v.scores.truncate(7)), &["tokenizer.ggml.scores", &size.to_string(), "found 7"]),
-        (longer(|v| v.types.truncate(7)), &["tokenizer.ggml.token_type", &size.to_string(), "found 7"]),
-        (longer(|v| v.types[9] = 77), &["tokenizer.ggml.token_type", "1 to 6", "found 77", "id 9"]),
+        (longer(|v| v.scores.truncate(7)), &["tokenizer.ggml.scores", &size.to_string(), "7"]),
+        (longer(|v| v.types.truncate(7)), &["tokenizer.ggml.token_type", &size.to_string(), "7"]),
+        (longer(|v| v.types[9] = 77), &["tokenizer.ggml.token_type", "1", "6", "77", "9"]),
         (longer(|v| v.types[9] = -1), &["tokenizer.ggml.token_type"]),
-        (longer(|v| v.scores[9] = f32::NAN), &["tokenizer.ggml.scores", "NaN", "id 9"]),
-        (longer(|v| v.texts[9] = "<0xZZ>".into()), &["tokenizer.ggml.tokens", "id 9", "<0xZZ>"]),
+        (longer(|v| v.scores[9] = f32::NAN), &["tokenizer.ggml.scores", "NaN", "9"]),
+        (longer(|v| v.texts[9] = "<0xZZ>".into()), &["tokenizer.ggml.tokens", "9", "<0xZZ>"]),
         (longer(|v| v.add(&"x".repeat(100_000), 0.0, NORMAL)), &["tokenizer.ggml.tokens", "100000"]),
         (good().with("tokenizer.ggml.bos_token_id", Meta::U32(1 << 31)), &["bos_token_id", "2147483648"]),
         (good().with("tokenizer.ggml.eos_token_id", "x"), &["eos_token_id", "\"x\""]),
         (good().with("tokenizer.ggml.scores", "x"), &["tokenizer.ggml.scores", "\"x\""]),
-        (good().with("tokenizer.ggml.tokens", Meta::Strings(vec![])), &["no vocabulary", "tokenizer.json"]),
-        (good().with("tokenizer.ggml.add_bos_token", "x"), &["add_bos_token", "boolean"]),
+        (
+            good().with("tokenizer.ggml.tokens", Meta::Strings(vec![])),
+            &["tokenizer.ggml.tokens", "tokenizer.json"],
+        ),
+        (good().with("tokenizer.ggml.add_bos_token", "x"), &["add_bos_token", "\"x\""]),
     ];
-    for (vocabulary, mentions) in all {
+    for (vocabulary, values) in all {
         let error = Tokenizer::from_gguf(&vocabulary.gguf(), &TokenizerOptions::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
-        for mention in mentions {
-            assert!(error.to_string().contains(mention), "{mention:?} in {error}");
-        }
+        mentions(&error, values);
     }
 }
 
@@ -43,16 +45,13 @@ fn file_without_a_vocabulary_or_of_another_kind_says_so() {
     };
     let error = open(&[("general.architecture", "phi3".into())]);
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    assert!(
-        error.to_string().contains("no vocabulary") && error.to_string().contains("tokenizer.json"),
-        "{error}"
-    );
+    mentions(&error, &["tokenizer.ggml.model", "tokenizer.json"]);
     let error = open(&[("tokenizer.ggml.model", "llama".into())]);
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    mentions(&error, &["tokenizer.json"]);
     let error = open(&[("tokenizer.ggml.model", "rwkv".into())]);
     assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
-    assert!(error.to_string().contains("\"rwkv\""), "{error}");
+    mentions(&error, &["\"rwkv\""]);
 }
 
 #[test]
@@ -64,5 +63,5 @@ fn vocabulary_that_cannot_encode_every_text_is_refused() {
     vocabulary.keys.retain(|(key, _)| !key.contains("unknown"));
     let error = Tokenizer::from_gguf(&vocabulary.gguf(), &TokenizerOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    assert!(error.to_string().contains("255 bytes"), "{error}");
+    mentions(&error, &["256", "255"]);
 }

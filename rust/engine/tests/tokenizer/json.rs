@@ -3,6 +3,7 @@
 use candle_phi_engine::{ErrorKind, Tokenizer};
 use serde_json::{Value, json};
 
+use crate::messages::mentions;
 use crate::phi3_decoder;
 
 /// A small tokenizer.json: the letters and bytes of "the", merged.
@@ -81,17 +82,21 @@ fn damaged_tokenizer_json_is_an_error_that_names_the_file() {
         json
     };
     for (json, kind, mention) in [
-        (edit("/model", Value::Null), ErrorKind::InvalidModel, "damaged JSON"),
+        (edit("/model", Value::Null), ErrorKind::InvalidModel, "JSON"),
         (edit("/model/vocab", json!({})), ErrorKind::InvalidModel, "model.vocab"),
         (edit("/model/vocab", json!({"a": -1})), ErrorKind::InvalidModel, "model.vocab"),
         (edit("/model/vocab/t", json!(4_000_000_000_u32)), ErrorKind::InvalidModel, "4000000000"),
-        (edit("/model/vocab/t", json!(4)), ErrorKind::InvalidModel, "same token id 4"),
+        (edit("/model/vocab/t", json!(4)), ErrorKind::InvalidModel, "4"),
         (edit("/model/merges", json!(["t e"])), ErrorKind::InvalidModel, "\"te\""),
         (edit("/model/merges", json!([["x", "e"]])), ErrorKind::InvalidModel, "\"x\""),
-        (edit("/model/merges", json!(["te"])), ErrorKind::InvalidModel, "position 0"),
+        (edit("/model/merges", json!(["te"])), ErrorKind::InvalidModel, "\"te\""),
         (edit("/model/unk_token", json!("none")), ErrorKind::InvalidModel, "\"none\""),
         (edit("/model/type", json!("Unigram")), ErrorKind::UnsupportedModel, "\"Unigram\""),
-        (edit("/model/continuing_subword_prefix", json!("##")), ErrorKind::UnsupportedModel, "prefix"),
+        (
+            edit("/model/continuing_subword_prefix", json!("##")),
+            ErrorKind::UnsupportedModel,
+            "continuing_subword_prefix",
+        ),
         (edit("/decoder", Value::Null), ErrorKind::UnsupportedModel, "decoder"),
         (edit("/decoder", json!({"type": "ByteLevel"})), ErrorKind::UnsupportedModel, "ByteLevel"),
         (edit("/normalizer", json!({"type": "Precompiled"})), ErrorKind::UnsupportedModel, "Precompiled"),
@@ -101,12 +106,11 @@ fn damaged_tokenizer_json_is_an_error_that_names_the_file() {
     ] {
         let error = load(&json, None).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.to_string().contains(mention), "{mention:?} in {error}");
-        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        mentions(&error, &[mention, "tokenizer.json"]);
     }
     let error = load(&small_json(), Some(&json!([]))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    assert!(error.to_string().contains("tokenizer_config.json"), "{error}");
+    mentions(&error, &["tokenizer_config.json"]);
 }
 
 #[test]
@@ -120,7 +124,7 @@ fn tokenizer_json_that_is_missing_cut_short_or_a_directory_is_an_error() {
         std::fs::write(&path, &whole.as_bytes()[..len]).unwrap();
         let error = Tokenizer::from_tokenizer_json(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel);
-        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        mentions(&error, &["tokenizer.json"]);
     }
     let error = Tokenizer::from_tokenizer_json(directory.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);

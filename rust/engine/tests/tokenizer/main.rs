@@ -5,6 +5,8 @@ mod byte_level;
 mod errors;
 mod family;
 mod json;
+#[path = "../messages/mod.rs"]
+mod messages;
 mod small;
 mod small_bytes;
 mod texts;

@@ -6,6 +6,7 @@ use candle_phi_engine::{ErrorKind, Result, Tokenizer, TokenizerOptions, Vocabula
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::messages::mentions;
 use crate::vocabulary::byte_level::{ByteVocabulary, CL100K, GPT2};
 use crate::vocabulary::{BYTE, CONTROL, Meta, NORMAL, UNUSED, USER_DEFINED, runner};
 use crate::{decoded, streamed};
@@ -84,7 +85,7 @@ fn control_tokens_that_a_converter_took_for_pieces_of_text_are_control_tokens() 
     }
     let error = open(&vocabulary).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    assert!(error.to_string().contains("\"<|x|>\""), "{error}");
+    mentions(&error, &["\"<|x|>\""]);
 }
 
 #[test]
@@ -169,37 +170,35 @@ fn damaged_metadata_is_an_error_that_names_key_and_values() {
         vocabulary
     };
     let all: [(ByteVocabulary, &[&str]); 17] = [
-        (edit(|v| v.types.truncate(7)), &["tokenizer.ggml.token_type", "found 7"]),
-        (edit(|v| v.types[9] = 0), &["tokenizer.ggml.token_type", "1 to 6", "found 0", "id 9"]),
-        (edit(|v| v.types[9] = BYTE), &["tokenizer.ggml.token_type", "type 6", "id 9"]),
-        (edit(|v| v.types[0] = CONTROL), &["tokenizer.ggml.tokens", "found 255", "'Ā'"]),
-        (edit(|v| v.texts[65] = "xx".into()), &["tokenizer.ggml.tokens", "found 255", "'A'"]),
-        (edit(|v| v.add("the", NORMAL)), &["tokenizer.ggml.tokens", "\"the\"", "257 and 268"]),
-        (edit(|v| v.add("<|im_end|>", USER_DEFINED)), &["tokenizer.ggml.tokens", "<|im_end|>", "265 and 268"]),
-        (edit(|v| v.add(&"x".repeat(100_000), NORMAL)), &["tokenizer.ggml.tokens", "100000", "id 268"]),
-        (edit(|v| v.merges.push("x y".into())), &["tokenizer.ggml.merges", "\"x y\"", "\"xy\"", "position 7"]),
-        (edit(|v| v.merges.push("xx y".into())), &["tokenizer.ggml.merges", "\"xx\"", "position 7"]),
-        (edit(|v| v.merges.push("<|im_ end|>".into())), &["tokenizer.ggml.merges", "\"<|im_\"", "position 7"]),
-        (edit(|v| v.merges.push("the".into())), &["tokenizer.ggml.merges", "\"the\"", "position 7"]),
-        (edit(|v| v.merges.push(" the".into())), &["tokenizer.ggml.merges", "\" the\"", "position 7"]),
-        (edit(|v| v.merges.push("h e".into())), &["tokenizer.ggml.merges", "\"h e\"", "again", "position 7"]),
+        (edit(|v| v.types.truncate(7)), &["tokenizer.ggml.token_type", "268", "7"]),
+        (edit(|v| v.types[9] = 0), &["tokenizer.ggml.token_type", "1", "6", "0", "9"]),
+        (edit(|v| v.types[9] = BYTE), &["tokenizer.ggml.token_type", "6", "9"]),
+        (edit(|v| v.types[0] = CONTROL), &["tokenizer.ggml.tokens", "256", "255", "'Ā'"]),
+        (edit(|v| v.texts[65] = "xx".into()), &["tokenizer.ggml.tokens", "256", "255", "'A'"]),
+        (edit(|v| v.add("the", NORMAL)), &["tokenizer.ggml.tokens", "\"the\"", "257", "268"]),
+        (edit(|v| v.add("<|im_end|>", USER_DEFINED)), &["tokenizer.ggml.tokens", "<|im_end|>", "265", "268"]),
+        (edit(|v| v.add(&"x".repeat(100_000), NORMAL)), &["tokenizer.ggml.tokens", "100000", "268"]),
+        (edit(|v| v.merges.push("x y".into())), &["tokenizer.ggml.merges", "\"x y\"", "\"xy\"", "7"]),
+        (edit(|v| v.merges.push("xx y".into())), &["tokenizer.ggml.merges", "\"xx\"", "7"]),
+        (edit(|v| v.merges.push("<|im_ end|>".into())), &["tokenizer.ggml.merges", "\"<|im_\"", "7"]),
+        (edit(|v| v.merges.push("the".into())), &["tokenizer.ggml.merges", "\"the\"", "7"]),
+        (edit(|v| v.merges.push(" the".into())), &["tokenizer.ggml.merges", "\" the\"", "7"]),
+        (edit(|v| v.merges.push("h e".into())), &["tokenizer.ggml.merges", "\"h e\"", "7"]),
         (phi4().with("tokenizer.ggml.merges", "x"), &["tokenizer.ggml.merges", "\"x\""]),
-        (phi4().with("tokenizer.ggml.bos_token_id", Meta::U32(9_999)), &["bos_token_id", "9999", "below 268"]),
-        (phi4().with("tokenizer.ggml.eot_token_id", Meta::U32(268)), &["eot_token_id", "found 268"]),
+        (phi4().with("tokenizer.ggml.bos_token_id", Meta::U32(9_999)), &["bos_token_id", "9999", "268"]),
+        (phi4().with("tokenizer.ggml.eot_token_id", Meta::U32(268)), &["eot_token_id", "268"]),
     ];
-    for (vocabulary, mentions) in all {
+    for (vocabulary, values) in all {
         let error = open(&vocabulary).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
-        for mention in mentions {
-            assert!(error.to_string().contains(mention), "{mention:?} in {error}");
-        }
+        mentions(&error, values);
     }
     let too_many = edit(|v| (0..1_100_000).for_each(|id| v.add(&format!("<|{id}|>"), CONTROL)));
     let many = edit(|v| (0..100_000).for_each(|id| v.add(&format!("<|{id:0>20}|>"), CONTROL)));
-    for (vocabulary, mention) in [(too_many, "1048576 tokens"), (many, "found 2400056 bytes")] {
+    for (vocabulary, mention) in [(too_many, "1048576"), (many, "2400056")] {
         let error = open(&vocabulary).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
-        assert!(error.to_string().contains(mention), "{error}");
+        mentions(&error, &[mention]);
     }
 }
 
@@ -216,13 +215,12 @@ fn unknown_pre_tokenizer_is_refused_with_the_known_ones() {
         let error = open(&vocabulary).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnsupportedModel, "{error}");
         let found = vocabulary.keys.iter().find_map(|(key, value)| match value {
-            Meta::Str(text) if *key == "tokenizer.ggml.pre" => Some(format!("found {text:?}")),
+            Meta::Str(text) if *key == "tokenizer.ggml.pre" => Some(format!("{text:?}")),
             _ => None,
         });
-        let found = found.unwrap_or_else(|| "found none".to_owned());
-        for mention in ["tokenizer.ggml.pre", "\"phi-2\"", "\"dbrx\"", "\"gpt-4o\"", "tokenizer.json", &found] {
-            assert!(error.to_string().contains(mention), "{mention:?} in {error}");
-        }
+        let found = found.unwrap_or_default();
+        let known = ["tokenizer.ggml.pre", "\"phi-2\"", "\"dbrx\"", "\"gpt-4o\"", "tokenizer.json"];
+        mentions(&error, &[known.as_slice(), &[found.as_str()]].concat());
     }
     let error = open(&phi4().with("tokenizer.ggml.pre", Meta::U32(1))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
@@ -304,12 +302,12 @@ fn tokenizer_json_that_cannot_be_split_or_decoded_right_is_refused() {
         (edited("/normalizer", json!({"type": "Prepend", "prepend": "x"})), unsupported, "Prepend"),
         (edited("/decoder", json!({"type": "WordPiece"})), unsupported, "Split"),
         (edited("/decoder", Value::Null), unsupported, "Split"),
-        (edited("/model/vocab", json!({"a": 1})), ErrorKind::InvalidModel, "256 bytes"),
+        (edited("/model/vocab", json!({"a": 1})), ErrorKind::InvalidModel, "256"),
         (edited("/model/merges/1", "t xx".into()), ErrorKind::InvalidModel, "\"xx\""),
     ] {
         let error = load(&json).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.to_string().contains(mention), "{mention:?} in {error}");
+        mentions(&error, &[mention]);
     }
 }
 

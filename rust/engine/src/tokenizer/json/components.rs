@@ -49,14 +49,14 @@ fn component<T: DeserializeOwned>(name: &str, value: Option<&Value>, known: &[&s
     check_types(name, value, known)?;
     T::deserialize(value)
         .map(Some)
-        .map_err(|error| Error::invalid_model(format!("damaged {name}: {error}")).with_source(error))
+        .map_err(|error| Error::invalid_model(format!("{name} is damaged: {error}")).with_source(error))
 }
 
 fn check_types(name: &str, value: &Value, known: &[&str]) -> Result<()> {
     let kind = type_of(value);
     if !known.contains(&kind) {
         return Err(Error::unsupported_model(format!(
-            "{name}: expected one of {}, found {kind:?}, which is not supported",
+            "{name} must be one of {}, got {kind:?}; use the tokenizer of a Phi model",
             known.join(", ")
         )));
     }
@@ -93,8 +93,8 @@ fn spm_decoder(decoder: Option<&Value>) -> Result<bool> {
     .ok_or_else(|| {
         let found = decoder.map_or("none", type_of);
         Error::unsupported_model(format!(
-            "decoder: expected a Sequence of Replace (\"▁\" by \" \"), ByteFallback, Fuse and Strip, as Phi-3's, or \
-             ByteLevel, as Phi-4's, found {found:?} of [{}]",
+            "decoder must be a Sequence of Replace (\"▁\" by \" \"), ByteFallback, Fuse and Strip, as for Phi-3, or \
+             ByteLevel, as for Phi-4, got {found:?} of [{}]; use the tokenizer of a Phi model",
             kinds.join(", ")
         ))
     })
@@ -136,8 +136,9 @@ fn byte_level_words(pre_tokenizer: Option<&Value>) -> Result<(VocabularyKind, Sp
     let Some(pattern) = pattern else {
         let found: Vec<&str> = steps.into_iter().map(type_of).collect();
         return Err(Error::unsupported_model(format!(
-            "pre_tokenizer: expected ByteLevel with its regex, or a Split by a regex (Isolated, or Removed and inverted) \
-             and ByteLevel without its own, both with add_prefix_space false, found [{}] with other settings",
+            "pre_tokenizer must be ByteLevel with its regex, or a Split by a regex (Isolated, or Removed and inverted) \
+             and ByteLevel without its own, both with add_prefix_space false, got [{}] with other settings; use the \
+             tokenizer of a Phi model",
             found.join(", ")
         )));
     };

@@ -98,7 +98,7 @@ const MAX_BYTES: u64 = 256 << 20;
 pub(super) fn parts(path: &Path) -> Result<Parts> {
     let shown = path.display();
     let file = read_regular(path, "a tokenizer.json", MAX_BYTES)?.ok_or_else(|| {
-        Error::model_not_found(format!("no such file: {shown}; expected the path of a model's tokenizer.json"))
+        Error::model_not_found(format!("no such file: {shown}; give the path of the model's tokenizer.json"))
     })?;
     let file: TokenizerFile = parse(&file, path, "a tokenizer.json")?;
     let config_path = path.with_file_name("tokenizer_config.json");
@@ -111,7 +111,8 @@ pub(super) fn parts(path: &Path) -> Result<Parts> {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path, expected: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| {
-        let message = format!("{}: expected {expected}, found damaged JSON: {error}", path.display());
+        let message =
+            format!("{} must be {expected}, got invalid JSON: {error}; download it again", path.display());
         Error::invalid_model(message).with_source(error)
     })
 }
@@ -146,7 +147,7 @@ fn build(file: TokenizerFile, config: &ConfigFile) -> Result<Parts> {
 
 fn vocab(value: &Value) -> Result<HashMap<String, u32>> {
     HashMap::deserialize(value).map_err(|error| {
-        Error::invalid_model(format!("model.vocab: expected token ids by text: {error}")).with_source(error)
+        Error::invalid_model(format!("model.vocab must map texts to token ids: {error}")).with_source(error)
     })
 }
 
@@ -157,7 +158,7 @@ fn added(entries: Vec<AddedEntry>, vocab: &HashMap<String, u32>) -> Result<Vec<A
         let other = other.or_else(|| texts.insert(*id, token.content.clone()));
         if let Some(other) = other {
             return Err(Error::invalid_model(format!(
-                "added_tokens: {:?} has id {id}, which contradicts {other} of the same file",
+                "added_tokens must agree with the rest of the file, got {:?} with the id {id}, and {other} elsewhere",
                 token.content
             )));
         }
@@ -178,9 +179,9 @@ fn pieces(
 ) -> Result<Vec<Piece>> {
     let last = vocab.values().copied().chain(added.iter().map(|added| added.id)).max();
     let Some(last) = last.filter(|last| *last < MAX_TOKENS) else {
-        let found = last.map_or_else(|| "no tokens".to_owned(), |last| format!("id {last}"));
+        let found = last.map_or_else(|| "no tokens".to_owned(), |last| last.to_string());
         return Err(Error::invalid_model(format!(
-            "model.vocab: expected token ids below {MAX_TOKENS}, found {found}"
+            "model.vocab must have token ids below {MAX_TOKENS}, got {found}"
         )));
     };
     let mut table: Vec<Option<Piece>> = (0..=last).map(|_| None).collect();
@@ -188,7 +189,7 @@ fn pieces(
         let Some(slot) = usize::try_from(id).ok().and_then(|id| table.get_mut(id)) else { return Ok(()) };
         match slot {
             Some(other) if other.text != piece.text => Err(Error::invalid_model(format!(
-                "model.vocab: {:?} and {:?} have the same token id {id}",
+                "model.vocab must have different token ids, got {:?} and {:?} with the token id {id}",
                 other.text, piece.text
             ))),
             _ => {

@@ -10,12 +10,12 @@ use crate::{Error, Result};
 pub(super) fn model(entry: ModelEntry, vocab: HashMap<String, u32>) -> Result<BPE> {
     let kind = entry.kind.as_deref().unwrap_or("BPE");
     if kind != "BPE" {
-        return Err(Error::unsupported_model(format!("model.type: expected \"BPE\", found {kind:?}")));
+        return Err(Error::unsupported_model(format!("model.type must be \"BPE\", got {kind:?}")));
     }
     let affixes = [&entry.continuing_subword_prefix, &entry.end_of_word_suffix];
     if affixes.iter().any(|affix| affix.as_deref().is_some_and(|affix| !affix.is_empty())) {
         return Err(Error::unsupported_model(
-            "model: expected no continuing_subword_prefix and no end_of_word_suffix, found one",
+            "model must have neither continuing_subword_prefix nor end_of_word_suffix, got one of them",
         ));
     }
     let merges = merges(entry.merges, &vocab)?;
@@ -26,7 +26,7 @@ pub(super) fn model(entry: ModelEntry, vocab: HashMap<String, u32>) -> Result<BP
         .cache_capacity(0);
     if let Some(unknown) = entry.unk_token {
         if !vocab.contains_key(&unknown) {
-            return Err(Error::invalid_model(format!("model.unk_token: {unknown:?} is not in model.vocab")));
+            return Err(Error::invalid_model(format!("model.unk_token must be in model.vocab, got {unknown:?}")));
         }
         builder = builder.unk_token(unknown);
     }
@@ -45,7 +45,7 @@ fn merges(entries: Vec<MergeEntry>, vocab: &HashMap<String, u32>) -> Result<Merg
                 Some((left, right)) => (left.to_owned(), right.to_owned()),
                 None => {
                     return Err(Error::invalid_model(format!(
-                        "model.merges: expected two pieces at position {position}, found {line:?}"
+                        "model.merges must have two pieces at position {position}, got {line:?}"
                     )));
                 }
             },
@@ -54,7 +54,7 @@ fn merges(entries: Vec<MergeEntry>, vocab: &HashMap<String, u32>) -> Result<Merg
         merged.extend([left.as_str(), right.as_str()]);
         if let Some(missing) = [&left, &right, &merged].into_iter().find(|text| !vocab.contains_key(*text)) {
             return Err(Error::invalid_model(format!(
-                "model.merges: {missing:?} at position {position} is not in model.vocab"
+                "model.merges must have pieces of model.vocab at position {position}, got {missing:?}"
             )));
         }
         Ok((left, right))
