@@ -82,6 +82,7 @@ BAD = {
     "logprobs": NOT_A_COUNT,
     "max_tokens": (*NOT_A_COUNT, 0),
     "messages": (JUNK, 5, None, b"x", [], [5], ["hello"], [{"role": "user"}], [{"role": "robot", "content": "x"}]),
+    "typical_p": (*NOT_A_NUMBER, 0, -0.1, 1.1),
     "min_p": (*NOT_A_NUMBER, -0.1, 1.1),
     "min_tokens": NOT_A_COUNT,
     "mlock": NOT_A_SWITCH,

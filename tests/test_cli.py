@@ -87,6 +87,7 @@ class TestGenerate:
             "temperature": 0.5,
             "top_k": 9,
             "top_p": 0.9,
+            "typical_p": 0.95,
             "min_p": 0.05,
             "repetition_penalty": 1.1,
             "repeat_last_n": 32,

@@ -61,6 +61,7 @@ class GenerationOptions(TypedDict, total=False):
     timeout: float | None
     temperature: float | None
     top_k: int | None
+    typical_p: float | None
     top_p: float | None
     min_p: float | None
     repetition_penalty: float | None
@@ -104,7 +105,7 @@ class GenerationConfig:
     when it is made, by the engine; only token ids are checked against a model's vocabulary later.
 
     The next token is sampled in these stages: repetition, presence and frequency penalty, logit bias, logits
-    processor, temperature, top-k, top-p, min-p, and one seeded draw.
+    processor, temperature, top-k, typical-p, top-p, min-p, and one seeded draw.
 
     The table of options lists the types, ranges and defaults of all fields. The following ones need more words:
 
@@ -158,6 +159,7 @@ class GenerationConfig:
     timeout: float | None = None
     temperature: float = 1.0
     top_k: int | None = None
+    typical_p: float | None = None
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float = 1.0

@@ -102,6 +102,7 @@ pub(crate) struct GenerationConfig {
     timeout: Option<f64>,
     temperature: f64,
     top_k: Option<usize>,
+    typical_p: Option<f64>,
     top_p: Option<f64>,
     min_p: Option<f64>,
     repetition_penalty: f32,
@@ -132,6 +133,7 @@ impl TryFrom<GenerationConfig> for engine::GenerationOptions {
             sampling: engine::SamplingOptions {
                 temperature: config.temperature,
                 top_k: config.top_k,
+                typical_p: config.typical_p,
                 top_p: config.top_p,
                 min_p: config.min_p,
                 repetition_penalty: config.repetition_penalty,

@@ -493,6 +493,11 @@ typedef struct {
      * Leave it 0.
      */
     uint32_t reserved;
+    /**
+     * Only tokens whose surprise is near the expected one and that together have this probability are drawn from (locally
+     * typical sampling); 1 (the default) for all.
+     */
+    double typical_p;
 } CandlePhiGenerationOptions;
 
 /**

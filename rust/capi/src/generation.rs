@@ -117,9 +117,12 @@ pub struct GenerationOptions {
     pub frequency_penalty: f32,
     /// Leave it 0.
     pub reserved: u32,
+    /// Only tokens whose surprise is near the expected one and that together have this probability are drawn from (locally
+    /// typical sampling); 1 (the default) for all.
+    pub typical_p: f64,
 }
 
-const _: () = assert!(offset_of!(GenerationOptions, reserved) + 4 == size_of::<GenerationOptions>());
+const _: () = assert!(offset_of!(GenerationOptions, typical_p) + 8 == size_of::<GenerationOptions>());
 // SAFETY: numbers and pointers, of which any bytes are a value, and no padding at the end, by the line above.
 unsafe impl Grows for GenerationOptions {}
 
@@ -150,6 +153,7 @@ impl GenerationOptions {
             presence_penalty: sampling.presence_penalty,
             frequency_penalty: sampling.frequency_penalty,
             reserved: 0,
+            typical_p: 1.0,
         }
     }
 
@@ -174,6 +178,7 @@ impl GenerationOptions {
             sampling: SamplingOptions {
                 temperature: self.temperature,
                 top_k: Some(self.top_k).filter(|k| *k > 0),
+                typical_p: Some(self.typical_p),
                 top_p: Some(self.top_p),
                 min_p: Some(self.min_p),
                 repetition_penalty: self.repetition_penalty,
@@ -392,9 +397,10 @@ mod tests {
     fn the_defaults_are_the_engines() {
         // SAFETY: the defaults have no texts and no lists.
         let read = unsafe { GenerationOptions::default_of_the_engine().read() }.unwrap();
-        // These two have a number that does nothing in the place of None.
-        let sampling = SamplingOptions { top_p: None, min_p: None, ..read.sampling.clone() };
-        assert_eq!((read.sampling.top_p, read.sampling.min_p), (Some(1.0), Some(0.0)));
+        // These have a number that does nothing in the place of None.
+        let sampling = SamplingOptions { typical_p: None, top_p: None, min_p: None, ..read.sampling.clone() };
+        let SamplingOptions { typical_p, top_p, min_p, .. } = read.sampling;
+        assert_eq!((typical_p, top_p, min_p), (Some(1.0), Some(1.0), Some(0.0)));
         assert_eq!(EngineOptions { sampling, ..read }, EngineOptions::default());
     }
 }

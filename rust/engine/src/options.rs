@@ -248,6 +248,14 @@ pub const OPTIONS: &[OptionSpec] = {
         ),
         option(
             Generation,
+            "typical_p",
+            number_above(0.0, 1.0),
+            Unset("all tokens"),
+            "Sample from the tokens nearest to the expected surprise, whose probabilities add up to this, only.",
+            EVERYWHERE,
+        ),
+        option(
+            Generation,
             "top_p",
             number_above(0.0, 1.0),
             Unset("all tokens"),

@@ -54,6 +54,7 @@ fn the_defaults_of_a_generation_are_the_tables() {
     let SamplingOptions {
         temperature,
         top_k,
+        typical_p,
         top_p,
         min_p,
         repetition_penalty,
@@ -69,6 +70,7 @@ fn the_defaults_of_a_generation_are_the_tables() {
     assert_eq!(timeout.is_none(), is_unset("timeout"));
     assert_eq!(DefaultValue::Float(temperature), default("temperature"));
     assert_eq!(top_k.is_none(), is_unset("top_k"));
+    assert_eq!(typical_p.is_none(), is_unset("typical_p"));
     assert_eq!(top_p.is_none(), is_unset("top_p"));
     assert_eq!(min_p.is_none(), is_unset("min_p"));
     assert_eq!(float(repetition_penalty), default("repetition_penalty"));

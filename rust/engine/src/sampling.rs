@@ -1,7 +1,7 @@
 //! From logits to a token: ordered stages, then one seeded draw.
 //!
-//! The order is: padding masked, penalties, bias, what the caller does to them, temperature, top-k, top-p, min-p. Every
-//! stage lowers or removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
+//! The order is: padding masked, penalties, bias, what the caller does to them, temperature, top-k, typical-p, top-p, min-p.
+//! Every stage lowers or removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
@@ -19,6 +19,9 @@ pub struct SamplingOptions {
     pub temperature: f64,
     /// Keep only the `k` most likely tokens.
     pub top_k: Option<usize>,
+    /// Keep only the tokens whose surprise is nearest to the expected one, the fewest whose probabilities sum to this
+    /// (locally typical sampling, arXiv:2202.00666).
+    pub typical_p: Option<f64>,
     /// Keep only the fewest tokens whose probabilities sum to this (nucleus sampling, arXiv:1904.09751).
     pub top_p: Option<f64>,
     /// Keep only tokens at least this times as likely as the most likely one (arXiv:2407.01082).
@@ -42,6 +45,7 @@ impl Default for SamplingOptions {
         Self {
             temperature: 1.0,
             top_k: None,
+            typical_p: None,
             top_p: None,
             min_p: None,
             repetition_penalty: 1.0,
@@ -70,7 +74,7 @@ impl SamplingOptions {
         for (name, count) in [("top_k", self.top_k), ("repeat_last_n", Some(self.repeat_last_n))] {
             count.map_or(Ok(()), |count| options::check(name, count))?;
         }
-        for (name, probability) in [("top_p", self.top_p), ("min_p", self.min_p)] {
+        for (name, probability) in [("typical_p", self.typical_p), ("top_p", self.top_p), ("min_p", self.min_p)] {
             probability.map_or(Ok(()), |probability| options::check(name, probability))?;
         }
         options::check("repetition_penalty", self.repetition_penalty)?;
@@ -154,7 +158,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The stages behind: temperature, top-k, top-p, min-p, and the draw.
+    /// The stages after that: temperature, top-k, typical-p, top-p, min-p, and the draw.
     pub(crate) fn draw(&mut self, mut logits: Vec<f32>) -> Result<u32> {
         if !self.options.is_greedy() {
             let scale = (1.0 / self.options.temperature) as f32;
@@ -163,6 +167,7 @@ impl Sampler {
                 *logit = (*logit * scale).clamp(f32::MIN, f32::MAX);
             }
             self.options.top_k.into_iter().for_each(|k| keep_top_k(&mut logits, k));
+            self.options.typical_p.into_iter().for_each(|p| keep_typical(&mut logits, p));
             self.options.top_p.into_iter().for_each(|p| keep_top_p(&mut logits, p));
             self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
         }
@@ -231,6 +236,34 @@ fn keep_top_k(logits: &mut [f32], k: usize) {
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     let (_, _, dropped) = ids.select_nth_unstable_by(k - 1, by_likelihood(logits));
     set_all(logits, dropped, f32::NEG_INFINITY);
+}
+
+/// Keeps the tokens whose surprise, `-ln p`, is nearest to the expected surprise of the distribution, its entropy: the fewest
+/// whose probabilities sum to `mass`, and those that are as near as the last of them.
+fn keep_typical(logits: &mut [f32], mass: f64) {
+    if mass >= 1.0 {
+        return;
+    }
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    let log_probabilities: Vec<f64> = logits.iter().map(|logit| f64::from(logit - max) - sum.ln()).collect();
+    let is_possible = |log: &&f64| log.is_finite();
+    let entropy: f64 = log_probabilities.iter().filter(is_possible).map(|log| -log * log.exp()).sum();
+    let mut by_distance: Vec<(f64, f64)> =
+        log_probabilities.iter().filter(is_possible).map(|log| ((-log - entropy).abs(), log.exp())).collect();
+    by_distance.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let mut covered = 0.0;
+    let farthest = by_distance.iter().find_map(|(distance, probability)| {
+        covered += probability;
+        (covered >= mass).then_some(*distance)
+    });
+    // With rounding, all of them may sum to less.
+    let farthest = farthest.unwrap_or(f64::INFINITY);
+    for (logit, log) in logits.iter_mut().zip(log_probabilities) {
+        if (-log - entropy).abs() > farthest {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
 }
 
 fn keep_top_p(logits: &mut [f32], p: f64) {
@@ -318,8 +351,27 @@ mod tests {
         assert_eq!(drawn(SamplingOptions { top_p: Some(0.63), ..default.clone() }, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { top_p: Some(0.65), ..default.clone() }, &[], &[]), [1, 2]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(0.3), ..default.clone() }, &[], &[]), [1, 2]);
+        // The entropy is 1.00; the distances of tokens 2, 1 and 0 to it are 0.45, 0.55 and 1.45.
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.2), ..default.clone() }, &[], &[]), [2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.5), ..default.clone() }, &[], &[]), [1, 2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.9), ..default.clone() }, &[], &[]), [0, 1, 2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(1.0), ..default.clone() }, &[], &[]), [0, 1, 2, 3, 4]);
+        // Of the two that top-k leaves, the second is the nearer one.
+        let both = SamplingOptions { top_k: Some(2), typical_p: Some(0.2), ..default.clone() };
+        assert_eq!(drawn(both, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(1.0), ..default.clone() }, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(0.0), ..default }, &[], &[]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn typical_keeps_what_is_as_near_as_the_last_and_forbids_nothing_else() {
+        let mut equal = [1.0; 4];
+        keep_typical(&mut equal, 0.3);
+        assert_eq!(equal, [1.0; 4]);
+        let nothing = f32::NEG_INFINITY;
+        let mut one = [nothing, 2.0, nothing];
+        keep_typical(&mut one, 0.9);
+        assert_eq!(one, [nothing, 2.0, nothing]);
     }
 
     #[test]
@@ -395,6 +447,8 @@ mod tests {
             (SamplingOptions { temperature: -0.1, ..default.clone() }, "temperature"),
             (SamplingOptions { temperature: f64::NAN, ..default.clone() }, "temperature"),
             (SamplingOptions { top_k: Some(0), ..default.clone() }, "top_k"),
+            (SamplingOptions { typical_p: Some(2.0), ..default.clone() }, "typical_p"),
+            (SamplingOptions { typical_p: Some(0.0), ..default.clone() }, "typical_p"),
             (SamplingOptions { top_p: Some(2.0), ..default.clone() }, "top_p"),
             (SamplingOptions { top_p: Some(0.0), ..default.clone() }, "top_p"),
             (SamplingOptions { min_p: Some(-0.1), ..default.clone() }, "min_p"),
