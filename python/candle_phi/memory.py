@@ -52,7 +52,7 @@ class MemoryEstimate:
 
 @_checks.suggests_keywords
 def estimate_memory(
-    path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype = "f16"
+    path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype | None = "f16"
 ) -> MemoryEstimate:
     """The memory that a session on a model file takes, from the file's header alone.
 

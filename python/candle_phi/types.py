@@ -336,7 +336,7 @@ class ModelInfo:
         rows = [(name.replace("_", " "), value) for name, value in values.items()]
         return html_table(self.name or self.architecture, rows)
 
-    def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype = "f16") -> int:
+    def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype | None = "f16") -> int:
         """What a full context takes in memory, beside the weights.
 
         Args:
@@ -351,9 +351,9 @@ class ModelInfo:
             TypeError: The length is no integer, or the number format no text.
         """
         whole(n_ctx, "n_ctx")
-        kv_dtype = _options.value("kv_dtype", kv_dtype)
+        checked: KvDtype = _options.value("kv_dtype", kv_dtype)
         # q8_0 has a byte for each value and two for the scale of 32.
-        sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[kv_dtype]
+        sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[checked]
         return n_ctx * self.kv_cache_bytes_per_token * sixteenths_of_f16 // 32
 
 
