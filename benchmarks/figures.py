@@ -63,7 +63,8 @@ _LABELS = {
 
 def pages() -> list[Path]:
     """Every page of the repository that may have figures."""
-    named = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+    top = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+    named = [*(ROOT / name for name in top), ROOT / "benchmarks" / "README.md"]
     return [page for page in (*named, *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 
 

@@ -49,8 +49,8 @@ def measure(session: Any, tokens: int, new_tokens: int, shift: int) -> dict[str,
     return {"prefill": timings.prefill_tokens_per_second, "decode": timings.decode_tokens_per_second}
 
 
-def main() -> None:
-    """Runs the rounds, and prints the ratios."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("before", type=Path)
@@ -59,12 +59,16 @@ def main() -> None:
     parser.add_argument("--prefill", type=int, default=64, metavar="TOKENS")
     parser.add_argument("--decode", type=int, default=8, metavar="TOKENS")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round into this file")
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
 
+
+def main() -> None:
+    """Run the rounds, and print the ratios."""
+    given = arguments()
     sessions = {}
     for name in ("before", "after"):
-        package = load_package(getattr(arguments, name))
-        sessions[name] = package.Phi3Session(arguments.model)
+        package = load_package(getattr(given, name))
+        sessions[name] = package.Phi3Session(given.model)
     greedy = {
         name: session.generate(prompt(16, 0), max_tokens=64, temperature=0.0, ignore_eos=True).tokens
         for name, session in sessions.items()
@@ -74,11 +78,9 @@ def main() -> None:
     print(f"greedy tokens: {len(greedy['before'])} equal")
 
     rounds: list[dict[str, dict[str, float]]] = []
-    for number in range(arguments.rounds):
+    for number in range(given.rounds):
         order = ("before", "after") if number % 2 == 0 else ("after", "before")
-        rounds.append(
-            {name: measure(sessions[name], arguments.prefill, arguments.decode, shift=number) for name in order}
-        )
+        rounds.append({name: measure(sessions[name], given.prefill, given.decode, shift=number) for name in order})
     for figure in ("prefill", "decode"):
         ratios = [round_["after"][figure] / round_["before"][figure] for round_ in rounds]
         middle = [statistics.median(round_[name][figure] for round_ in rounds) for name in ("before", "after")]
@@ -86,8 +88,8 @@ def main() -> None:
             f"{figure}: {middle[0]:.2f} -> {middle[1]:.2f} tokens/s, median of {len(ratios)} ratios "
             f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
         )
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"greedy_tokens": list(greedy["before"]), "rounds": rounds}))
+    if given.json is not None:
+        given.json.write_text(json.dumps({"greedy_tokens": list(greedy["before"]), "rounds": rounds}))
 
 
 if __name__ == "__main__":

@@ -209,6 +209,9 @@ def test_a_stream_that_is_over_takes_any_call(session, model, member, state):
             next(stream)
     elif member == "result":
         assert stream.result.tokens
+    elif member == "prefill_progress":
+        computed, prompt_tokens = stream.prefill_progress
+        assert computed == prompt_tokens > 0
     else:
         getattr(stream, member)()
     assert list(stream) == []

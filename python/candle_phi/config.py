@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from candle_phi import _native, _options
-from candle_phi._checks import check_keywords, suggests_keywords
+from candle_phi._checks import check_keywords, suggests_keywords_and
 from candle_phi._display import represent
 from candle_phi.types import ChatFormat, Isa, KvDtype, LogitsProcessor, OnOverflow, Progress, RopeFactors
 
@@ -79,14 +79,24 @@ class GenerationOptions(TypedDict, total=False):
     logits_processor: LogitsProcessor | None
 
 
-_Config = TypeVar("_Config", "GenerationConfig", "SessionConfig")
+_OF_A_SESSION = dict.fromkeys(SessionOptions.__annotations__, "set it when the session is opened: Phi3Session()")
+OF_A_GENERATION = dict.fromkeys(
+    GenerationOptions.__annotations__, "give it to the call that generates: chat(), generate()"
+)
+"""What to do with an option of a generation where a model or a session is opened."""
+
+_Class = TypeVar("_Class", bound=type[object])
 
 
-def _checks_keywords(config: type[_Config]) -> type[_Config]:
-    """Makes a configuration say what was meant by a keyword that it does not have."""
-    untyped: Any = config
-    untyped.__init__ = suggests_keywords(untyped.__init__)
-    return config
+def _checks_keywords(belongs: Mapping[str, str]) -> Callable[[_Class], _Class]:
+    """Make a configuration say what to do with a keyword that it does not have."""
+
+    def checks(config: _Class) -> _Class:
+        untyped: Any = config
+        untyped.__init__ = suggests_keywords_and((), belongs)(untyped.__init__)
+        return config
+
+    return checks
 
 
 def _check(config: "GenerationConfig | SessionConfig", scope: _options.Scope) -> None:
@@ -95,7 +105,7 @@ def _check(config: "GenerationConfig | SessionConfig", scope: _options.Scope) ->
         object.__setattr__(config, name, _options.value(name, getattr(config, name)))
 
 
-@_checks_keywords
+@_checks_keywords(_OF_A_SESSION)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
     """How to generate: when to stop, and how each token is sampled.
@@ -228,13 +238,6 @@ class GenerationConfig:
         return replace(self, **cast("dict[str, Any]", options))
 
 
-_OF_A_SESSION = dict.fromkeys(SessionOptions.__annotations__, "set it when the session is opened: Phi3Session()")
-OF_A_GENERATION = dict.fromkeys(
-    GenerationOptions.__annotations__, "give it to the call that generates: chat(), generate()"
-)
-"""What to do with an option of a generation where a model or a session is opened."""
-
-
 def generation_config(
     function: str,
     config: GenerationConfig | None,
@@ -265,7 +268,7 @@ def generation_config(
     return config.replace(**options) if options else config
 
 
-@_checks_keywords
+@_checks_keywords(OF_A_GENERATION)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """How to open a session. None stands for an option's default.
