@@ -371,4 +371,4 @@ def check_loading(options: LoadOptions) -> None:
         _checks.one_of(chat_format, "chat_format", get_args(ChatFormat))
     tokenizer = options.get("tokenizer")
     if tokenizer is not None and not Path(path := _checks.as_path(tokenizer, "tokenizer")).exists():
-        raise ModelNotFoundError(f"no such file: {path}; expected the path of a model's tokenizer.json")
+        raise ModelNotFoundError(f"no such file: {path}; give the path of the model's tokenizer.json")
