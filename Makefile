@@ -158,6 +158,10 @@ figures: dev ## Write the tables of measurements on the pages, from benchmarks/r
 capi-header: check-cargo ## Write the header of the C interface anew, from its sources
 	CANDLE_PHI_WRITE_HEADER=1 $(cargo) test --workspace --release --locked --test header
 
+.PHONY: options-table
+options-table: check-cargo ## Write the table of options in docs/reference/options.md anew
+	CANDLE_PHI_WRITE_OPTIONS=1 $(cargo) test --workspace --release --locked --test options_page
+
 # The site runs the notebook, which takes the package and what the tests run it with.
 .PHONY: docs
 docs: dev $(VENV)/.docs ## Build the site into site/; a link or name that leads nowhere is an error

@@ -16,8 +16,8 @@ _OUTPUT_GAP = re.compile(r"\s*\Z")
 NEEDS = ("network", "gpu")
 """What a block may need that tests do not have: then it is checked and not run."""
 
-PEERS = ("llama-cpp-python", "mistralrs", "transformers")
-"""Other packages that a block may be written for. They are not installed where tests run."""
+PEERS = ("llama-cpp-python", "mistralrs", "transformers", "ollama", "openai", "fastapi", "llguidance")
+"""Other packages that a block may be written for, or with. It is compiled and not run."""
 
 _MARK = re.compile(rf"# (?P<mark>{'|'.join((*NEEDS, *PEERS))})\b")
 

@@ -163,7 +163,23 @@ def _bash(arguments: list[str]) -> None:
 
 
 def _source(arguments: list[str]) -> None:
-    assert arguments[0].endswith("bin/activate"), f"{arguments[0]} is not what an environment is entered with"
+    entered = arguments[0].endswith("bin/activate") or arguments[0] == "$HOME/.cargo/env"
+    assert entered, f"{arguments[0]} is not what an environment is entered with"
+
+
+def _apt(arguments: list[str]) -> None:
+    """Installs what `.ci/run` looks for on a bare machine, by Debian's names."""
+    assert arguments[:2] == ["apt", "install"], "only packages are installed as root"
+    assert {"build-essential", "python3-venv"} <= set(arguments[2:])
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", word) for word in arguments[2:])
+
+
+def _curl(arguments: list[str]) -> None:
+    assert [word for word in arguments if "://" in word] == ["https://sh.rustup.rs"], "only rustup is downloaded"
+
+
+def _installer(arguments: list[str]) -> None:
+    assert arguments in ([], ["-s", "--", "-y"]), f"sh {arguments}"
 
 
 def _git(arguments: list[str]) -> None:
@@ -183,5 +199,8 @@ _CHECKS = {
     "cc": _cc,
     "./chat": _built,
     ".": _source,
+    "curl": _curl,
     "git": _git,
+    "sh": _installer,
+    "sudo": _apt,
 }

@@ -85,6 +85,35 @@ class TestTerminal:
             chat.until(READY)
             assert "0 turns" in say(chat, "/stats")
 
+    def test_the_prompts_tokens_are_counted_while_they_are_read(self, tmp_path, slow_path):
+        with started("chat", "--model", slow_path, "--n-ctx", 8000, "--max-tokens", 2, home=tmp_path) as chat:
+            chat.until(READY)
+            chat.type(f"\x1b[200~{'the puck ' * 3000}\x1b[201~")
+            chat.type(ENTER)
+            chat.until(TAKEN)
+            chat.until("reading ")
+            count, of, total = chat.until(" tokens").split()
+            assert of == "of"
+            assert 0 <= int(count.replace(",", "")) < int(total.replace(",", ""))
+            chat.type(CTRL_C)
+            assert "stopped before the answer began" in chat.until(READY)
+
+    @pytest.mark.parametrize("word", ["exit", "Quit", "bye"])
+    def test_a_word_that_is_meant_to_leave_is_not_sent(self, chat, word):
+        assert f"/{word.lower()} leaves" in say(chat, word)
+        assert "0 turns" in say(chat, "/stats")
+        chat.type(f"/{word.lower()}\r")
+        assert chat.end() == 0
+
+    def test_a_saved_conversation_is_continued_from_the_start(self, chat, tmp_path):
+        path = tmp_path / "talk.phi"
+        say(chat, HAIKU)
+        say(chat, f"/save {path}")
+        follow_up = say(chat, SNOW)
+        with started("chat", "--demo", "--seed", 1, "--load", path, home=tmp_path) as again:
+            assert "1 turn; the last: 'Write a haiku about ice hockey'" in again.until(READY)
+            assert say(again, SNOW).split("[")[0] == follow_up.split("[")[0]
+
     def test_ctrl_c_twice_at_an_empty_line_leaves(self, chat):
         chat.type(CTRL_C)
         assert "again leaves" in chat.until(READY)
@@ -259,7 +288,7 @@ class TestCommands:
             ("/set warmth 2", "'warmth'"),
             ("/set top_p 2", "top_p must be"),
             ("/set max_tokens 0.5", "max_tokens must be"),
-            ("/set temperature warm", "error: temperature must be a number"),
+            ("/set temperature warm", "error: temperature must be a number, got 'warm'"),
         ],
     )
     def test_what_cannot_be_set(self, chat, line, message):
@@ -272,6 +301,10 @@ class TestCommands:
         shown = say(chat, "/model")
         assert "phi3" in shown
         assert "candle-phi-demo.gguf" in shown
+
+    def test_the_menu_says_what_a_command_does(self, chat):
+        chat.type("/" + TAB)
+        chat.until(COMMANDS["reset"].about)
 
     def test_tab_completes_a_command(self, chat):
         chat.type("/mod" + TAB)
@@ -298,8 +331,16 @@ class TestPipe:
         ran = run("chat", "--demo", "--seed", 1, stdin=f"{HAIKU}\n\n  \n{SNOW}")
         with Phi3Session(model=model) as session:
             expected = [session.chat(text, seed=1).text for text in (HAIKU, SNOW)]
-        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ran.returncode == 0
         assert ran.stdout == "".join(f"{answer}\n" for answer in expected)
+        # One line of warning from the second message on, since lines are often meant to be answered by themselves.
+        (warning,) = ran.stderr.splitlines()
+        assert warning.startswith("warning: ")
+        assert "candle-phi generate" in warning
+
+    def test_a_single_line_is_no_reason_for_a_warning(self):
+        ran = run("chat", "--demo", "--seed", 1, stdin=f"\n{HAIKU}\n\n")
+        assert (ran.returncode, ran.stderr) == (0, "")
 
     def test_a_line_that_looks_like_a_command_is_said(self, answers):
         ran = run("chat", "--demo", "--seed", 1, stdin=f"/{SNOW}\n")

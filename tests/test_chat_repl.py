@@ -189,10 +189,14 @@ class TestCommands:
 
         return do
 
+    @pytest.mark.parametrize("line", ["/quit", "/exit", "/bye"])
+    def test_each_way_to_leave(self, do, line):
+        with pytest.raises(EOFError):
+            do(line)
+
     @pytest.mark.parametrize(
         ("line", "meant"),
         [
-            ("/exit", "quit"),
             ("/q", "quit"),
             ("/Help", "help"),
             ("/?", "help"),
@@ -215,9 +219,9 @@ class TestCommands:
             ("/set xyzzy 3", f"there is no setting 'xyzzy': expected one of {', '.join(SETTINGS)}"),
             (
                 "/set temperature -1",
-                "temperature must be a number of at least 0 (0 takes the likeliest token), got -1",
+                "temperature must be from 0 to 1000000 (0 always takes the most likely token), got -1",
             ),
-            ("/set max_tokens soon", "max_tokens must be an integer from 1 to 4294967295, got 'soon'"),
+            ("/set max_tokens soon", "max_tokens must be an integer, got 'soon'"),
             ("/set stop 'a", "expected a quote at the end as at the beginning, found 'a"),
         ],
     )

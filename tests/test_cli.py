@@ -87,6 +87,7 @@ class TestGenerate:
             "temperature": 0.5,
             "top_k": 9,
             "top_p": 0.9,
+            "typical_p": 0.95,
             "min_p": 0.05,
             "repetition_penalty": 1.1,
             "repeat_last_n": 32,
@@ -361,7 +362,7 @@ class TestModels:
         ("name", "code", "hint"),
         [
             ("phi-3-mini-4", 2, "there is no model named phi-3-mini-4: did you mean phi-3-mini-4k?"),
-            ("xyzzy", 2, "there is no model named xyzzy: candle-phi models shows what is"),
+            ("xyzzy", 2, "there is no model named xyzzy: 'candle-phi models' lists the models"),
             ("somebody/Some-Modell-GGUF", 1, "did you mean somebody/Some-Model-GGUF?"),
         ],
     )

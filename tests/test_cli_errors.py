@@ -63,11 +63,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
-            (["--n-ctx", 0], "'--n-ctx'"),
+            (["--n-ctx", 0], "--n-ctx must be at least 1, got 0; leave it out for the file's context length"),
             (["--n-ctx", 1_000_000], "--n-ctx must be from 1 to 512"),
             (["--isa", "sse9"], "'--isa': 'sse9' is not one of 'scalar', 'avx2'"),
-            (["--temperature", -1], "--temperature must be a number of at least 0"),
-            (["--top-p", 2], "--top-p must be a number above 0 and at most 1"),
+            (["--temperature", -1], "--temperature must be from 0 to 1000000"),
+            (["--top-p", 2], "--top-p must be above 0 and at most 1, got 2"),
             (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens must be at most 3"),
             (["--kv-dtype", "q8_0", "--executor", "candle"], "--kv-dtype"),
             (["--rope-factors", "long"], "--rope-factors"),
@@ -93,11 +93,6 @@ class TestErrors:
         fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
         fail(1, "generate", "--name", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path, PROMPT)
 
-    def test_a_name_in_the_place_of_a_file(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        line = fail(1, "generate", "--model", "phi-3-mini-4k", PROMPT)
-        assert line == "error: no such file: phi-3-mini-4k; did you mean --name phi-3-mini-4k?"
-
     def test_a_file_in_the_place_of_a_name(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert "there is no model named" in fail(2, "generate", "--name", "model.gguf", "--offline", PROMPT)
@@ -108,7 +103,13 @@ class TestErrors:
         assert "did you mean --max-tokens 32?" in fail(2, "generate", "-n", 32, PROMPT)
 
     def test_a_file_that_is_missing_is_said_before_a_prompt_that_is(self):
-        assert "no such file: hello" in fail(1, "generate", "--model", "hello", stdin="")
+        assert "no such file: hello.gguf" in fail(1, "generate", "--model", "hello.gguf", stdin="")
+
+    def test_neither_a_file_nor_a_name(self):
+        for command in (["generate", "--model", "phi4mini", PROMPT], ["info", "phi4mini"], ["bench", "phi4mini"]):
+            line = fail(2, *command)
+            assert "there is no file 'phi4mini'" in line
+            assert "`phi-4-mini`" in line
 
     def test_a_home_that_the_shell_has_left_alone(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))

@@ -1,4 +1,4 @@
-"""`--json`: one object for a result, a line for each piece of a stream; docs/cli.md says what is in them."""
+"""`--json`: one object for a result, a line for each piece of a stream; docs/json-output.md has the keys."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from command_line import COMMAND, DEMO, PROMPT, cached, fail, invoke, succeed
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
-PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "json-output.md").read_text(encoding="utf-8")
 
 
 def lines(*arguments):
@@ -108,7 +108,7 @@ def test_every_key_is_in_the_documentation(command, arguments, tmp_path, monkeyp
     monkeypatch.setattr("candle_phi.doctor._counts", lambda _name: False)
     output = invoke(command, "--json", *arguments).stdout
     found = [json.loads(line) for line in output.splitlines()] if command == "generate" else [json.loads(output)]
-    section = re.search(rf"^### {command}\n(.*?)(?=^###? )", PAGE, re.DOTALL | re.MULTILINE)
+    section = re.search(rf"^### {command}\n(.*?)(?=^###? |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     assert section
     names = keys(found)
     if command == "models":

@@ -1,11 +1,12 @@
 import copy
 import inspect
 import math
+import os
 import pickle
 import pydoc
-import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields
-from typing import get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -21,12 +22,9 @@ from candle_phi import (
     download,
     estimate_memory,
 )
+from candle_phi._options import OPTIONS
 from candle_phi.config import GenerationOptions, LoadOptions, SessionOptions
-
-GENERATING = (
-    *("generate", "generate_many", "stream", "chat", "chat_stream"),
-    *("agenerate", "astream", "achat", "achat_stream"),
-)
+from candle_phi.types import LogitsProcessor, Progress
 
 
 def test_the_defaults_sample_from_the_models_own_distribution():
@@ -68,47 +66,106 @@ def test_the_keywords_are_the_fields():
 
 def test_the_keywords_have_the_types_of_the_fields():
     hints = get_type_hints(GenerationConfig)
-    assert {name: hints[name] for name in GenerationOptions.__annotations__} == get_type_hints(GenerationOptions)
+    keywords = {name: hints[name] | None for name in GenerationOptions.__annotations__}
+    assert keywords == get_type_hints(GenerationOptions)
+
+
+SCOPES = {"generation": GenerationOptions, "session": SessionOptions, "loading": LoadOptions}
+TYPES = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "bool_or_function": bool | Callable[[Progress], object],
+    "text": str,
+    "texts": str | Sequence[str],
+    "token_ids": Sequence[int],
+    "biases": Mapping[int, float],
+    "path": str | os.PathLike[str],
+    "function": LogitsProcessor,
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_keywords_are_the_options_of_the_table(scope):
+    hints = get_type_hints(SCOPES[scope])
+    table = {option.name: option for option in OPTIONS.values() if option.scope == scope}
+    own = inspect.get_annotations(SessionConfig if scope == "session" else SCOPES[scope])
+    assert [name for name in own if name != "config"] == list(table)
+    for name, option in table.items():
+        expected = Literal[tuple(option.choices)] if option.kind == "choice" else TYPES[option.kind]
+        assert hints[name] == expected | None, name
+
+
+@pytest.mark.parametrize(("scope", "config"), [("generation", GenerationConfig), ("session", SessionConfig)])
+def test_the_fields_have_the_order_and_the_defaults_of_the_table(scope, config):
+    table = [option for option in OPTIONS.values() if option.scope == scope]
+    assert [field.name for field in fields(config)] == [option.name for option in table]
+    made, of_nothing = config(), config(**dict.fromkeys(option.name for option in table))
+    assert made == of_nothing
+    for field, option in zip(fields(config), table, strict=True):
+        assert field.default == option.default == getattr(made, option.name), option.name
+        is_optional = type(None) in get_args(get_type_hints(config)[option.name])
+        assert is_optional == (option.default is None), option.name
+
+
+def test_none_is_the_default_everywhere(session):
+    nothing = dict.fromkeys(GenerationOptions.__annotations__)
+    assert GenerationConfig(**nothing) == GenerationConfig()
+    assert GenerationConfig.greedy(temperature=None).temperature == 1.0
+    assert session.generate("hello", **nothing | {"max_tokens": 1, "ignore_eos": True}).tokens
+    with Phi3Session.demo(**dict.fromkeys(SessionOptions.__annotations__)) as opened:
+        assert opened.config == SessionConfig()
 
 
 BAD = [
-    ("max_tokens", 0, "at least 1|from 1"),
+    ("max_tokens", 0, "at least 1"),
     ("max_tokens", -5, "-5"),
-    ("temperature", -0.1, "at least 0"),
+    ("temperature", -0.1, "from 0 to 1000000"),
+    ("temperature", 1e7, "got 10000000"),
     ("temperature", math.nan, "nan"),
     ("temperature", math.inf, "inf"),
-    ("top_k", 0, "from 1"),
+    ("top_k", 0, "at least 1, got 0; use None for all tokens"),
+    ("top_k", -1, "got -1; use None for all tokens"),
     ("top_p", 0.0, "above 0 and at most 1"),
     ("top_p", 2, "above 0 and at most 1, got 2"),
+    ("typical_p", 0, "above 0 and at most 1, got 0; use None for all tokens"),
+    ("typical_p", 1.5, "above 0 and at most 1"),
     ("min_p", 1.5, "from 0 to 1"),
     ("min_p", -0.5, "from 0 to 1"),
-    ("repetition_penalty", 0, "above 0"),
-    ("repetition_penalty", -1, "above 0"),
-    ("repeat_last_n", -1, "from 0"),
+    ("repetition_penalty", 0, "from 0.001 to 1000"),
+    ("repetition_penalty", -1, "from 0.001 to 1000"),
+    ("repetition_penalty", 1e-4, "got 0.0001"),
+    ("repetition_penalty", 1e6, "got 1000000"),
+    ("repeat_last_n", -1, "at least 0"),
+    ("presence_penalty", 1e9, "got 1000000000"),
     ("presence_penalty", math.nan, "nan"),
     ("frequency_penalty", -math.inf, "inf"),
     ("logit_bias", {3: math.nan}, "token 3"),
     ("logit_bias", {3: math.inf}, "token 3"),
     ("logit_bias", {-3: 1.0}, "-3"),
+    ("logit_bias", {3: 1e9}, "token 3"),
+    ("logit_bias", {3: -1e39}, "token 3"),
     ("stop", "", "empty"),
     ("stop", ["a", ""], "empty"),
     ("stop", "a\udc00", "lone surrogate"),
     ("stop_token_ids", [-1], "-1 at index 0"),
     ("stop_token_ids", [2**32], "4294967296"),
-    ("seed", -1, "from 0"),
+    ("seed", -1, "got -1; use None for a random seed"),
     ("seed", 2**64, "18446744073709551616"),
     ("seed", 10**400, "seed"),
     ("temperature", 10**400, "temperature"),
-    ("logprobs", -1, "from 0"),
+    ("logprobs", -1, "at least 0"),
+    ("timeout", 0, "above 0"),
+    ("on_overflow", "truncate", '"error", "stop", "truncate_oldest", got "truncate"'),
 ]
 WRONG_TYPE = [
     ("max_tokens", "many"),
     ("max_tokens", 1.5),
     ("max_tokens", True),
     ("temperature", "hot"),
-    ("temperature", None),
     ("top_p", [0.5]),
-    ("repeat_last_n", None),
+    ("logprobs", True),
+    ("on_overflow", 5),
     ("logit_bias", [1, 2]),
     ("logit_bias", {"a": 1.0}),
     ("logit_bias", {1: "much"}),
@@ -118,7 +175,6 @@ WRONG_TYPE = [
     ("stop_token_ids", 5),
     ("stop_token_ids", "5"),
     ("stop_token_ids", [1.5]),
-    ("stop_token_ids", None),
     ("seed", 1.0),
     ("ignore_eos", 1),
 ]
@@ -128,10 +184,17 @@ WRONG_TYPE = [
 def test_a_value_out_of_range_names_the_option_the_range_and_the_value(name, value, words):
     with pytest.raises(InvalidOptionError, match=words) as caught:
         GenerationConfig(**{name: value})
-    assert str(caught.value).startswith(name)
+    assert caught.value.option == name
+    assert str(caught.value).startswith(f"{name} ")
     assert isinstance(caught.value, ValueError)
     with pytest.raises(InvalidOptionError, match=words):
         GenerationConfig().replace(**{name: value})
+
+
+def test_min_tokens_above_max_tokens_is_refused_when_the_configuration_is_made():
+    with pytest.raises(InvalidOptionError) as caught:
+        GenerationConfig(min_tokens=5, max_tokens=2)
+    assert caught.value.option == "min_tokens"
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_TYPE)
@@ -150,6 +213,7 @@ def test_a_value_of_the_wrong_type_names_the_option(name, value):
         ("top_k", 0),
         ("top_p", 0.0),
         ("top_p", 2.0),
+        ("typical_p", 1.5),
         ("min_p", 1.5),
         ("repetition_penalty", 0.0),
         ("presence_penalty", math.nan),
@@ -164,8 +228,9 @@ def test_the_engine_refuses_on_its_own_what_the_configuration_refuses(session, n
         GenerationConfig(**{name: value})
     config = GenerationConfig()
     object.__setattr__(config, name, value)
-    with pytest.raises(InvalidOptionError, match=name):
+    with pytest.raises(InvalidOptionError) as caught:
         session.generate("hello", config)
+    assert caught.value.option == name
     assert session.generate("hello", max_tokens=1, ignore_eos=True).tokens
 
 
@@ -302,11 +367,9 @@ def test_help_shows_the_options():
         parameters = inspect.signature(config).parameters
         assert list(parameters) == [field.name for field in fields(config)]
         assert "None" in pydoc.plain(pydoc.render_doc(config)).splitlines()[3]
-    for method in GENERATING:
-        documented = inspect.getdoc(getattr(Phi3Session, method))
-        assert documented is not None
-        listed = documented.partition("**options")[2].partition("Returns:")[0]
-        assert re.findall(r"\w+", listed.partition("config``:")[2]) == list(GenerationOptions.__annotations__)
+    for opens in (Phi3Session, Phi3Model):
+        parameters = inspect.signature(opens).parameters
+        assert all(parameters[name].default == OPTIONS[name].default for name in parameters if name in OPTIONS)
 
 
 @pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream"])
@@ -334,15 +397,15 @@ def test_keywords_go_over_the_configuration(session):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"n_ctx": 0}, InvalidOptionError, "n_ctx must be an integer from 1"),
+        ({"n_ctx": 0}, InvalidOptionError, "n_ctx must be at least 1, got 0"),
         ({"n_ctx": 1_000_000_000}, InvalidOptionError, "n_ctx"),
         ({"n_ctx": 1.5}, TypeError, "n_ctx"),
-        ({"kv_dtype": "f64"}, InvalidOptionError, "'f16', 'f32', 'q8_0', got 'f64'"),
+        ({"kv_dtype": "f64"}, InvalidOptionError, '"f16", "f32", "q8_0", got "f64"'),
         ({"kv_dtype": 16}, TypeError, "kv_dtype"),
         ({"n_threads": 0}, InvalidOptionError, "n_threads"),
         ({"n_threads": 1.5}, TypeError, "n_threads"),
         ({"n_threads": 1025}, InvalidOptionError, "n_threads must be from 1 to 1024, got 1025"),
-        ({"isa": "mmx"}, InvalidOptionError, "'scalar', .*, got 'mmx'"),
+        ({"isa": "mmx"}, InvalidOptionError, '"scalar", .*, got "mmx"'),
         ({"isa": 2}, TypeError, "isa"),
         ({"prefill_chunk": 0}, InvalidOptionError, "prefill_chunk"),
         ({"config": {}}, TypeError, "SessionConfig"),
@@ -363,7 +426,7 @@ def test_any_number_of_threads_computes(model, n_threads):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_threads": 12345}, 'n_threads must .* got 12345; .*RAYON_NUM_THREADS.*set executor to "kernels"'),
+        ({"n_threads": 777}, 'n_threads must .* got 777; .*RAYON_NUM_THREADS.*set executor to "kernels"'),
         ({"isa": "scalar"}, 'isa.*candle.*"scalar"'),
         ({"kv_dtype": "q8_0"}, 'kv_dtype must be "f16" or "f32" with the candle executor, got "q8_0"'),
     ],

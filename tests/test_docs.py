@@ -156,6 +156,22 @@ def test_a_block_is_of_a_kind_that_is_held_to_something(block):
     assert block.mark in {None, *NEEDS} or block.language == "python"
 
 
+WIDTH = 88
+"""Columns of a code box of the site in a window of 1280 pixels."""
+
+
+def is_on_the_site(block: Block) -> bool:
+    """All but diagrams, and the long commands for those who repeat a measurement."""
+    on_site = block.page.is_relative_to(ROOT / "docs") and block.page.name != "performance.md"
+    return on_site and block.language != "mermaid"
+
+
+@pytest.mark.parametrize("block", list(filter(is_on_the_site, all_blocks())), ids=name)
+def test_code_is_not_cut_off_on_the_site(block):
+    lines = (block.code + (block.output or "")).splitlines()
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
 def test_no_block_is_missed():
     """By counting fences in another way."""
     for page in pages():

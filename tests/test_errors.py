@@ -141,7 +141,7 @@ def test_a_session_needs_one_model(model):
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:1"])
 def test_an_unknown_device_says_which_there_are(device):
     for opens in (Phi3Session, Phi3Model):
-        with pytest.raises(InvalidOptionError, match=r'^device must be.*"cuda:N"') as caught:
+        with pytest.raises(InvalidOptionError, match='"cuda:N"') as caught:
             opens.demo(device=device)
         assert caught.value.option == "device"
         message(caught)
@@ -157,12 +157,14 @@ def test_bad_loading_options():
     for options, error, words in [
         ({"device": 5}, TypeError, "device"),
         ({"executor": "fast"}, InvalidOptionError, "executor"),
-        ({"executor": "Kernels"}, InvalidOptionError, "'auto', 'kernels', 'candle', got 'Kernels'"),
-        ({"executor": None}, TypeError, "executor"),
+        ({"executor": "Kernels"}, InvalidOptionError, '"auto", "kernels", "candle", got "Kernels"'),
+        ({"executor": 5}, TypeError, "executor"),
         ({"mmap": 1}, TypeError, "mmap"),
         ({"tokenizer": 5}, TypeError, "tokenizer"),
         ({"tokenizer": "/no/such/tokenizer.json"}, Phi3Error, "tokenizer"),
-        ({"rstrip_control_tokens": None}, TypeError, "rstrip_control_tokens"),
+        ({"rstrip_control_tokens": 0}, TypeError, "rstrip_control_tokens"),
+        ({"sliding_window": -1}, InvalidOptionError, "sliding_window"),
+        ({"prefault": "yes"}, TypeError, "prefault"),
     ]:
         with pytest.raises(error, match=words) as caught:
             Phi3Model.demo(**options)

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 import platform
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +28,7 @@ from candle_phi import (
     named_models,
     remove_cached,
 )
+from terminal import started
 from test_split import split
 
 REPO, FILE, COMMIT = "someone/some-model-gguf", "some-model-q8.gguf", "c" * 40
@@ -324,3 +327,26 @@ def test_a_cached_file_does_where_the_hub_cannot_be_reached_and_a_warning_is_log
         assert download(REPO, FILE) == path
     (record,) = caplog.records
     assert FILE in record.getMessage()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has terminals of another kind")
+@pytest.mark.thread_unsafe(reason="two would type into one terminal")
+def test_a_download_at_a_terminal_that_is_interrupted_says_that_it_resumes(hub, tmp_path):
+    hub.pause_s = 0.05
+    with started("download", REPO, "--file", FILE, home=tmp_path) as terminal:
+        terminal.until("MB/s")
+        terminal.type("\x03")
+        terminal.until("Interrupted after ")
+        assert FILE in terminal.until("resumes")
+        assert terminal.end() == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has terminals of another kind")
+@pytest.mark.thread_unsafe(reason="two would type into one terminal")
+def test_a_connection_that_takes_long_is_spoken_of(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with started("download", "phi-2", home=tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="") as terminal:
+            terminal.until(f"connecting to {endpoint}")
+            terminal.type("\x03")
+            assert terminal.end() == 130

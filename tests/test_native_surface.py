@@ -1,22 +1,17 @@
-"""The Python package wraps all of the native module, and both have the same defaults."""
+"""The Python package wraps all of the native module."""
 
 import inspect
 import re
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import candle_phi
-from candle_phi import GenerationConfig, _native
+from candle_phi import _native
 
 PACKAGE = Path(candle_phi.__file__).parent
 SOURCE = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-# Only for the test below.
-NOT_FOR_USERS = {"generation_defaults"}
-# Python's own: the engine calls no function of Python's.
-NOT_FOR_THE_ENGINE = {"logits_processor"}
 
 
 def public(thing):
@@ -25,7 +20,7 @@ def public(thing):
 
 def test_everything_native_is_used_by_the_package():
     unused = {name for name in public(_native) if not re.search(rf"\b_native\.{name}\b", SOURCE)}
-    assert unused == NOT_FOR_USERS
+    assert unused == set()
 
 
 @pytest.mark.parametrize("cls", [cls for cls in vars(_native).values() if inspect.isclass(cls)])
@@ -37,16 +32,6 @@ def test_every_member_of_a_native_class_is_used_by_the_package(cls):
 @pytest.mark.parametrize("thing", [value for name, value in vars(_native).items() if not name.startswith("_")])
 def test_everything_native_is_documented(thing):
     assert inspect.getdoc(thing)
-
-
-def test_the_defaults_are_the_engines():
-    engine = _native.generation_defaults()
-    config = GenerationConfig()
-    assert set(engine) == {field.name for field in fields(config)} - NOT_FOR_THE_ENGINE
-    for name, default in engine.items():
-        found = getattr(config, name)
-        # Python says None where the engine has nothing in a list.
-        assert found == default or (not found and default == []), name
 
 
 def test_the_version_is_the_packages():
@@ -78,8 +63,10 @@ def test_native_objects_cannot_be_made_or_changed_by_hand(model):
     for name in (
         "Chunk",
         "Completion",
+        "DeviceKind",
         "Generation",
         "MemoryEstimate",
+        "OptionSpec",
         "ModelInfo",
         "Progress",
         "NamedModel",

@@ -8,11 +8,13 @@ import pytest
 
 import candle_phi
 import doc_names
-from candle_phi import InvalidOptionError, exceptions, named_models
+from candle_phi import exceptions, named_models
 from doc_pages import ROOT, blocks, pages, prose
 
 DOCS = ROOT / "docs"
 GUIDES = DOCS / "guides"
+README = ROOT / "README.md"
+WHICH_MODEL = GUIDES / "which-model.md"
 
 if not DOCS.exists():
     pytest.skip("docs/ is not beside the tests", allow_module_level=True)
@@ -84,6 +86,67 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", [README, WHICH_MODEL], ids=name)
+def test_every_named_model_has_its_size_and_memory(page):
+    tables = page.read_text(encoding="utf-8").split("| name | download |", 1)[1]
+    table = [row for row in rows(tables.split("\n\n", 1)[0]) if row[0].startswith("`")]
+    assert {row[0].strip("`") for row in table} == {model.name for model in named_models()}
+    assert table[0][0] == "`phi-4-mini`"
+
+
+def test_the_readme_fits_on_a_few_screens():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
+MEASURED = [
+    rf"{NUMBER} tokens/s",
+    rf"against {NUMBER}",
+    rf"{NUMBER} times",
+    rf"{NUMBER} s after",
+    rf"takes {NUMBER} MB",
+    rf"llama\.cpp: {NUMBER}",
+    rf"100 / {NUMBER} \+ 60 /",
+    rf"\+ 60 / {NUMBER} =",
+]
+"""How the front pages quote a measurement."""
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "index.md", WHICH_MODEL, GUIDES / "many-rows.md"], ids=name)
+def test_quoted_figures_are_on_the_page_of_measurements(page):
+    measured = (DOCS / "performance.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    quoted = {figure for pattern in MEASURED for figure in re.findall(pattern, text)}
+    assert quoted
+    assert quoted <= set(re.findall(NUMBER, measured))
+
+
+def titles() -> list[str]:
+    """The title of every page of the site, as its first heading and as its entry in the navigation."""
+    first = [re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE) for page in DOCS.rglob("*.md")]
+    return [title[1] for title in first if title]
+
+
+def navigation() -> dict[str, str]:
+    """The entry of each page in the navigation."""
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    entries = re.findall(r"^ +- (.+): (\S+\.(?:md|ipynb))$", config, re.MULTILINE)
+    return {path: title for title, path in entries}
+
+
+def test_no_two_pages_share_a_title():
+    for found in (titles(), list(navigation().values())):
+        assert len(found) == len(set(found)) > 30
+
+
+def test_every_page_is_in_the_navigation_by_its_title():
+    pages_of_the_site = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    entries = navigation()
+    assert pages_of_the_site <= set(entries)
+    for page in pages_of_the_site - {"index.md"}:
+        assert (DOCS / page).read_text(encoding="utf-8").startswith(f"# {entries[page]}\n"), page
+
+
 def test_every_guide_is_on_the_first_page():
     text = (DOCS / "index.md").read_text(encoding="utf-8")
     for guide in GUIDES.glob("*.md"):
@@ -115,7 +178,7 @@ def resolved(dotted: str) -> object:
 
 
 def test_the_table_of_models_is_what_the_package_knows():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Models", 1)[1].split("\n## ", 1)[0]
+    section = WHICH_MODEL.read_text(encoding="utf-8").split("\n## ", 1)[0]
     table = [[cell.replace("`", "") for cell in row] for row in rows(section) if row[0].startswith("`")]
     assert [row[:2] for row in table] == [[model.name, model.repo] for model in named_models()]
     for row, model in zip(table, named_models(), strict=True):
@@ -123,12 +186,13 @@ def test_the_table_of_models_is_what_the_package_knows():
 
 
 def test_the_quantizations_that_are_listed_are_those_that_the_package_knows():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Models", 1)[1].split("\n## ", 1)[0]
-    listed = section.partition("they take one of")[2].partition(", if the repository")[0]
-    with pytest.raises(InvalidOptionError) as caught:
-        candle_phi.download("phi-2", quantization="none", local_files_only=True)
-    known = str(caught.value).partition("known: ")[2].partition(". ")[0]
-    assert re.findall(r"`(\w+)`", listed) == known.split(", ")
+    section = WHICH_MODEL.read_text(encoding="utf-8").split("## Quantization", 1)[1].split("\n## ", 1)[0]
+    listed = re.findall(r"`(\w+)`", section.partition("they take one of")[2].partition(", and for")[0])
+    more = re.findall(r"`(I?Q\w+)`", section.partition(", and for")[2].partition(", if the repository")[0])
+    known = {model.name: model.quantizations for model in named_models()}
+    assert tuple(listed) == known["phi-2"]
+    for name_of_model in ("phi-3.5-mini", "phi-4-mini"):
+        assert {*listed, *more} <= set(known[name_of_model])
 
 
 def test_the_table_of_exceptions_is_complete():
@@ -160,9 +224,9 @@ COMPARISON = DOCS / "comparison.md"
 
 def compared() -> tuple[dict[str, str], dict[str, list[str]]]:
     """What the comparison says of this package, by feature; and what it says to that."""
-    said, _, held = COMPARISON.read_text(encoding="utf-8").partition("## What holds our column")
-    claims = {row[0]: row[1].strip("*") for row in rows(said) if row[0] and len(row) > 3}
-    return claims, {row[0]: row[1:] for row in rows(held) if row[0]}
+    said, _, held = COMPARISON.read_text(encoding="utf-8").partition("## Evidence for our column")
+    claims = {row[0]: row[1].strip("*") for row in rows(said) if row[0] != "feature" and len(row) > 3}
+    return claims, {row[0]: row[1:] for row in rows(held) if row[0] != "feature"}
 
 
 def test_every_yes_in_the_comparison_names_a_test():

@@ -276,3 +276,26 @@ def test_a_cancelled_stream_frees_the_session_at_once_and_keeps_its_text(session
     stream.cancel()
     assert stream.result.text == text
     assert stream.result.finish_reason == "cancelled"
+
+
+def test_the_progress_of_the_prompt_is_counted_in_tokens(session):
+    with session.stream("Hello", max_tokens=3, ignore_eos=True) as stream:
+        total = stream.result.usage.prompt_tokens
+        assert stream.prefill_progress == (0, total)
+        next(stream)
+        assert stream.prefill_progress == (total, total)
+        list(stream)
+        assert stream.prefill_progress == (total, total)
+    # What the cache has is not read again.
+    with session.stream("Hello", max_tokens=1) as stream:
+        assert stream.prefill_progress == (0, 1)
+
+
+def test_the_progress_grows_while_another_thread_reads_the_prompt(slow_path):
+    with Phi3Session(slow_path, n_ctx=4096) as session, session.stream([5] * 3000, max_tokens=1) as stream:
+        reader = threading.Thread(target=next, args=(stream,))
+        reader.start()
+        seen = {stream.prefill_progress for _ in iter(reader.is_alive, False)}
+        reader.join()
+        assert len(seen) > 3
+        assert all(0 <= done <= total == 3000 for done, total in seen)

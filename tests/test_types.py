@@ -148,7 +148,8 @@ def test_the_cache_of_a_full_context_has_a_size(model):
     assert info.kv_cache_bytes(100) == 100 * per_token * 2
     assert info.kv_cache_bytes(100, "f16") == 100 * per_token * 2
     assert info.kv_cache_bytes(100, "f32") == 100 * per_token * 4
-    for bad, error in (("q4", InvalidOptionError), (None, TypeError)):
+    assert info.kv_cache_bytes(100, None) == info.kv_cache_bytes(100)
+    for bad, error in (("q4", InvalidOptionError), (5, TypeError)):
         with pytest.raises(error, match="kv_dtype"):
             info.kv_cache_bytes(100, bad)
 

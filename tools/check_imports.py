@@ -32,7 +32,7 @@ ENGINE = ROOT / "rust" / "engine" / "src"
 # of the files in it, unless they are named here themselves.
 LAYERS = (
     # used by all
-    ("error", "cancel", "size", "panics", "file", "new_file"),
+    ("error", "cancel", "options", "size", "panics", "file", "new_file"),
     # what the machine can give; where to compute
     ("memory::available", "memory::limit", "device", "machine"),
     # a file; what is known of its architecture; its hyperparameters
@@ -46,10 +46,10 @@ LAYERS = (
     ("cache",),
     # ids to logits
     ("model",),
+    # logits to a token; when to end
+    ("sampling", "stop", "completion", "recommended"),
     # a file becomes a model; what it needs
     ("memory", "info", "fingerprint", "loader"),
-    # logits to a token; when to end
-    ("sampling", "stop", "completion"),
     # what was said, in memory and in a file
     ("conversation", "saved"),
     # one generation in progress

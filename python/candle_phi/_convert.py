@@ -112,6 +112,8 @@ def named_model(native: _native.NamedModel) -> NamedModel:
         tokenizer_repo=native.tokenizer_repo,
         architecture=native.architecture,
         description=native.description,
+        quantizations=tuple(native.quantizations),
+        about_bytes=dict(native.about_bytes),
     )
 
 

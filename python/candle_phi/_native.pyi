@@ -1,33 +1,38 @@
 # The compiled part of candle-phi, without the checks and the documentation of the package around it.
 # What each thing does stands in rust/bindings/src. Errors are those of candle_phi.exceptions.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, final
 
-from candle_phi.config import GenerationConfig
+from candle_phi.config import GenerationConfig, SessionConfig
 from candle_phi.types import Message
 
 __all__ = [
     "CachedModel",
     "Chunk",
     "Completion",
+    "DeviceKind",
     "Generation",
     "MemoryEstimate",
     "Model",
     "ModelInfo",
     "NamedModel",
+    "OptionSpec",
     "Progress",
     "Session",
     "__build__",
     "__version__",
     "cached_models",
-    "check_session",
+    "check_generation",
+    "check_machine",
+    "check_option",
     "choose_device",
+    "device_kinds",
     "download",
     "estimate_memory",
-    "generation_defaults",
     "inspect",
     "named_models",
+    "options",
     "remove_cached",
     "start_trace",
     "stop_trace",
@@ -42,16 +47,7 @@ class Model:
     def __new__(
         cls,
         path: str,
-        *,
-        device: str,
-        executor: str,
-        mmap: bool,
-        prefault: bool,
-        mlock: bool,
-        tokenizer: str | None,
-        rstrip_control_tokens: bool,
-        chat_format: str | None,
-        sliding_window: int | None,
+        options: Mapping[str, object],
         progress: Callable[[Progress], object] | None,
     ) -> Self: ...
     @property
@@ -85,17 +81,7 @@ class Model:
 
 @final
 class Session:
-    def __new__(
-        cls,
-        model: Model,
-        *,
-        n_ctx: int | None,
-        kv_dtype: str,
-        n_threads: int | None,
-        isa: str | None,
-        prefill_chunk: int | None,
-        rope_factors: str,
-    ) -> Self: ...
+    def __new__(cls, model: Model, config: SessionConfig) -> Self: ...
     @property
     def n_ctx(self) -> int: ...
     @property
@@ -127,6 +113,8 @@ class Session:
 class Generation:
     @property
     def finished(self) -> bool: ...
+    @property
+    def prefill_progress(self) -> tuple[int, int]: ...
     def step(self) -> Chunk | None: ...
     def run(self) -> Completion: ...
     def completion(self) -> Completion: ...
@@ -249,6 +237,15 @@ class MemoryEstimate:
     def working_bytes(self) -> int: ...
 
 @final
+class DeviceKind:
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def spellings(self) -> list[str]: ...
+
+@final
 class Progress:
     @property
     def file(self) -> str: ...
@@ -267,6 +264,10 @@ class NamedModel:
     def revision(self) -> str: ...
     @property
     def files(self) -> list[tuple[str, str]]: ...
+    @property
+    def quantizations(self) -> list[str]: ...
+    @property
+    def about_bytes(self) -> list[tuple[str, int]]: ...
     @property
     def tokenizer_repo(self) -> str | None: ...
     @property
@@ -289,17 +290,36 @@ class CachedModel:
     @property
     def size_bytes(self) -> int: ...
 
-def generation_defaults() -> dict[str, object]: ...
+@final
+class OptionSpec:
+    @property
+    def name(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def choices(self) -> list[str]: ...
+    @property
+    def default(self) -> object: ...
+    @property
+    def unset(self) -> str | None: ...
+    @property
+    def help(self) -> str: ...
+    @property
+    def note(self) -> str | None: ...
+    @property
+    def metavar(self) -> str | None: ...
+    @property
+    def interfaces(self) -> list[str]: ...
+
+def options() -> list[OptionSpec]: ...
+def check_option(name: str, value: object) -> None: ...
+def check_generation(config: GenerationConfig) -> None: ...
 def inspect(path: str) -> ModelInfo: ...
 def estimate_memory(path: str, *, n_ctx: int | None, kv_dtype: str) -> MemoryEstimate: ...
-def check_session(
-    device: str,
-    executor: str,
-    *,
-    kv_dtype: str,
-    n_threads: int | None,
-    isa: str | None,
-) -> None: ...
+def check_machine(config: SessionConfig, loading: Mapping[str, object]) -> None: ...
+def device_kinds() -> list[DeviceKind]: ...
 def choose_device(device: str) -> tuple[str, str]: ...
 def download(
     name_or_repo: str,

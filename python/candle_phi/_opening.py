@@ -1,9 +1,9 @@
 """What a session is opened with: its options, and a model that is loaded or shared."""
 
-import inspect
 import os
 from typing import cast
 
+from candle_phi import _options
 from candle_phi.config import LoadOptions, SessionConfig, SessionOptions
 from candle_phi.model import Phi3Model
 
@@ -12,7 +12,7 @@ OPTIONS = tuple(SessionOptions.__annotations__)
 
 def split_options(options: SessionOptions) -> tuple[LoadOptions, SessionOptions]:
     """The options for loading a model, and those for a session on it."""
-    loading = {name: value for name, value in options.items() if name in LoadOptions.__annotations__}
+    loading = {name: value for name, value in options.items() if name in _options.names("loading")}
     own = {name: value for name, value in options.items() if name not in loading}
     return cast("LoadOptions", loading), cast("SessionOptions", own)
 
@@ -42,8 +42,8 @@ def model_of(path: str | os.PathLike[str] | None, model: Phi3Model | None, loadi
         raise TypeError("Phi3Session() takes a path or a model, not both")
     if not isinstance(model, Phi3Model):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"model must be a Phi3Model, got {type(model).__name__}; a file is given as path")
-    parameters = inspect.signature(Phi3Model).parameters
-    set_here = sorted(name for name, value in loading.items() if value != parameters[name].default)
+    given = loading.items()
+    set_here = sorted(name for name, value in given if value not in (None, _options.OPTIONS[name].default))
     if set_here:
         raise TypeError(
             f"{', '.join(set_here)} is for loading a model, and this one is loaded: give it to Phi3Model()"

@@ -4,11 +4,10 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from candle_phi._generation import Generation
+from candle_phi._session import Generation, OneTask, SessionBase
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.config import GenerationConfig, GenerationOptions, generation_config
 from candle_phi.exceptions import SessionBusyError
@@ -48,10 +47,10 @@ class _Work:
         """The generation; begins it. May take a moment: a prompt is made token ids."""
         if self._generation is None:
             generation = self._begin()
-            generation.native.commit_later()
+            generation.commit_later()
             self._generation = generation
             if self._is_stopped:
-                generation.native.cancel()
+                generation.cancel()
         return self._generation
 
     async def on_its_thread(self, work: Callable[[], T]) -> T:
@@ -94,51 +93,27 @@ class _Work:
 
     def commit(self) -> None:
         """Counts it as said, if it has ended."""
-        if self._generation is not None and self._generation.native.finished:
-            self._generation.native.commit()
+        if self._generation is not None and self._generation.finished:
+            self._generation.commit()
             self._leave_thread()
 
     def stop(self) -> None:
         """Asks it to end, from any thread."""
         self._is_stopped = True
         if self._generation is not None:
-            self._generation.native.cancel()
+            self._generation.cancel()
 
     def close(self) -> None:
         """Ends it and frees the session."""
         self.stop()
         if self._generation is not None:
-            self._generation.native.close()
+            self._generation.close()
         self._leave_thread()
 
     def _leave_thread(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
-
-
-class OneTask:
-    """Lets one task at a time await a session: a second one is refused, whichever of the two is faster."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise SessionBusyError(
-                "another task is using the session; await it first, or give each task a session of its own: "
-                "sessions share one model"
-            )
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
 
 
 class Beginning:
@@ -159,7 +134,7 @@ async def whole(beginning: Beginning) -> Completion:
     def run() -> None:
         generation = work.generation()
         # Nobody would hear the rest if the loop was closed.
-        while generation.native.step() is not None and not loop.is_closed():
+        while generation.step() is not None and not loop.is_closed():
             pass
 
     with beginning.one_task:
@@ -260,29 +235,14 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
 
     def __repr__(self) -> str:
         begun = self._work.begun
-        state = "not begun" if begun is None else "at its end" if begun.native.finished else "open"
+        state = "not begun" if begun is None else "at its end" if begun.finished else "open"
         return f"<AsyncTokenStream {state}>"
 
 
-class AsyncMethods:
+class AsyncMethods(SessionBase):
     """What a session has for asyncio."""
 
     __slots__ = ()
-
-    _one_task: OneTask
-
-    def _chat_config(
-        self, function: str, config: GenerationConfig | None, options: GenerationOptions
-    ) -> GenerationConfig:
-        raise NotImplementedError
-
-    def _begin(self, prompt: object, config: GenerationConfig) -> Generation:
-        raise NotImplementedError
-
-    def _begin_chat(
-        self, messages: object, config: GenerationConfig, continue_final_message: object
-    ) -> Generation:
-        raise NotImplementedError
 
     async def agenerate(
         self,
@@ -298,10 +258,7 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The completion.
@@ -324,10 +281,7 @@ class AsyncMethods:
         Args:
             prompt: The text, or token ids, as in `generate`.
             config: How to generate.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The stream of chunks. It begins when it is first read, and errors other than in the options come then.
@@ -353,10 +307,7 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The answer.
@@ -384,10 +335,7 @@ class AsyncMethods:
             messages: What to say, as in `chat`.
             config: How to generate.
             continue_final_message: As in `chat`.
-            **options: The fields of `GenerationConfig`, on top of ``config``: max_tokens, min_tokens, timeout,
-                temperature, top_k, top_p, min_p, repetition_penalty, repeat_last_n, presence_penalty,
-                frequency_penalty, logit_bias, stop, stop_token_ids, seed, logprobs, ignore_eos, echo, on_overflow,
-                logits_processor.
+            **options: Generation options, on top of ``config``; see `GenerationConfig`.
 
         Returns:
             The stream of chunks. A turn counts as said when its stream came to its end.

@@ -8,7 +8,6 @@
 `candle-phi bench` is the same on the command line.
 """
 
-import math
 import os
 import random
 import statistics
@@ -22,8 +21,7 @@ from candle_phi import _checks
 from candle_phi._native import __version__
 from candle_phi._opening import OPTIONS, session_config, split_options
 from candle_phi.config import SessionOptions
-from candle_phi.exceptions import InvalidOptionError
-from candle_phi.model import Phi3Model, check_loading, inspect_model
+from candle_phi.model import Phi3Model, checked_loading, inspect_model
 from candle_phi.session import Phi3Session
 from candle_phi.types import KvDtype, ModelInfo, Timings
 
@@ -36,9 +34,7 @@ _MEMORY_PROMPT_TOKENS = 512
 _MEMORY_NEW_TOKENS = 64
 _OPTIONS = ("prefill", "depth", "decode_tokens", "rounds", "seed", "progress")
 _DECODED = 32
-_ROUNDS = _checks.Range(int, 1, 1000)
-_DECODE_TOKENS = _checks.Range(int, 1, _checks.COUNT_MAX)
-_SEED = _checks.Range(int, 0, 2**64 - 1)
+_ROUNDS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +67,7 @@ class Spread:
             InvalidOptionError: There are none, or one is not finite.
             TypeError: They are no numbers.
         """
-        finite = _checks.Range(float, -math.inf)
-        values = _checks.each(values, "values", lambda value: float(cast("float", finite.check("values", value))))
+        values = _checks.each(values, "values", lambda value: _checks.finite(value, "values"))
         if not values:
             raise _checks.invalid("values", "must have at least one number, got none")
         return cls(statistics.median(values), min(values), max(values), tuple(values))
@@ -249,13 +244,13 @@ def bench(
         InferenceError: The computation failed.
         DeviceError: The device failed.
     """
-    _ROUNDS.check("rounds", rounds)
-    _DECODE_TOKENS.check("decode_tokens", decode_tokens)
-    _SEED.check("seed", seed)
+    _checks.whole(rounds, "rounds", 1, _ROUNDS_MAX)
+    _checks.whole(decode_tokens, "decode_tokens", 1)
+    _checks.whole(seed, "seed", 0, 2**64 - 1)
     progress = _checks.optional_function(progress, "progress")
     _checks.check_keywords("bench", options, (*OPTIONS, *_OPTIONS))
     loading, own = split_options(options)
-    check_loading(loading)
+    checked_loading(loading)
     n_ctx = session_config(**own).n_ctx
     plan = _Plan.of(inspect_model(path), prefill, depth, decode_tokens, n_ctx)
     return _Bench(Path(path), plan, rounds, seed, progress or (lambda _: None), options).run()
@@ -296,13 +291,12 @@ class _Plan:
                 left_out.extend(LeftOut(measure, value, value + more) for value in usual if value + more > most)
                 return tuple(value for value in usual if value + more <= most)
             name = "depth" if measure == "decode" else measure
-            span = _checks.Range(int, least, _checks.COUNT_MAX)
-            numbers = tuple(_checks.each(given, name, lambda value: int(cast("int", span.check(name, value)))))
+            numbers = tuple(_checks.each(given, name, lambda value: _checks.whole(value, name, least)))
             for number in numbers:
                 if number + more > most:
                     raise _checks.invalid(
                         name,
-                        f"must be at most {most - more} for a context of {most} tokens with {more} of them generated, "
+                        f"must be at most {most - more} for a context of {most} tokens, {more} of them generated, "
                         f"got {number}",
                     )
             return numbers

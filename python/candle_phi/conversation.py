@@ -1,23 +1,19 @@
 """What was said in a session: looked at, taken back, forked, saved and loaded."""
 
 import os
-from typing import Self, cast
+from typing import Self
 
-from candle_phi import _checks, _convert, _native
+from candle_phi import _checks, _convert
+from candle_phi._session import SessionBase
 from candle_phi.types import Message
 
 __all__ = ["ConversationMethods"]
 
 
-class ConversationMethods:
+class ConversationMethods(SessionBase):
     """What a session has for its conversation."""
 
     __slots__ = ()
-
-    _engine: _native.Session
-
-    def _beside(self, engine: _native.Session) -> Self:
-        raise NotImplementedError
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -62,7 +58,7 @@ class ConversationMethods:
             SessionBusyError: The session is at work.
             SessionClosedError: The session was closed.
         """
-        turns = cast("int", _checks.Range(int, 0, _checks.COUNT_MAX).check("turns", turns))
+        turns = _checks.whole(turns, "turns")
         return _convert.messages(self._engine.rewind(turns))
 
     def fork(self) -> Self:

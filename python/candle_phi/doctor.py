@@ -15,7 +15,7 @@ from candle_phi.session import Phi3Session
 
 __all__ = ["Device", "Diagnosis", "diagnose"]
 
-_DEVICES = ("cpu", "cuda", "metal")
+_DEVICES = tuple(kind.name for kind in _native.device_kinds())
 _PROMPT = "Write a haiku about ice hockey"
 _TOKENS = 24
 
@@ -90,7 +90,7 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
         InvalidOptionError: The time is negative or endless.
         TypeError: It is no number.
     """
-    _checks.Range(float, 0).check("seconds", seconds)
+    _checks.finite(seconds, "seconds", 0)
     problems: list[str] = []
     device, device_reason = _native.choose_device("auto")
     reference = _answer("cpu", problems)

@@ -84,8 +84,8 @@ class InvalidOptionError(Phi3Error, ValueError):
     """An option or an argument is out of its range.
 
     Attributes:
-        option: The name of the option or argument, such as "top_p". None if the error is not about a single one. The
-            message is complete without it.
+        option: The name of the option or argument, such as "top_p". None if the error is not about a single one.
+            The message is complete without it.
     """
 
     option: str | None

@@ -3,13 +3,18 @@
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candle_phi import _checks, _convert, _native
 from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
 from candle_phi.types import CachedModel, NamedModel, Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
@@ -17,6 +22,11 @@ DOWNLOAD = "candle_phi.download({!r}) returns the path of its file"
 """What to do with a model's name where a file is needed; see `model_path`."""
 
 _QUANTIZATION = re.compile(r"(?i)\b(?:I?Q\d(?:_[A-Z0-9]+)*|B?F16|F32)\b")
+# The width of the bar, and of the figures beside it with some space for a ^C.
+_BAR_WIDTH = 16
+_FIGURES_WIDTH = 42
+# Nothing is shown for a connection that takes less.
+_QUIET_S = 1.0
 
 
 @_checks.suggests_keywords
@@ -36,10 +46,13 @@ def download(
     A download that was interrupted goes on where it stopped. The file is whole or absent, never half.
 
     Args:
-        name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
-        filename: The file in the repository; needed for one without a short name. A part of a split file,
-            "name-00001-of-00003.gguf", stands for all of them.
-        quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+        name_or_repo: A short name (`named_models` lists them), or a repository "owner/name". Either may end in a
+            quantization: "owner/name:Q4_K_M".
+        filename: The file in the repository. A part of a split file, "name-00001-of-00003.gguf", stands for all
+            of them.
+        quantization: The quantization of the file, such as "Q5_K_M". A repository that is not in the table of
+            models is asked for its files, or offline the cache. None: a named model's first; for any other
+            repository give this or ``filename``.
         revision: The branch, tag or commit. None: "main".
         cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
         token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
@@ -52,7 +65,8 @@ def download(
 
     Raises:
         DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
-        InvalidOptionError: There is no model of that name, or an option is out of its range.
+        InvalidOptionError: There is no model of that name, no file or several files of the repository have the
+            quantization, or an option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
     path, _tokenizer = fetch(
@@ -145,6 +159,42 @@ def _refuse_what_is_not_a_file(filename: str | None) -> None:
         raise InvalidOptionError(f"filename must be the name of a file, got the pattern {filename!r}: {remedy}")
 
 
+def local_file(text: str) -> Path | None:
+    """Return the path that a text is, unless it is the name of a model.
+
+    Args:
+        text: A path, a short name, or a repository with or without a quantization.
+
+    Returns:
+        The path if there is such a file, or if the text cannot be a name: it ends in ".gguf", begins as paths
+        do, or has several separators. None for a name, known or not, and for "owner/name".
+    """
+    path = Path(text)
+    with suppress(RuntimeError):  # the home directory is not known
+        path = path.expanduser()
+    if text.lower().endswith(".gguf") or _exists(path.is_file):
+        return path
+    if "://" in text or named_model(text) is not None:
+        return None
+    separators = text.count("/") + text.count("\\")
+    is_path = text.startswith((".", "~", "/", "\\")) or separators > 1 or _exists(path.is_dir)
+    return path if is_path else None
+
+
+def _exists(look: Callable[[], bool]) -> bool:
+    """Look at the disk; False for a text that cannot be a path."""
+    try:
+        return look()
+    except (OSError, ValueError):
+        return False
+
+
+def named_model(name: str) -> NamedModel | None:
+    """Return the model of a short name, which may end in a quantization; None if the name is not known."""
+    short = name.partition(":")[0].strip().lower()
+    return next((model for model in named_models() if model.name == short), None)
+
+
 def named_models() -> list[NamedModel]:
     """The models that have a short name.
 
@@ -179,8 +229,8 @@ def repository(name_or_repo: str) -> str:
     Returns:
         The repository.
     """
-    short = name_or_repo.strip().lower()
-    return next((model.repo for model in named_models() if model.name == short), name_or_repo)
+    model = None if ":" in name_or_repo else named_model(name_or_repo)
+    return name_or_repo if model is None else model.repo
 
 
 def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
@@ -230,25 +280,79 @@ def _is_terminal(stream: object) -> bool:
 
 @contextmanager
 def _bars() -> Generator[Callable[[Progress], None], None, None]:
-    """A progress bar for each file on stderr."""
+    """Draw a progress bar for each file on stderr, and a status line while a connection takes long."""
     # Imported when a bar is drawn: it takes longer than all the rest of the package.
+    from rich import filesize  # noqa: PLC0415
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    # The columns that are left for the name and the bar.
+    room = console.width - _FIGURES_WIDTH if console.is_terminal else _FIGURES_WIDTH + _BAR_WIDTH
+    bar_width = _BAR_WIDTH if room >= 2 * _BAR_WIDTH else 0
+    name_width = room - bar_width
     columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
+        *((rich.TextColumn("{task.description}", markup=False),) if name_width >= _BAR_WIDTH else ()),
+        *((rich.BarColumn(bar_width),) if bar_width else ()),
         rich.DownloadColumn(),
         rich.TransferSpeedColumn(),
         rich.TimeRemainingColumn(),
     )
     tasks: dict[str, rich.TaskID] = {}
-    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+    last: Progress | None = None
+    with _connecting(console) as connected:
+        bars = rich.Progress(*columns, console=console)
 
         def update(progress: Progress) -> None:
+            nonlocal last
+            last = progress
+            connected()
+            bars.start()
             task = tasks.get(progress.file)
             if task is None:
-                task = tasks[progress.file] = bars.add_task(progress.file)
+                name = progress.file
+                shown = name if len(name) <= name_width else f"…{name[1 - name_width :]}"
+                task = tasks[name] = bars.add_task(shown)
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total)
 
-        yield update
+        try:
+            yield update
+        except KeyboardInterrupt:
+            # The terminal has written ^C into the bar: without this, the bar would stay on the screen twice.
+            bars.live.transient = True
+            connected()
+            if bars.live.is_started:
+                bars.stop()
+            if last is not None:
+                size = filesize.decimal(last.bytes_done)
+                console.print(
+                    f"Interrupted after {size} of {last.file}; the same call again resumes the download."
+                )
+            raise
+        finally:
+            if bars.live.is_started:
+                bars.stop()
+
+
+@contextmanager
+def _connecting(console: "Console") -> Generator[Callable[[], None], None, None]:
+    """Show that a connection is being made, if that takes longer than a second.
+
+    Yields:
+        A function that removes the line. It is called at the end too.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    status = console.status(f"connecting to {endpoint}")
+    timer = threading.Timer(_QUIET_S, status.start)
+    timer.daemon = True
+    timer.start()
+
+    def connected() -> None:
+        timer.cancel()
+        timer.join()
+        status.stop()
+
+    try:
+        yield connected
+    finally:
+        connected()

@@ -2,14 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import cast
 
-from candle_phi import _checks, _native, hub
+from candle_phi import _checks, _native, _options, hub
 from candle_phi.types import KvDtype
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
-
-_N_CTX = _checks.Range(int, 1, _checks.COUNT_MAX, optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class MemoryEstimate:
 
 @_checks.suggests_keywords
 def estimate_memory(
-    path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype = "f16"
+    path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype | None = "f16"
 ) -> MemoryEstimate:
     """The memory that a session on a model file takes, from the file's header alone.
 
@@ -75,8 +73,8 @@ def estimate_memory(
     """
     native = _native.estimate_memory(
         hub.model_path(path, hub.DOWNLOAD),
-        n_ctx=cast("int | None", _N_CTX.check("n_ctx", n_ctx)),
-        kv_dtype=_checks.one_of(kv_dtype, "kv_dtype", get_args(KvDtype)),
+        n_ctx=_options.value("n_ctx", n_ctx),
+        kv_dtype=_options.value("kv_dtype", kv_dtype),
     )
     return _of(native)
 

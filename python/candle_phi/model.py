@@ -3,20 +3,19 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, Unpack, cast, get_args
+from typing import Any, Self, Unpack
 
-from candle_phi import _checks, _convert, _native, hub
+from candle_phi import _checks, _convert, _native, _options, hub
 from candle_phi._foreign import ForeignAttributes
 from candle_phi._unpicklable import Unpicklable
-from candle_phi.config import OF_A_GENERATION, Executor, LoadOptions
+from candle_phi.config import OF_A_GENERATION, LoadOptions
 from candle_phi.exceptions import InputTypeError, ModelNotFoundError
 from candle_phi.messages import messages_of
-from candle_phi.types import ChatFormat, MessageLike, ModelInfo, Progress
+from candle_phi.types import MessageLike, ModelInfo, Progress
 
 __all__ = ["Phi3Model", "inspect_model"]
 
 _DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
-_SLIDING_WINDOW = _checks.Range(int, 0, _checks.COUNT_MAX, optional=True, note=" (0 is none)")
 
 
 class Phi3Model(ForeignAttributes, Unpicklable):
@@ -26,25 +25,11 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
     Args:
         path: The GGUF file.
-        device: Where to compute: "cpu", "cuda", "cuda:N", "metal", or "auto" for the best of those that were
-            compiled in and are there; `device_reason` says why it is that one.
-        executor: What computes: "kernels", the package's own for CPUs, which read the weights in the file;
-            "candle", Candle's operations, which run on every device and copy the weights to it; or "auto", the
-            kernels on a CPU and Candle elsewhere.
-        mmap: Map the file instead of reading it whole. Such a file must not be changed or cut short while it is in
-            use; with False it is read into memory.
-        prefault: Read all of the file while loading, so that no answer waits for the disk. A function is told how
-            far that is, as for a download.
-        mlock: Lock the file into memory, so that the system never drops parts of it. Systems limit how much may
-            be locked (``ulimit -l``).
-        tokenizer: A tokenizer.json to use in place of the vocabulary in the file.
-        rstrip_control_tokens: Whether control tokens swallow the white space behind them, as in the family's
-            tokenizers of July 2024 and later. A GGUF file does not say. False is for files of April 2024.
-        chat_format: The chat format, "phi3", "phi4", "phi4-mini" or "phi4-mini-reasoning". None: what the template
-            in the file, or beside the tokenizer.json, says.
-        sliding_window: How many tokens a token sees, itself included; 0 for all before it. None: what the file
-            says. Files of the 4k models that do not say get the 2047 that these were trained with, which a
-            fine-tuned model may have changed.
+        **options: Options for loading, as in `candle_phi.config.LoadOptions` and the table of options. With "auto"
+            as device, the best of those that were compiled in and that the machine has is used; `device_reason`
+            tells why. A mapped file (``mmap``) must not be changed or truncated while it is in use. ``prefault``
+            can be a function that is told about the progress, as for a download. Systems limit how much memory
+            ``mlock`` may lock (``ulimit -l``).
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -62,47 +47,12 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         "same file share its memory"
     )
 
-    @_checks.suggests_keywords_and((), OF_A_GENERATION)
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        executor: Executor = "auto",
-        mmap: bool = True,
-        prefault: bool | Callable[[Progress], object] = False,
-        mlock: bool = False,
-        tokenizer: str | os.PathLike[str] | None = None,
-        rstrip_control_tokens: bool = True,
-        chat_format: ChatFormat | None = None,
-        sliding_window: int | None = None,
-    ) -> None:
-        check_loading(
-            LoadOptions(
-                device=device,
-                executor=executor,
-                mmap=mmap,
-                prefault=prefault,
-                mlock=mlock,
-                tokenizer=tokenizer,
-                rstrip_control_tokens=rstrip_control_tokens,
-                chat_format=chat_format,
-                sliding_window=sliding_window,
-            )
-        )
-        self._engine = _native.Model(
-            hub.model_path(path, "open it with from_pretrained({!r})"),
-            device=_checks.as_text(device, "device"),
-            executor=executor,
-            mmap=_checks.as_bool(mmap, "mmap"),
-            prefault=bool(prefault),
-            mlock=_checks.as_bool(mlock, "mlock"),
-            tokenizer=None if tokenizer is None else _checks.as_path(tokenizer, "tokenizer"),
-            rstrip_control_tokens=_checks.as_bool(rstrip_control_tokens, "rstrip_control_tokens"),
-            chat_format=chat_format,
-            sliding_window=_window(sliding_window),
-            progress=_reading(prefault),
-        )
+    @_options.spelled_out(LoadOptions.__annotations__)
+    @_checks.suggests_keywords_and(LoadOptions.__annotations__, OF_A_GENERATION)
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> None:
+        loading = checked_loading(options)
+        file = hub.model_path(path, "open it with from_pretrained({!r})")
+        self._engine = _native.Model(file, loading, _reading(loading["prefault"]))
         self._info = _convert.model_info(self._engine.info)
 
     @classmethod
@@ -132,8 +82,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
             local_files_only: Use the cache only, and open no connection.
             progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
                 None for a bar if stderr is a terminal.
-            **options: As for `Phi3Model` itself: device, executor, mmap, prefault, mlock, tokenizer,
-                rstrip_control_tokens, chat_format, sliding_window.
+            **options: Options for loading; see `Phi3Model`.
 
         Returns:
             The model.
@@ -144,7 +93,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
             InvalidOptionError: There is no model of that name, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
-        check_loading(options)
+        checked_loading(options)
         path, own_tokenizer = hub.fetch(
             name_or_repo,
             filename,
@@ -163,8 +112,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         """Loads the embedded model: a toy that shows the machinery, without a download.
 
         Args:
-            **options: As for `Phi3Model` itself: device, executor, mmap, prefault, mlock, tokenizer,
-                rstrip_control_tokens, chat_format, sliding_window.
+            **options: Options for loading; see `Phi3Model`.
 
         Returns:
             The model.
@@ -345,30 +293,30 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
     return _convert.model_info(_native.inspect(hub.model_path(path, hub.DOWNLOAD)))
 
 
-def _window(value: object) -> int | None:
-    return cast("int | None", _SLIDING_WINDOW.check("sliding_window", value))
-
-
 def _reading(prefault: object) -> Callable[[_native.Progress], object] | None:
     """What the native module tells how much of the file was read."""
-    if callable(prefault):
-        return lambda native: prefault(_convert.progress(native))
-    _checks.as_bool(prefault, "prefault, where it isn't a function,")
-    return None
+    return (lambda native: prefault(_convert.progress(native))) if callable(prefault) else None
 
 
-def check_loading(options: LoadOptions) -> None:
-    """Checks what can be checked of the options before there is a file, such as before a long download."""
-    executor = options.get("executor", "auto")
-    _checks.one_of(executor, "executor", get_args(Executor))
-    _native.choose_device(_checks.as_text(options.get("device", "auto"), "device"))
-    _reading(options.get("prefault", False))
-    for name in ("mmap", "mlock", "rstrip_control_tokens"):
-        _checks.as_bool(options.get(name, True), name)
-    _window(options.get("sliding_window"))
-    chat_format = options.get("chat_format")
-    if chat_format is not None:
-        _checks.one_of(chat_format, "chat_format", get_args(ChatFormat))
-    tokenizer = options.get("tokenizer")
-    if tokenizer is not None and not Path(path := _checks.as_path(tokenizer, "tokenizer")).exists():
-        raise ModelNotFoundError(f"no such file: {path}; give the path of the model's tokenizer.json")
+def checked_loading(options: LoadOptions) -> dict[str, Any]:
+    """Checks what can be checked before there is a file, such as before a long download.
+
+    Args:
+        options: The options that were given.
+
+    Returns:
+        All options for loading.
+
+    Raises:
+        InvalidOptionError: A value is out of its range.
+        DeviceError: The device does not exist or was not compiled in.
+        ModelNotFoundError: There is no such tokenizer.json.
+        TypeError: A value is of the wrong type.
+    """
+    given = dict[str, object](options)
+    loading = {name: _options.value(name, given.get(name)) for name in _options.names("loading")}
+    _native.choose_device(loading["device"])
+    tokenizer = loading["tokenizer"]
+    if tokenizer is not None and not Path(tokenizer).exists():
+        raise ModelNotFoundError(f"no such file: {tokenizer}; give the path of the model's tokenizer.json")
+    return loading

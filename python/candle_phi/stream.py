@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from candle_phi._generation import Generation
+from candle_phi._session import Generation
 from candle_phi._unpicklable import Unpicklable
 from candle_phi.types import Chunk, Completion
 
@@ -55,7 +55,7 @@ class TokenStream(Iterator[Chunk], Unpicklable):
 
         A prompt that is being read is left in the middle. The session stays usable.
         """
-        self._generation.native.cancel()
+        self._generation.cancel()
 
     def keep(self) -> bool:
         """Ends the stream here, and counts what there is of a chat's answer as said.
@@ -68,11 +68,20 @@ class TokenStream(Iterator[Chunk], Unpicklable):
             Whether that is so: without a token there is no answer, and a stream that is at its end already is what
             it was.
         """
-        return self._generation.native.keep()
+        return self._generation.keep()
 
     def close(self) -> None:
         """Ends the stream and frees the session for other calls; a second time does nothing."""
-        self._generation.native.close()
+        self._generation.close()
+
+    @property
+    def prefill_progress(self) -> tuple[int, int]:
+        """How far the prompt has been read: the tokens computed so far, and those to compute.
+
+        Tokens that the cache already holds are not counted, and those that have passed half of the model's layers
+        count half. Reading this never waits, so another thread can show it during the first ``next()``.
+        """
+        return self._generation.prefill_progress
 
     @property
     def result(self) -> Completion:
@@ -94,5 +103,5 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         self.close()
 
     def __repr__(self) -> str:
-        state = "at its end" if self._generation.native.finished else "open"
+        state = "at its end" if self._generation.finished else "open"
         return f"<TokenStream {state}>"

@@ -6,9 +6,10 @@ All of them are frozen dataclasses: they compare by value, pickle, and convert w
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from candle_phi._checks import COUNT_MAX, Range, one_of
+from candle_phi import _options
+from candle_phi._checks import whole
 from candle_phi._display import html_table, html_text, represent
 from candle_phi._foreign import ForeignAttributes
 from candle_phi.messages import Message, MessageLike, Role
@@ -335,7 +336,7 @@ class ModelInfo:
         rows = [(name.replace("_", " "), value) for name, value in values.items()]
         return html_table(self.name or self.architecture, rows)
 
-    def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype = "f16") -> int:
+    def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype | None = "f16") -> int:
         """What a full context takes in memory, beside the weights.
 
         Args:
@@ -349,10 +350,10 @@ class ModelInfo:
             InvalidOptionError: There is no such number format, or the length is negative.
             TypeError: The length is no integer, or the number format no text.
         """
-        Range(int, 0, COUNT_MAX).check("n_ctx", n_ctx)
-        one_of(kv_dtype, "kv_dtype", get_args(KvDtype))
+        whole(n_ctx, "n_ctx")
+        checked: KvDtype = _options.value("kv_dtype", kv_dtype)
         # q8_0 has a byte for each value and two for the scale of 32.
-        sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[kv_dtype]
+        sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[checked]
         return n_ctx * self.kv_cache_bytes_per_token * sixteenths_of_f16 // 32
 
 
@@ -388,6 +389,9 @@ class NamedModel:
         tokenizer_repo: The repository that has the tokenizer.json, or None.
         architecture: The architecture of the files, such as "phi3".
         description: What it is, in a line.
+        quantizations: All quantizations that can be asked for, those of `files` first.
+        about_bytes: About how large a file is, in bytes by quantization, as far as that is known. Rounded: a
+            repository may replace a file.
     """
 
     name: str
@@ -397,6 +401,8 @@ class NamedModel:
     tokenizer_repo: str | None
     architecture: str
     description: str
+    quantizations: tuple[str, ...]
+    about_bytes: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from rich.table import Table
 from candle_phi._provenance import provenance
 from candle_phi.bench import BenchReport, Memory, Spread
 from candle_phi.bench import bench as measure
-from candle_phi.cli import console, options
+from candle_phi.cli import console, options, source
 
 if TYPE_CHECKING:
     from candle_phi.config import SessionOptions
 
 
 def bench(
-    file: options.ModelFile = None,
+    model: options.Model = None,
     *,
     demo: options.Demo = False,
     prefill: Annotated[
@@ -39,7 +39,7 @@ def bench(
     n_threads: options.Threads = None,
     n_ctx: Annotated[
         int | None,
-        typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: what the measuring needs]"),
+        options.of_table("n_ctx", unset="what the measuring needs"),
     ] = None,
     kv_dtype: options.KvCache = None,
     executor: options.WhatComputes = None,
@@ -51,7 +51,7 @@ def bench(
 ) -> None:
     """Measure how fast a model runs, and the memory that it takes."""
     del debug
-    path = options.file_or_demo(file, demo=demo)
+    path = source.file_of(model, demo=demo, may_fetch=True)
     given = {
         "n_threads": n_threads,
         "n_ctx": n_ctx,

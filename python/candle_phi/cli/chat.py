@@ -1,11 +1,12 @@
 """`candle-phi chat`: a conversation at a terminal, or line by line in a pipe."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from candle_phi.cli import console, options
+from candle_phi.cli import complete, console, foreign, options
 from candle_phi.cli.groups import takes_groups
 from candle_phi.cli.sampling import Sampling
 from candle_phi.cli.source import Loading, Source
@@ -13,6 +14,14 @@ from candle_phi.cli.source import Loading, Source
 
 @takes_groups
 def chat(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+            metavar="MODEL",
+            autocompletion=complete.names,
+        ),
+    ] = None,
     *,
     source: Source,
     system: options.System = None,
@@ -21,6 +30,9 @@ def chat(
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Keep what is typed for the next chat.")
     ] = True,
+    load: Annotated[
+        Path | None, typer.Option(help="Continue a conversation that /save wrote.", metavar="FILE")
+    ] = None,
     stats: options.Stats = False,
     trace: options.Trace = None,
     debug: options.Debug = False,
@@ -32,13 +44,31 @@ def chat(
     from candle_phi.cli.repl.loop import Chat, answer_lines  # noqa: PLC0415
     from candle_phi.cli.repl.terminal import Terminal, history_path  # noqa: PLC0415
 
-    sampling.config()  # so that a wrong value is told before the model is fetched
+    sampling.config()  # so that a wrong value is refused before the model is fetched
+    chosen = source.chosen(_model(word, source))
+    if load is not None and system is not None:
+        raise console.UsageProblem("--system and --load exclude each other: a saved conversation has its own")
     console.print_any_text()
-    with options.traced(trace), source.open(loading) as session:
+    with options.traced(trace), chosen.open(loading) as session:
         conversation = Conversation(session, sampling.config(session.model.info.sampling), system)
+        if load is not None:
+            conversation.load(load)
         if not sys.stdin.isatty():
             answer_lines(conversation, stats=stats)
             return
         info = session.model.info
+        if load is not None:
+            console.note(conversation.summary())
         console.note(f"{info.name or session.model.path.name}: /help lists the commands, Ctrl-D leaves")
         Chat(conversation, Terminal(history_path() if history else None), stats=stats).run()
+
+
+def _model(word: str | None, source: Source) -> str | None:
+    """Return the argument if it can be a model; a message is refused, since chat asks for it."""
+    if word is None or (not source.options and foreign.looks_like_model(word)):
+        return word
+    example = source.options[:1] if source.demo else ["phi-4-mini"]
+    raise console.UsageProblem(
+        f"unexpected argument {word!r}: chat asks for each message; for one answer, "
+        f"{foreign.command_line('generate', *example, word)}"
+    )

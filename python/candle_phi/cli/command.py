@@ -23,6 +23,7 @@ def _named(ctx: Any, args: list[str] | None = None) -> Generator[None, None, Non
             problem.ctx = ctx
         if args and hasattr(problem, "possibilities"):
             problem.option_name = _whole(problem.option_name, args)
+            problem.arguments = args
         raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import typer
 
-from candle_phi import CachedModel, Phi3Error, cached_models, named_models
+from candle_phi import CachedModel, Phi3Error, _native, cached_models, named_models
 
 # A value, and what it is.
 Offer = tuple[str, str]
@@ -21,6 +21,11 @@ def names() -> Iterable[Offer]:
     return [*known.items(), *repos.items()]
 
 
+def names_unless_chosen(ctx: typer.Context) -> Iterable[Offer]:
+    """Models, unless an option has chosen one."""
+    return [] if any(ctx.params.get(option) for option in ("model", "name", "demo")) else names()
+
+
 def cached_names() -> Iterable[Offer]:
     """Models that are in the cache, by their short name where they have one."""
     short = {model.repo: model.name for model in named_models()}
@@ -31,7 +36,10 @@ def quantizations(ctx: typer.Context) -> Iterable[Offer]:
     """The files of the named model that the command line names."""
     name = ctx.params.get("name")
     model = next((model for model in named_models() if model.name == name), None)
-    return [] if model is None else model.files.items()
+    if model is None:
+        return []
+    others = ((name, "") for name in model.quantizations if name not in model.files)
+    return [*model.files.items(), *others]
 
 
 def files(ctx: typer.Context) -> Iterable[Offer]:
@@ -41,8 +49,18 @@ def files(ctx: typer.Context) -> Iterable[Offer]:
 
 
 def devices() -> Iterable[Offer]:
-    """Where it can compute."""
-    return [("auto", "the best there is"), ("cpu", ""), ("cuda", "an NVIDIA GPU"), ("metal", "an Apple GPU")]
+    """The devices that ``--device`` takes."""
+    kinds = [(kind.name, kind.description) for kind in _native.device_kinds()]
+    return [("auto", "the best device of this build"), *kinds]
+
+
+def device_spellings() -> str:
+    """How ``--device`` can be written, with N for a number."""
+
+    def spellings(kind: _native.DeviceKind) -> str:
+        return ", ".join(kind.spellings)
+
+    return ", ".join(["auto", *map(spellings, _native.device_kinds())])
 
 
 def _cached() -> list[CachedModel]:

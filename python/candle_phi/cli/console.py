@@ -8,7 +8,9 @@ from typing import TextIO, cast
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 # Set by --debug: errors then come with their traceback.
 debug = False
@@ -28,12 +30,30 @@ class UsageProblem(typer.TyperException):
 
 def stderr_console() -> Console:
     """A console on stderr, made when it is needed: tests exchange the stream."""
-    return Console(stderr=True, markup=False, highlight=False)
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def note(text: str) -> None:
     """Says something beside the results, less loud than they."""
-    stderr_console().print(text, style="dim", soft_wrap=True)
+    _print_wrapped(text, style="dim")
+
+
+def warning(text: str) -> None:
+    """Print a warning on stderr."""
+    _print_wrapped(f"warning: {' '.join(text.split())}")
+
+
+def question(text: str) -> None:
+    """Print a question on stderr; the answer is typed on the same line."""
+    _print_wrapped(text, end="")
+    print(" ", end="", file=sys.stderr, flush=True)
+
+
+def _print_wrapped(text: str, *, style: str | None = None, end: str = "\n") -> None:
+    """Print on stderr, wrapped between words on a terminal and unchanged elsewhere."""
+    screen = stderr_console()
+    screen.print(text, style=style, soft_wrap=not screen.is_terminal, end=end)
+    screen.file.flush()
 
 
 def note_table(rows: list[list[str]]) -> None:
@@ -47,8 +67,8 @@ def note_table(rows: list[list[str]]) -> None:
 
 
 def error(message: str) -> None:
-    """Says what went wrong, in one line."""
-    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+    """Print what went wrong on stderr: one line, wrapped between words on a terminal."""
+    _print_wrapped(f"error: {' '.join(message.split())}")
 
 
 def print_any_text() -> None:
@@ -118,6 +138,11 @@ def human_count(count: int) -> str:
     return str(count)
 
 
+def terminal_width() -> int | None:
+    """Return the number of columns of stdout; None if it is not a terminal."""
+    return Console().width if sys.stdout.isatty() else None
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table on stdout; columns that hold sizes stand to the right."""
     table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
@@ -126,6 +151,22 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     print_rich(table)
+
+
+def print_line(text: str) -> None:
+    """Print a sentence on stdout, wrapped between words on a terminal."""
+    is_terminal = sys.stdout.isatty()
+    Console(markup=False, highlight=False, emoji=False).print(text, soft_wrap=not is_terminal)
+
+
+def print_paragraphs(title: str, rows: list[list[str]]) -> None:
+    """Print rows on a terminal as paragraphs: the first cell, and the others indented below it."""
+    screen = Console(markup=False, highlight=False, emoji=False)
+    screen.print(title, style="bold")
+    for first, *others in rows:
+        screen.print(Padding(first, (0, 0, 0, 2)))
+        for cell in others:
+            screen.print(Padding(Text(cell, overflow="fold"), (0, 0, 0, 4)))
 
 
 def print_rich(renderable: Table) -> None:

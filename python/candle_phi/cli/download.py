@@ -15,7 +15,8 @@ def download(
     name: Annotated[
         str,
         typer.Argument(
-            help="A named model ('candle-phi models'), or OWNER/REPO with --file.", autocompletion=complete.names
+            help="A named model ('candle-phi models'), OWNER/REPO:QUANTIZATION, or OWNER/REPO with --file.",
+            autocompletion=complete.names,
         ),
     ],
     *,

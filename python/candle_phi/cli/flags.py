@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from candle_phi._options import OPTIONS
+
 # Options about the hub, by the package's name for them.
 HUB = {
     "filename": "file",
@@ -24,11 +26,17 @@ def worded(error: Exception, command: Any) -> str:
     Returns:
         The message.
     """
-    text, option = str(error), getattr(error, "option", None)
-    if option is None or not text.startswith(f"{option} "):
+    text = str(error)
+    option: str = getattr(error, "option", None) or ""
+    if not option or not text.startswith(f"{option} "):
         return text
-    flags = dict(_flags(command))
-    return flags.get(HUB.get(option, option), option) + text.removeprefix(option)
+    flag = dict(_flags(command)).get(HUB.get(option, option))
+    if flag is None:
+        return text
+    known = OPTIONS.get(option)
+    if known is not None and known.unset is not None:
+        text = text.replace(f"; use None for {known.unset}", f"; leave it out for {known.unset}")
+    return flag + text.removeprefix(option)
 
 
 def _flags(command: Any) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from candle_phi import GenerationConfig, Message, Phi3Session
-from candle_phi.cli import console, options, pieces, results
+from candle_phi.cli import complete, console, foreign, options, pieces, results, status
 from candle_phi.cli.groups import takes_groups
 from candle_phi.cli.sampling import Sampling
 from candle_phi.cli.source import Loading, Source
@@ -16,8 +18,17 @@ from candle_phi.cli.source import Loading, Source
 
 @takes_groups
 def generate(
-    prompt: Annotated[
-        str | None, typer.Argument(help="What to say to the model; '-' or nothing reads it from stdin.")
+    first: Annotated[
+        str | None,
+        typer.Argument(
+            help="The model, unless an option chooses it: a GGUF file, a name, or OWNER/REPO:QUANTIZATION.",
+            metavar="MODEL",
+            autocompletion=complete.names_unless_chosen,
+        ),
+    ] = None,
+    second: Annotated[
+        str | None,
+        typer.Argument(help="What to say to the model; '-' or nothing reads it from stdin.", metavar="PROMPT"),
     ] = None,
     *,
     source: Source,
@@ -42,9 +53,11 @@ def generate(
     del debug
     if raw and system is not None:
         raise console.UsageProblem("--system needs the chat template, which --raw goes without")
-    text = _read_prompt(prompt, keep_newline=raw)
-    sampling.config()  # so that a wrong value is told before the model is fetched
-    with options.traced(trace), source.open(loading) as session:
+    model, prompt = _model_and_prompt([word for word in (first, second) if word is not None], source)
+    chosen = source.chosen(model)
+    neutral = sampling.config()  # so that a wrong value is refused before the model is fetched
+    text = _read_prompt(prompt, keep_newline=raw, stop=neutral.stop)
+    with options.traced(trace), chosen.open(loading) as session:
         config = sampling.config(None if raw else session.model.info.sampling)
         messages = None if raw else _messages(system, text)
         if verbose_prompt:
@@ -64,11 +77,13 @@ def _stream(
     """Prints the answer piece by piece, and the statistics of as much of it as there was."""
     console.print_any_text()
     stream = session.stream(text, config) if messages is None else session.chat_stream(messages, config)
-    with stream:
+    with stream, status.reading(stream, is_shown=not as_json) as has_begun:
         try:
             for chunk in stream:
+                has_begun()
                 console.write(json.dumps(results.chunk_dict(chunk)) + "\n" if as_json else chunk.text)
         finally:
+            has_begun()
             # After Ctrl-C too: the prompt of the shell should start on a line of its own.
             with contextlib.suppress(BrokenPipeError):
                 console.write((json.dumps(results.completion_dict(stream.result)) if as_json else "") + "\n")
@@ -81,15 +96,45 @@ def _messages(system: str | None, text: str) -> list[Message]:
     return [*messages, Message(role="user", content=text)]
 
 
-def _read_prompt(argument: str | None, *, keep_newline: bool) -> str:
+def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str | None]:
+    """Tell the model from the prompt among the arguments."""
+    match words:
+        case [word] if source.options:
+            return None, word
+        case [word] if foreign.names_model(word):
+            return word, None
+        case [word]:
+            raise console.UsageProblem(
+                f"no model was chosen: {foreign.command_line('generate', 'phi-4-mini', word)}, or choose it by "
+                "--model FILE, --name NAME or --demo"
+            )
+        case [first, _] if source.options and foreign.names_model(first):
+            raise console.UsageProblem(f"{source.options[0]} and {first!r} both choose a model: leave one out")
+        case [first, prompt] if not source.options and foreign.looks_like_model(first):
+            return first, prompt
+        case [_, second]:
+            chosen = {"model": source.model, "name": source.name, "demo": source.demo}
+            raise console.UsageProblem(f"unexpected argument {second!r}: {foreign.in_quotes(words, chosen)}")
+        case _:
+            return None, None
+
+
+def _read_prompt(argument: str | None, *, keep_newline: bool, stop: Sequence[str] | None) -> str:
     """The argument, or all of stdin. A raw prompt keeps the newline at its end; `echo` adds one for others."""
+    hint = f": --stop took {stop[-1]!r} as its text" if stop else ""
     if argument is None and sys.stdin.isatty():
-        raise console.UsageProblem("no prompt was given: write one, or pipe one in")
+        raise console.UsageProblem(
+            f"no prompt was given{hint}"
+            if hint
+            else "no prompt was given: write one, or pipe one in; 'candle-phi chat' asks for one after the other"
+        )
+    if argument is not None and argument.startswith("@") and console.at_home(Path(argument[1:])).is_file():
+        raise console.UsageProblem(f"a prompt in a file is read from stdin: < {argument[1:]}")
     prompt = console.utf8(sys.stdin.buffer.read()) if argument in {None, "-"} else str(argument)
     if not keep_newline:
         prompt = prompt.rstrip("\r\n")
     if not prompt.strip():
-        raise console.UsageProblem("the prompt is empty")
+        raise console.UsageProblem(f"the prompt is empty{hint if argument is None else ''}")
     return prompt
 
 

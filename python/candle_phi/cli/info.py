@@ -7,11 +7,11 @@ from typing import Any
 from rich.table import Table
 
 from candle_phi import MemoryEstimate, ModelInfo, estimate_memory, inspect_model
-from candle_phi.cli import console, options
+from candle_phi.cli import console, options, source
 
 
 def info(
-    file: options.ModelFile = None,
+    model: options.Model = None,
     *,
     demo: options.Demo = False,
     n_ctx: options.ContextLength = None,
@@ -19,9 +19,9 @@ def info(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a GGUF file holds, and how much memory it needs."""
+    """Say what a model's file holds, and how much memory it needs. Downloads nothing."""
     del debug
-    path = options.file_or_demo(file, demo=demo)
+    path = source.file_of(model, demo=demo, may_fetch=False)
     described = describe(inspect_model(path), estimate_memory(path, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
     if as_json:
         print(json.dumps(described, indent=2))

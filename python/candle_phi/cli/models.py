@@ -18,6 +18,10 @@ from candle_phi import (
 from candle_phi.cli import complete, console, options
 from candle_phi.cli.command import Command, Group
 from candle_phi.hub import repository
+from candle_phi.types import NamedModel
+
+# A narrower terminal gets a list: the cells of a table would be wrapped to a few characters.
+_TABLE_WIDTH = 140
 
 models_app: typer.Typer = typer.Typer(
     cls=Group,
@@ -43,20 +47,40 @@ def list_models(
         everything = {"known": [asdict(model) for model in known], "cached": [asdict(model) for model in cached]}
         print(json.dumps(everything, indent=2, default=str))
         return
-    console.print_table(
+    width = console.terminal_width()
+    is_narrow = width is not None and width < _TABLE_WIDTH
+    (_list if is_narrow else console.print_table)(
         "Known",
-        ["name", "quantizations", "repository", "description"],
-        [[model.name, ", ".join(model.files), model.repo, model.description] for model in known],
+        ["name", "download", "description", "repository"],
+        [[model.name, _downloads(model), model.description, model.repo] for model in known],
     )
+    example = next((model for model in known if len(model.quantizations) > len(model.files)), None)
+    if example is not None:
+        last = example.quantizations[-1]
+        print()
+        console.print_line(
+            f"Other quantizations: {example.name}:{last} and the like; 'candle-phi models --json' has all"
+        )
     print()
     if not cached:
-        print("Nothing is cached yet: candle-phi download NAME")
+        console.print_line("Nothing is cached yet: candle-phi download NAME")
         return
-    console.print_table(
+    (_list if is_narrow else console.print_table)(
         "Cached",
         ["repository", "file", "revision", "size"],
         [[model.repo, model.file, model.revision, console.human_bytes(model.size_bytes)] for model in cached],
     )
+
+
+def _downloads(model: NamedModel) -> str:
+    """List the known files and their approximate sizes."""
+    sizes = {name: console.human_bytes(size) for name, size in model.about_bytes.items()}
+    return ", ".join(f"{name} (about {sizes[name]})" if name in sizes else name for name in model.files)
+
+
+def _list(title: str, _columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table's rows as paragraphs, for a terminal that is too narrow for a table."""
+    console.print_paragraphs(title, rows)
 
 
 @models_app.command("remove", cls=Command)
@@ -71,6 +95,9 @@ def remove(
 ) -> None:
     """Remove a model from the cache."""
     del debug
+    if ":" in name:
+        whole = name.partition(":")[0]
+        raise console.UsageProblem(f"all files of a repository are removed together: did you mean {whole}?")
     repo = repository(name)
     cached = cached_models(cache_dir)
     files = [model for model in cached if model.repo == repo]
@@ -78,14 +105,14 @@ def remove(
         is_known = repo != name
         others = [model.name for model in named_models()] + [model.repo for model in cached]
         meant = None if is_known else _checks.closest(name, others)
-        hint = "candle-phi models shows what is" if meant is None else f"did you mean {meant}?"
+        hint = "'candle-phi models' lists the models" if meant is None else f"did you mean {meant}?"
         if not is_known and "/" not in name:
             raise InvalidOptionError(f"there is no model named {name}: {hint}")
         raise ModelNotFoundError(f"{repo} is not in the cache: {hint}")
     size = console.human_bytes(sum(model.size_bytes for model in files))
     names = ", ".join(model.file for model in files)
     if not yes:
-        print(f"Remove {repo} ({names}; {size})? [y/N] ", end="", file=sys.stderr, flush=True)
+        console.question(f"Remove {repo} ({names}; {size})? [y/N]")
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             print("nothing was removed", file=sys.stderr)
             raise typer.Exit(1)

@@ -1,15 +1,32 @@
 """Options that several commands share."""
 
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from candle_phi import Phi3Model, trace
+from candle_phi import trace
+from candle_phi._options import OPTIONS, Scope
 from candle_phi.cli import complete, console
 from candle_phi.config import Executor
 from candle_phi.types import Isa, KvDtype
+
+_Group = TypeVar("_Group")
+_COMPLETIONS: dict[str, Callable[..., Any]] = {"device": complete.devices}
+# The types of the command line's values, by the table's kinds.
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "bool_or_function": bool,
+    "text": str,
+    "texts": list[str],
+    "path": Path,
+}
 
 
 def _set_debug(value: bool) -> bool:
@@ -21,7 +38,14 @@ def _set_debug(value: bool) -> bool:
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
 ]
-ModelFile = Annotated[Path | None, typer.Argument(help="A GGUF file.", metavar="FILE.gguf", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+        metavar="MODEL",
+        show_default=False,
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="The embedded toy model, in the place of the file.")]
 Quantization = Annotated[
     str | None,
@@ -43,37 +67,82 @@ Trace = Annotated[
     typer.Option(help="Write what is computed when into this file, for https://ui.perfetto.dev.", metavar="FILE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ContextLength = Annotated[
-    int | None,
-    typer.Option("--n-ctx", min=1, help="Tokens the context holds.  [default: the file's, at most 4096]"),
-]
-KvCache = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="The type of the KV cache.  [default: f16]")]
-SlidingWindow = Annotated[
-    int | None,
-    typer.Option(min=0, help="Tokens that a token sees; 0 for all before it.  [default: the model's]"),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(help="auto, cpu, cuda, cuda:N or metal.  [default: auto]", autocompletion=complete.devices),
-]
-WhatComputes = Annotated[
-    Executor | None,
-    typer.Option("--executor", help="What computes: the package's kernels, or Candle.  [default: auto]"),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--n-threads", min=1, help="How many threads compute.  [default: the cores that may be used]"),
-]
-InstructionSet = Annotated[
-    Isa | None, typer.Option("--isa", help="The instructions that the kernels use.  [default: the best there are]")
-]
 
 
-def file_or_demo(file: Path | None, *, demo: bool) -> Path:
-    """The file that a command is about: the one that was given, or the embedded one."""
-    if demo is (file is not None):
-        raise console.UsageProblem("expected the path of a GGUF file, or --demo, and not both")
-    return Phi3Model.demo().path if file is None else file
+def of_table(name: str, *, unset: str | None = None) -> Any:
+    """The command line's option for one of the package's table.
+
+    Args:
+        name: The option.
+        unset: What happens without it. None: what the table says.
+
+    Returns:
+        What typer reads.
+    """
+    option = OPTIONS[name]
+    flag = f"--{name.replace('_', '-')}"
+    if option.default is True:
+        flag = f"{flag}/--no-{name.replace('_', '-')}"
+    text = option.help.removesuffix(".") + (f"; {option.note}." if option.note else ".")
+    if option.kind == "texts":
+        text += " May be given again."
+    default = unset or option.unset or option.default
+    shown = "" if isinstance(default, bool) else f"  [default: {default}]"
+    return typer.Option(flag, metavar=option.metavar, help=text + shown, autocompletion=_COMPLETIONS.get(name))
+
+
+def group(*scopes: Scope) -> Callable[[type[_Group]], type[_Group]]:
+    """Makes a class a group of options: those of the package's table that the command line has, and its own.
+
+    Args:
+        scopes: Which options of the table.
+
+    Returns:
+        A decorator, which makes the class a dataclass.
+    """
+
+    def grouped(cls: type[_Group]) -> type[_Group]:
+        own = inspect.get_annotations(cls)
+        names = _names(*scopes)
+        cls.__annotations__ = {name: Annotated[_type(name), of_table(name)] for name in names} | own
+        for name in names:
+            setattr(cls, name, None)
+        return dataclass(frozen=True, kw_only=True)(cls)
+
+    return grouped
+
+
+def given(group: object, *scopes: Scope) -> dict[str, Any]:
+    """The options of the table that were given, as keywords; the package has the defaults.
+
+    Args:
+        group: The values of a group of options.
+        scopes: Which options of the table.
+
+    Returns:
+        The keywords.
+    """
+    values = {name: getattr(group, name) for name in _names(*scopes)}
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def _names(*scopes: Scope) -> list[str]:
+    return [option.name for option in OPTIONS.values() if option.scope in scopes and "cli" in option.interfaces]
+
+
+def _type(name: str) -> Any:
+    option = OPTIONS[name]
+    kind: Any = Literal[tuple(option.choices)] if option.kind == "choice" else _TYPES[option.kind]
+    return kind | None
+
+
+ContextLength = Annotated[int | None, of_table("n_ctx")]
+KvCache = Annotated[KvDtype | None, of_table("kv_dtype")]
+SlidingWindow = Annotated[int | None, of_table("sliding_window")]
+Device = Annotated[str | None, of_table("device")]
+WhatComputes = Annotated[Executor | None, of_table("executor")]
+Threads = Annotated[int | None, of_table("n_threads")]
+InstructionSet = Annotated[Isa | None, of_table("isa")]
 
 
 def traced(path: Path | None) -> AbstractContextManager[None]:

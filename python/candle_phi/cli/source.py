@@ -1,27 +1,42 @@
 """Where the model of a command comes from, and how it is loaded."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from candle_phi import ModelNotFoundError, Phi3Session, inspect_model, named_models
-from candle_phi.cli import complete, console, flags, options
-from candle_phi.types import ChatFormat, RopeFactors
+from candle_phi import (
+    DownloadError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    Phi3Model,
+    Phi3Session,
+    hub,
+    inspect_model,
+)
+from candle_phi.cli import complete, console, flags, foreign, options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the model comes from: exactly one of a file, a name and the embedded one."""
+    """Where the model comes from: a file, a name or the embedded one, by an option or as an argument."""
 
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="A GGUF file.")] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+            metavar="MODEL",
+        ),
+    ] = None
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
-            "-n",
-            help="A named model ('candle-phi models'), or OWNER/REPO with --file.",
+            help="The same, but never a file. A repository with --file needs no quantization.",
+            metavar="NAME",
             autocompletion=complete.names,
         ),
     ] = None
@@ -33,85 +48,141 @@ class Source:
     token: options.Token = None
     offline: options.Offline = False
 
-    def __post_init__(self) -> None:
+    @property
+    def options(self) -> list[str]:
+        """The options that choose a model and were given."""
         chosen = {"--model": self.model is not None, "--name": self.name is not None, "--demo": self.demo}
-        given = [option for option, is_given in chosen.items() if is_given]
+        return [option for option, is_given in chosen.items() if is_given]
+
+    def chosen(self, word: str | None = None) -> "Chosen":
+        """Return the model that the options or an argument choose.
+
+        Args:
+            word: An argument that names one.
+
+        Returns:
+            The model. Nothing is loaded or downloaded here.
+
+        Raises:
+            UsageProblem: No model is chosen, or several are, or the other options do not fit the model.
+            ModelNotFoundError: There is no such file.
+        """
+        given = [*self.options, *([] if word is None else [repr(word)])]
         if not given:
             raise console.UsageProblem(
-                "no model was chosen: give --model FILE.gguf, --name NAME (see 'candle-phi models') or --demo"
+                "no model was chosen: give --model FILE, --name NAME (see 'candle-phi models') or --demo"
             )
         if len(given) > 1:
             raise console.UsageProblem(f"{' and '.join(given)} exclude each other")
+        if self.name is not None:
+            _refuse_file(self.name, has_file=self.file is not None)
+        text = word or self.model
+        path = None if text is None else path_or_name(text)
+        name = self.name if text is None else (None if path is not None else text)
         # Options about the hub without a name would be ignored in silence.
         for option in flags.HUB.values():
-            if self.name is None and getattr(self, option):
-                raise console.UsageProblem(f"--{option.replace('_', '-')} is about the hub: it needs --name")
+            if name is None and getattr(self, option):
+                hint = "; a prompt in a file is read from stdin: add < FILE" if option == "file" else ""
+                raise console.UsageProblem(
+                    f"--{option.replace('_', '-')} is about the hub, and needs a model's name: --name NAME{hint}"
+                )
         # Before anything else is asked for, a prompt for one, which may be what was taken for the model.
-        if self.model is not None and not self.model.exists():
-            _refuse_missing(self.model)
-        if self.name is not None and self.file is None:
-            _refuse_no_name(self.name)
+        if path is not None and not path.exists():
+            inspect_model(path)  # which has the words for it
+        return Chosen(path, name, {name: getattr(self, option) for name, option in flags.HUB.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The model of a command: a file, a name and what belongs to it on the hub, or neither: the embedded one."""
+
+    path: Path | None
+    name: str | None
+    hub: dict[str, Any]
 
     def open(self, loading: "Loading") -> Phi3Session:
-        """Loads the model and opens a session on it."""
+        """Loads the model, which may be a download, and opens a session on it."""
         given = loading.given()
-        if self.model is not None:
-            return Phi3Session(self.model, **given)
+        if self.path is not None:
+            return Phi3Session(self.path, **given)
         if self.name is not None:
-            hub = {name: getattr(self, option) for name, option in flags.HUB.items()}
-            return Phi3Session.from_pretrained(self.name, **hub, **given)
+            return Phi3Session.from_pretrained(self.name, **self.hub, **given)
         return Phi3Session.demo(**given)
 
 
-def _refuse_missing(model: Path) -> None:
-    if str(model) in {known.name for known in named_models()}:
-        raise ModelNotFoundError(f"no such file: {model}; did you mean --name {model}?")
-    inspect_model(model)  # which has the words for it
+def path_or_name(text: str) -> Path | None:
+    """Return the path that a word stands for; None for the name of a model.
+
+    Args:
+        text: The word.
+
+    Returns:
+        The path. The file may be missing.
+
+    Raises:
+        UsageProblem: It is neither the path of a file nor the name of a model.
+    """
+    path = hub.local_file(text)
+    if path is None and "/" not in text and hub.named_model(text) is None:
+        try:
+            # The hub module suggests the name that was probably meant.
+            hub.download(text, local_files_only=True, progress=False)
+        except InvalidOptionError as error:
+            raise console.UsageProblem(f"there is no file {text!r}, and {error}") from None
+    return path
 
 
-def _refuse_no_name(name: str) -> None:
-    if name.isdigit():
+def file_of(model: str | None, *, demo: bool, may_fetch: bool) -> Path:
+    """Return the file of a model.
+
+    Args:
+        model: A path or a name.
+        demo: Whether to take the embedded model.
+        may_fetch: Whether to download a model that is not in the cache.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageProblem: Both or neither were given, or the model is neither a file nor a name.
+        ModelNotFoundError: It must be downloaded first.
+    """
+    if demo is (model is not None):
         raise console.UsageProblem(
-            f"there is no model named {name}: -n is --name; did you mean --max-tokens {name}?"
+            "expected a model, which is a GGUF file or a name (see 'candle-phi models'), or --demo, and not both"
         )
-    is_known = name in {known.name for known in named_models()}
-    if not is_known and console.at_home(Path(name)).is_file():
+    if model is None:
+        return Phi3Model.demo().path
+    path = path_or_name(model)
+    if path is not None:
+        return path
+    if may_fetch:
+        return hub.download(model)
+    try:
+        return hub.download(model, local_files_only=True)
+    except DownloadError:
+        download = f"'{foreign.command_line('download', model)}' fetches it{_about_size(model)}"
+        raise ModelNotFoundError(f"{model} is not in the cache: {download}") from None
+
+
+def _about_size(name: str) -> str:
+    model = hub.named_model(name)
+    if model is None:
+        return ""
+    quantization = name.partition(":")[2].upper() or next(iter(model.files))
+    size = model.about_bytes.get(quantization)
+    return "" if size is None else f" (about {console.human_bytes(size)})"
+
+
+def _refuse_file(name: str, *, has_file: bool) -> None:
+    if not has_file and hub.named_model(name) is None and console.at_home(Path(name)).is_file():
         raise console.UsageProblem(f"{name} is a file, and --name takes a name: did you mean --model {name}?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@options.group("session", "loading")
 class Loading:
     """How the model is loaded and computes."""
 
-    n_ctx: options.ContextLength = None
-    kv_dtype: options.KvCache = None
-    chat_format: Annotated[
-        ChatFormat | None, typer.Option(help="The chat format, in place of the file's own template.")
-    ] = None
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, in place of the vocabulary in the file.")
-    ] = None
-    rstrip_control_tokens: Annotated[
-        bool | None,
-        typer.Option(help="Control tokens swallow white space behind them; not in files of April 2024."),
-    ] = None
-    sliding_window: options.SlidingWindow = None
-    rope_factors: Annotated[
-        RopeFactors | None,
-        typer.Option(help="LongRoPE's factors: long for what will be a long conversation.  [default: auto]"),
-    ] = None
-    device: options.Device = None
-    executor: options.WhatComputes = None
-    n_threads: options.Threads = None
-    isa: options.InstructionSet = None
-    mmap: Annotated[
-        bool | None, typer.Option(help="Map the file, or read it into memory: where others may change it.")
-    ] = None
-    prefault: Annotated[bool, typer.Option("--prefault", help="Read all of the file before the first answer.")] = (
-        False
-    )
-    mlock: Annotated[bool, typer.Option("--mlock", help="Lock the file into memory.")] = False
-
     def given(self) -> dict[str, Any]:
         """The options that were given, as keywords; the package has the defaults."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return options.given(self, "session", "loading")

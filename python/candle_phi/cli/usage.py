@@ -1,16 +1,17 @@
 """What is said of a command line that cannot be meant: what was expected, what was found, and what was meant."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
 
 from candle_phi import _checks
+from candle_phi.cli import foreign
 
 # Arguments that elsewhere are options, and what llama.cpp calls options of ours.
-_ARGUMENTS = {"model": "file", "m": "file", "p": "prompt", "n": "name"}
+_ARGUMENTS = {"model": "model", "m": "model", "p": "prompt", "prompt": "prompt", "n": "name", "name": "name"}
 _SHORT = {"c": "n_ctx", "s": "seed", "t": "n_threads"}
-_COMMANDS = {"delete": "remove", "get": "download", "pull": "download", "rm": "remove", "run": "chat"}
 # More than these are no suggestion.
 _MANY = 3
 
@@ -26,13 +27,21 @@ def message(error: typer.TyperException) -> str:
     """
     context: Any = getattr(error, "ctx", None)
     if hasattr(error, "possibilities") and context is not None:
-        text = _no_such_option(error.option_name, context)  # type: ignore[attr-defined] # such an error has it
+        text = _no_such_option(error.option_name, context, getattr(error, "arguments", ()))  # type: ignore[attr-defined] # such an error has it
+    elif _missing_argument(error) == "name":
+        text = "name the model, as in 'candle-phi download phi-4-mini'; 'candle-phi models' lists the names"
     else:
         error.message = _of_a_number(error.__cause__) or error.message
         # The prefix is that of the library that looked at the value.
         text = error.format_message().replace(": Value error, ", ": ", 1).rstrip(".")
     command = "candle-phi" if context is None else context.command_path
     return f"{text[:1].lower()}{text[1:]} (see '{command} --help')"
+
+
+def _missing_argument(error: typer.TyperException) -> str | None:
+    """The name of the argument that is missing, if that is what is wrong."""
+    parameter: Any = getattr(error, "param", None)
+    return parameter.name if type(error).__name__ == "MissingParameter" and parameter is not None else None
 
 
 def unexpected(words: Sequence[str], context: Any) -> str:
@@ -46,12 +55,17 @@ def unexpected(words: Sequence[str], context: Any) -> str:
         A sentence.
     """
     text = f"unexpected argument {words[0]!r}"
-    prompt = context.params.get("prompt")
-    if prompt is None:
-        return text
-    if str(prompt).endswith(".gguf"):
-        return f"{text}: a model's file is written behind --model"
-    return f"{text}: a prompt of several words is written in quotes"
+    name = context.params.get("name")
+    if context.command.name == "generate":
+        chosen = {option: context.params.get(option) for option in ("model", "name", "demo")}
+        given = [context.params[argument] for argument in ("first", "second")]
+        return f"{text}: {foreign.in_quotes([*given, *words], chosen)}"
+    if context.command.name == "download" and name is not None:
+        if foreign.is_quantization(words[0]):
+            return f"{text}: did you mean {name}:{words[0]}?"
+        if words[0].lower().endswith(".gguf"):
+            return f"{text}: did you mean --file {words[0]}?"
+    return text
 
 
 def no_such_command(name: str, context: Any) -> str:
@@ -66,38 +80,52 @@ def no_such_command(name: str, context: Any) -> str:
     """
     text = f"no such command {name!r}"
     root, path, commands = context.find_root(), context.command_path, context.command.commands
-    if name == "help":
-        return text
-    if name in {"list", "ls"}:
-        return f"{text}: '{root.info_name} models' lists the models"
     everywhere = root.command.commands
-    meant = _COMMANDS.get(name) or (name if name in everywhere else _checks.closest(name, commands))
-    if meant in commands:
-        return f"{text}: did you mean '{path} {meant}'?"
-    return f"{text}: did you mean '{root.info_name} {meant}'?" if meant in everywhere else text
+    if name in everywhere:
+        return f"{text}: did you mean '{root.info_name} {name}'?"
+    if context is not root and foreign.names_model(name):
+        return f"{text}: {foreign.command_line('info', name)} says what a model is"
+    if (answer := foreign.of_command(name)) is not None:
+        return f"{text}: {answer}"
+    meant = _checks.closest(name, commands)
+    return text if meant is None else f"{text}: did you mean '{path} {meant}'?"
 
 
-def _no_such_option(word: str, context: Any) -> str:
+def _no_such_option(word: str, context: Any, arguments: Sequence[str]) -> str:
     text = f"no such option {word}"
     name, options = _name(word), _options(context.command)
-    for parameter in context.command.params:
-        if parameter.param_type_name == "argument" and parameter.name == _ARGUMENTS.get(name, name):
-            return f"{text}: {parameter.metavar or parameter.name.upper()} is written without an option"
-    meant = _meant(name, options)
-    if meant:
+    if answer := _of_an_argument(name, context.command):
+        return f"{text}: {answer}"
+    value = next((after for before, after in pairwise(arguments) if before == word), None)
+    if name in options:
+        return f"{text}: did you mean {options[name]}?"
+    if answer := foreign.of_option(name, value, options):
+        return f"{text}: {answer}"
+    if meant := _meant(name, options):
         return f"{text}: did you mean {_listed(meant, 'or')}?"
     commands = getattr(context.find_root().command, "commands", {})
-    others = [other for other, command in commands.items() if word in _options(command).values()]
+    others = [other for other, command in commands.items() if word in _words(command)]
+    if context.parent is None and (others or name in _ARGUMENTS):
+        return f"{text}: options come after a command: {foreign.generate_instead(arguments)}"
     if others:
         return f"{text}: {_listed(others, 'and')} {'has' if len(others) == 1 else 'have'} it"
     closest = _checks.closest(name, options)
     return text if closest is None else f"{text}: did you mean {options[closest]}?"
 
 
+def _of_an_argument(name: str, command: Any) -> str | None:
+    """What is said of an option that the command takes as an argument."""
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    wanted = _ARGUMENTS.get(name)
+    for argument in arguments:
+        metavar = argument.metavar or argument.name.upper()
+        if wanted is not None and wanted.upper() in metavar.upper().replace("[", " ").replace("]", " ").split():
+            return f"{wanted.upper()} is written without an option"
+    return None
+
+
 def _meant(name: str, options: dict[str, str]) -> list[str]:
     """The options that a name surely stands for."""
-    if name in options:
-        return [options[name]]
     other = _SHORT.get(name) or _checks.called_elsewhere(name, options)
     if other in options:
         return [options[other]]
@@ -107,13 +135,13 @@ def _meant(name: str, options: dict[str, str]) -> list[str]:
 
 def _options(command: Any) -> dict[str, str]:
     """A command's options by their names in Python."""
+    return {_name(word): word for word in _words(command) if word.startswith("--")}
+
+
+def _words(command: Any) -> list[str]:
+    """A command's options as they are written, the short ones too."""
     options = (parameter for parameter in command.params if parameter.param_type_name == "option")
-    return {
-        _name(word): word
-        for option in options
-        for word in (*option.opts, *option.secondary_opts)
-        if word.startswith("--")
-    }
+    return [word for option in options for word in (*option.opts, *option.secondary_opts)]
 
 
 def _name(word: str) -> str:

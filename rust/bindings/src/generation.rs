@@ -23,6 +23,10 @@ pub(crate) struct Generation {
     /// Locked while the engine works on it, and not while `hook` does.
     state: Mutex<State>,
     cancel: CancelToken,
+    /// The tokens of the prompt that the cache does not have, once for each layer.
+    prefill: usize,
+    /// How many layers the model has.
+    layers: usize,
     /// What of Python's edits the logits of each token.
     hook: Hook,
     /// Whether somebody is in a step.
@@ -57,6 +61,12 @@ impl Generation {
             Ok(State::Running(generation)) => generation.is_finished(),
             Err(_) => false,
         }
+    }
+
+    /// How much of the prompt is computed, in tokens, and how much there is to compute. Waits for nobody.
+    #[getter]
+    fn prefill_progress(&self) -> (usize, usize) {
+        (self.cancel.computed().min(self.prefill) / self.layers, self.prefill / self.layers)
     }
 
     /// Leaves it to `commit` when a chat's turn is said; until then the session is busy.
@@ -165,11 +175,16 @@ impl Generation {
     pub(crate) fn new(
         session: Arc<SharedSession>,
         generation: engine::Generation,
+        layers: usize,
         cancel: CancelToken,
         hook: Hook,
     ) -> Self {
+        let usage = &generation.completion().usage;
+        let layers = layers.max(1);
         Self {
             session,
+            prefill: usage.prompt_tokens.saturating_sub(usage.cached_tokens) * layers,
+            layers,
             state: Mutex::new(State::Running(Box::new(generation))),
             cancel,
             hook,

@@ -37,6 +37,10 @@ pub(crate) struct NamedModel {
     repo: &'static str,
     revision: &'static str,
     files: Vec<(&'static str, &'static str)>,
+    /// Those of all files, the known ones first.
+    quantizations: Vec<&'static str>,
+    /// About how many bytes a known file has, by its quantization.
+    about_bytes: Vec<(&'static str, u64)>,
     tokenizer_repo: Option<&'static str>,
     architecture: &'static str,
     description: &'static str,
@@ -48,7 +52,13 @@ impl From<&hub::NamedModel> for NamedModel {
             name: model.name,
             repo: model.repo,
             revision: model.revision,
-            files: model.files.to_vec(),
+            files: model.files.iter().map(|file| (file.quantization, file.name)).collect(),
+            quantizations: model.quantizations().collect(),
+            about_bytes: model
+                .files
+                .iter()
+                .filter_map(|file| Some((file.quantization, file.about_bytes?)))
+                .collect(),
             tokenizer_repo: model.tokenizer_repo,
             architecture: model.architecture,
             description: model.description,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candle_phi_engine as engine;
 use pyo3::prelude::*;
 
+use crate::options::{LoadOptions, SessionConfig};
 use crate::runtime;
 
 /// The sampling options that a file recommends, by name; becomes a dict.
@@ -122,6 +123,26 @@ pub(crate) fn estimate_memory(
     })
 }
 
+/// A kind of device that the engine knows.
+#[pyclass(frozen, get_all, module = "candle_phi._native")]
+pub(crate) struct DeviceKind {
+    name: &'static str,
+    description: &'static str,
+    spellings: Vec<String>,
+}
+
+/// The kinds of devices that the engine knows, compiled in or not.
+#[pyfunction]
+pub(crate) fn device_kinds() -> Vec<DeviceKind> {
+    let kinds = engine::DeviceKind::all().iter();
+    let kind = |kind: &&engine::DeviceKind| DeviceKind {
+        name: kind.name,
+        description: kind.description,
+        spellings: kind.spellings(),
+    };
+    kinds.map(kind).collect()
+}
+
 /// The device that a name stands for, and why; fails if it does not exist or was not compiled in.
 #[pyfunction]
 pub(crate) fn choose_device(py: Python<'_>, device: &str) -> PyResult<(String, String)> {
@@ -131,20 +152,11 @@ pub(crate) fn choose_device(py: Python<'_>, device: &str) -> PyResult<(String, S
     })
 }
 
-/// Fails if sessions of these options are not possible on the executor and the device, whatever the model.
+/// Fails if sessions of a `candle_phi.SessionConfig` are not possible on the device and the executor of options for loading.
 #[pyfunction]
-#[pyo3(signature = (device, executor, *, kv_dtype, n_threads, isa))]
-pub(crate) fn check_session(
-    py: Python<'_>,
-    device: &str,
-    executor: &str,
-    kv_dtype: &str,
-    n_threads: Option<usize>,
-    isa: Option<String>,
-) -> PyResult<()> {
+pub(crate) fn check_machine(py: Python<'_>, config: SessionConfig, loading: LoadOptions) -> PyResult<()> {
     runtime::enter_briefly(py, || {
-        let kv_dtype = kv_dtype.parse()?;
-        let options = engine::SessionOptions { kv_dtype, n_threads, isa, ..engine::SessionOptions::default() };
-        options.check(device.parse()?, executor.parse()?)
+        let loading = engine::LoadOptions::try_from(loading)?;
+        engine::SessionOptions::try_from(config)?.check(loading.device, loading.executor)
     })
 }

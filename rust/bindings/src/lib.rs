@@ -28,11 +28,14 @@ mod _native {
     #[pymodule_export]
     use crate::hub::{CachedModel, NamedModel, Progress, cached_models, download, named_models, remove_cached};
     #[pymodule_export]
-    use crate::info::{MemoryEstimate, ModelInfo, check_session, choose_device, estimate_memory, inspect};
+    use crate::info::{
+        DeviceKind, MemoryEstimate, ModelInfo, check_machine, choose_device, device_kinds, estimate_memory,
+        inspect,
+    };
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]
-    use crate::options::generation_defaults;
+    use crate::options::{OptionSpec, check_generation, check_option, options};
     #[pymodule_export]
     use crate::session::Session;
     #[pymodule_export]

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::hub::Progress;
 use crate::info::ModelInfo;
-use crate::options::{self, Message};
+use crate::options::{self, LoadOptions, Message};
 use crate::runtime;
 
 /// An immutable model: weights, tokenizer, chat format.
@@ -20,36 +20,10 @@ pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 #[pymethods]
 impl Model {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
-    #[expect(clippy::fn_params_excessive_bools, reason = "they are the keywords of the Python class")]
-    #[pyo3(signature = (path, *, device, executor, mmap, prefault, mlock, tokenizer, rstrip_control_tokens, chat_format, sliding_window, progress))]
-    fn new(
-        py: Python<'_>,
-        path: PathBuf,
-        device: &str,
-        executor: &str,
-        mmap: bool,
-        prefault: bool,
-        mlock: bool,
-        tokenizer: Option<PathBuf>,
-        rstrip_control_tokens: bool,
-        chat_format: Option<&str>,
-        sliding_window: Option<usize>,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: PathBuf, options: LoadOptions, progress: Option<Py<PyAny>>) -> PyResult<Self> {
         let cancel = CancelToken::new();
         let load = |tell: &mut (dyn FnMut(Progress) + Send)| {
-            let options = engine::LoadOptions {
-                tokenizer,
-                device: device.parse()?,
-                executor: executor.parse()?,
-                mmap,
-                prefault,
-                mlock,
-                rstrip_control_tokens,
-                chat_format: chat_format.map(str::parse).transpose()?,
-                sliding_window,
-            };
+            let options = engine::LoadOptions::try_from(options)?;
             let mut progress = |progress: engine::LoadProgress<'_>| tell(Progress::from(progress));
             Ok(Self(Arc::new(engine::Phi3Model::load_with_progress(&path, &options, &mut progress, &cancel)?)))
         };

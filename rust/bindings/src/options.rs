@@ -1,11 +1,98 @@
-//! From the attributes of Python's dataclasses to the engine's options.
+//! From Python's configurations to the engine's options.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use candle_phi_engine as engine;
+use candle_phi_engine::options::{self as table, DefaultValue, Kind, Number, OPTIONS};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyFloat, PyTuple};
+
+use crate::error::exception;
+
+/// An option of the engine's table.
+#[pyclass(frozen, get_all, module = "candle_phi._native")]
+pub(crate) struct OptionSpec {
+    name: &'static str,
+    scope: &'static str,
+    kind: &'static str,
+    choices: Vec<&'static str>,
+    default: Py<PyAny>,
+    unset: Option<&'static str>,
+    help: &'static str,
+    note: Option<&'static str>,
+    metavar: Option<&'static str>,
+    interfaces: Vec<&'static str>,
+}
+
+/// The engine's table of options.
+#[pyfunction]
+pub(crate) fn options(py: Python<'_>) -> PyResult<Vec<OptionSpec>> {
+    OPTIONS
+        .iter()
+        .map(|option| {
+            let default = match option.default {
+                DefaultValue::Unset(_) => py.None(),
+                DefaultValue::Empty => PyTuple::empty(py).into_any().unbind(),
+                DefaultValue::Int(number) => number.into_pyobject(py)?.into_any().unbind(),
+                DefaultValue::Float(number) => number.into_pyobject(py)?.into_any().unbind(),
+                DefaultValue::Bool(value) => value.into_pyobject(py)?.to_owned().into_any().unbind(),
+                DefaultValue::Text(text) => text.into_pyobject(py)?.into_any().unbind(),
+            };
+            Ok(OptionSpec {
+                name: option.name,
+                scope: option.scope.as_str(),
+                kind: option.kind.as_str(),
+                choices: if let Kind::Choice(choices) = option.kind { choices.to_vec() } else { Vec::new() },
+                default,
+                unset: if let DefaultValue::Unset(meaning) = option.default { Some(meaning) } else { None },
+                help: option.help,
+                note: option.note,
+                metavar: option.metavar,
+                interfaces: option.interfaces.iter().map(|interface| interface.as_str()).collect(),
+            })
+        })
+        .collect()
+}
+
+/// Fails if a value is out of the range of the option `name`, or is none of its choices. It looks at Python's value, which may be
+/// larger than what the engine's types hold.
+#[pyfunction]
+pub(crate) fn check_option(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let checked = match table::find(name).map(|option| option.kind) {
+        Some(Kind::Int { .. } | Kind::Float { .. }) => table::check(name, number(value)?),
+        Some(Kind::Choice(_)) => table::check_choice(name, &value.extract::<String>()?),
+        Some(Kind::Biases { .. }) => {
+            let biases = value.extract::<BTreeMap<u32, f64>>()?;
+            biases
+                .into_iter()
+                .try_for_each(|(token, bias)| table::check_at(name, bias, format_args!(" for token {token}")))
+        }
+        _ => Ok(()),
+    };
+    checked.map_err(|error| exception(&error))
+}
+
+fn number(value: &Bound<'_, PyAny>) -> PyResult<Number> {
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(Number::Float(number.value()));
+    }
+    // What i128 cannot hold is out of every range.
+    match value.extract::<i128>() {
+        Ok(number) => Ok(Number::Int(number)),
+        Err(_) if value.lt(0)? => Ok(Number::Float(f64::NEG_INFINITY)),
+        Err(_) => Ok(Number::Float(f64::INFINITY)),
+    }
+}
+
+/// Fails if the engine refuses a `candle_phi.GenerationConfig`, whatever the model.
+#[pyfunction]
+pub(crate) fn check_generation(config: GenerationConfig) -> PyResult<()> {
+    engine::GenerationOptions::try_from(config)
+        .and_then(|options| options.validate_without_model())
+        .map_err(|error| exception(&error))
+}
 
 /// The attributes of `candle_phi.GenerationConfig`.
 #[derive(FromPyObject)]
@@ -15,6 +102,7 @@ pub(crate) struct GenerationConfig {
     timeout: Option<f64>,
     temperature: f64,
     top_k: Option<usize>,
+    typical_p: Option<f64>,
     top_p: Option<f64>,
     min_p: Option<f64>,
     repetition_penalty: f32,
@@ -45,6 +133,7 @@ impl TryFrom<GenerationConfig> for engine::GenerationOptions {
             sampling: engine::SamplingOptions {
                 temperature: config.temperature,
                 top_k: config.top_k,
+                typical_p: config.typical_p,
                 top_p: config.top_p,
                 min_p: config.min_p,
                 repetition_penalty: config.repetition_penalty,
@@ -64,49 +153,76 @@ impl TryFrom<GenerationConfig> for engine::GenerationOptions {
     }
 }
 
+/// The attributes of `candle_phi.SessionConfig`.
+#[derive(FromPyObject)]
+pub(crate) struct SessionConfig {
+    n_ctx: Option<usize>,
+    kv_dtype: String,
+    n_threads: Option<usize>,
+    isa: Option<String>,
+    prefill_chunk: Option<usize>,
+    rope_factors: String,
+}
+
+impl TryFrom<SessionConfig> for engine::SessionOptions {
+    type Error = engine::Error;
+
+    fn try_from(config: SessionConfig) -> engine::Result<Self> {
+        Ok(Self {
+            n_ctx: config.n_ctx,
+            kv_dtype: config.kv_dtype.parse()?,
+            n_threads: config.n_threads,
+            isa: config.isa,
+            prefill_chunk: config.prefill_chunk,
+            rope_factors: config.rope_factors.parse()?,
+        })
+    }
+}
+
+/// The items of `candle_phi.config.LoadOptions`, all of them.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct LoadOptions {
+    device: String,
+    executor: String,
+    mmap: bool,
+    #[pyo3(from_py_with = is_true)]
+    prefault: bool,
+    mlock: bool,
+    tokenizer: Option<PathBuf>,
+    rstrip_control_tokens: bool,
+    chat_format: Option<String>,
+    sliding_window: Option<usize>,
+}
+
+/// Whether it is `True`, or a function.
+fn is_true(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.is_truthy()
+}
+
+impl TryFrom<LoadOptions> for engine::LoadOptions {
+    type Error = engine::Error;
+
+    fn try_from(options: LoadOptions) -> engine::Result<Self> {
+        Ok(Self {
+            tokenizer: options.tokenizer,
+            device: options.device.parse()?,
+            executor: options.executor.parse()?,
+            mmap: options.mmap,
+            prefault: options.prefault,
+            mlock: options.mlock,
+            rstrip_control_tokens: options.rstrip_control_tokens,
+            chat_format: options.chat_format.as_deref().map(str::parse).transpose()?,
+            sliding_window: options.sliding_window,
+        })
+    }
+}
+
 /// A raw prompt.
 #[derive(FromPyObject)]
 pub(crate) enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
-}
-
-/// The options of a generation as the engine has them by default.
-#[pyfunction]
-pub(crate) fn generation_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let engine::GenerationOptions {
-        max_tokens,
-        min_tokens,
-        timeout,
-        sampling,
-        stop,
-        stop_token_ids,
-        logprobs,
-        ignore_eos,
-        echo,
-        on_overflow,
-    } = engine::GenerationOptions::default();
-    let defaults = PyDict::new(py);
-    defaults.set_item("max_tokens", max_tokens)?;
-    defaults.set_item("min_tokens", min_tokens)?;
-    defaults.set_item("timeout", timeout.map(|timeout| timeout.as_secs_f64()))?;
-    defaults.set_item("temperature", sampling.temperature)?;
-    defaults.set_item("top_k", sampling.top_k)?;
-    defaults.set_item("top_p", sampling.top_p)?;
-    defaults.set_item("min_p", sampling.min_p)?;
-    defaults.set_item("repetition_penalty", sampling.repetition_penalty)?;
-    defaults.set_item("repeat_last_n", sampling.repeat_last_n)?;
-    defaults.set_item("presence_penalty", sampling.presence_penalty)?;
-    defaults.set_item("frequency_penalty", sampling.frequency_penalty)?;
-    defaults.set_item("logit_bias", sampling.logit_bias)?;
-    defaults.set_item("stop", stop)?;
-    defaults.set_item("stop_token_ids", stop_token_ids)?;
-    defaults.set_item("seed", sampling.seed)?;
-    defaults.set_item("logprobs", logprobs)?;
-    defaults.set_item("ignore_eos", ignore_eos)?;
-    defaults.set_item("echo", echo)?;
-    defaults.set_item("on_overflow", on_overflow.as_str())?;
-    Ok(defaults)
 }
 
 /// The attributes of `candle_phi.Message`.

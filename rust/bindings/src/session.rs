@@ -14,7 +14,7 @@ use pyo3::types::PyByteArray;
 use crate::generation::Generation;
 use crate::hook::Hook;
 use crate::model::Model;
-use crate::options::{self, GenerationConfig, Message, Prompt};
+use crate::options::{self, GenerationConfig, Message, Prompt, SessionConfig};
 use crate::runtime;
 
 /// How often a generation looks again whether another thread's call, which fails at once, has left the session.
@@ -32,28 +32,10 @@ pub(crate) struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "they are the options of the Python class")]
-    #[pyo3(signature = (model, *, n_ctx, kv_dtype, n_threads, isa, prefill_chunk, rope_factors))]
-    fn new(
-        py: Python<'_>,
-        model: &Bound<'_, Model>,
-        n_ctx: Option<usize>,
-        kv_dtype: &str,
-        n_threads: Option<usize>,
-        isa: Option<String>,
-        prefill_chunk: Option<usize>,
-        rope_factors: &str,
-    ) -> PyResult<Self> {
+    fn new(py: Python<'_>, model: &Bound<'_, Model>, config: SessionConfig) -> PyResult<Self> {
         let model = Arc::clone(&model.get().0);
         runtime::enter_briefly(py, || {
-            let options = engine::SessionOptions {
-                n_ctx,
-                kv_dtype: kv_dtype.parse()?,
-                n_threads,
-                isa,
-                prefill_chunk,
-                rope_factors: rope_factors.parse()?,
-            };
+            let options = engine::SessionOptions::try_from(config)?;
             let session = engine::Session::new(Arc::clone(&model), &options)?;
             let (n_ctx, n_threads, isa) = (session.n_ctx(), session.n_threads(), session.isa());
             Ok(Self { shared: Arc::new(SharedSession::new(session, model, options)), n_ctx, n_threads, isa })
@@ -202,11 +184,12 @@ impl Session {
     ) -> PyResult<Generation> {
         let cancel = CancelToken::new();
         let hook = Hook::new(config.logits_processor.take());
-        let generation = runtime::enter_briefly(py, || {
+        let (generation, layers) = runtime::enter_briefly(py, || {
             let options = GenerationOptions::try_from(config)?;
-            self.shared.lend(&cancel, |session| start(session, &options))
+            self.shared
+                .lend(&cancel, |session| Ok((start(session, &options)?, session.model().config().block_count)))
         })?;
-        Ok(Generation::new(Arc::clone(&self.shared), generation, cancel, hook))
+        Ok(Generation::new(Arc::clone(&self.shared), generation, layers, cancel, hook))
     }
 }
 

@@ -245,6 +245,8 @@ typedef struct {
 
 /**
  * How to load a model. Texts that are empty leave the choice to the library.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**
@@ -252,7 +254,7 @@ typedef struct {
      */
     size_t size;
     /**
-     * Where to compute: "auto", "cpu", "cuda:N" or "metal:N".
+     * Where to compute: "auto", or a device by its name, such as "cpu" or "cuda:0"; docs/devices.md has all names.
      */
     CandlePhiStr device;
     /**
@@ -343,6 +345,8 @@ typedef struct {
 
 /**
  * How to make a session. Zeros and empty texts leave the choice to the library.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**
@@ -393,6 +397,8 @@ typedef struct {
 
 /**
  * What to generate and when to stop. candle_phi_generation_options_init fills in the defaults.
+ *
+ * docs/reference/options.md lists the values, ranges and defaults of all options.
  */
 typedef struct {
     /**
@@ -487,6 +493,11 @@ typedef struct {
      * Leave it 0.
      */
     uint32_t reserved;
+    /**
+     * Only tokens whose surprise is near the expected one and that together have this probability are drawn from (locally
+     * typical sampling); 1 (the default) for all.
+     */
+    double typical_p;
 } CandlePhiGenerationOptions;
 
 /**

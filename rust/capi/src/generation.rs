@@ -66,6 +66,8 @@ pub struct Chunk {
 pub type OnChunk = Option<unsafe extern "C" fn(chunk: *const Chunk, user_data: *mut c_void) -> i32>;
 
 /// What to generate and when to stop. candle_phi_generation_options_init fills in the defaults.
+///
+/// docs/reference/options.md lists the values, ranges and defaults of all options.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct GenerationOptions {
@@ -115,9 +117,12 @@ pub struct GenerationOptions {
     pub frequency_penalty: f32,
     /// Leave it 0.
     pub reserved: u32,
+    /// Only tokens whose surprise is near the expected one and that together have this probability are drawn from (locally
+    /// typical sampling); 1 (the default) for all.
+    pub typical_p: f64,
 }
 
-const _: () = assert!(offset_of!(GenerationOptions, reserved) + 4 == size_of::<GenerationOptions>());
+const _: () = assert!(offset_of!(GenerationOptions, typical_p) + 8 == size_of::<GenerationOptions>());
 // SAFETY: numbers and pointers, of which any bytes are a value, and no padding at the end, by the line above.
 unsafe impl Grows for GenerationOptions {}
 
@@ -148,6 +153,7 @@ impl GenerationOptions {
             presence_penalty: sampling.presence_penalty,
             frequency_penalty: sampling.frequency_penalty,
             reserved: 0,
+            typical_p: 1.0,
         }
     }
 
@@ -172,6 +178,7 @@ impl GenerationOptions {
             sampling: SamplingOptions {
                 temperature: self.temperature,
                 top_k: Some(self.top_k).filter(|k| *k > 0),
+                typical_p: Some(self.typical_p),
                 top_p: Some(self.top_p),
                 min_p: Some(self.min_p),
                 repetition_penalty: self.repetition_penalty,
@@ -380,4 +387,20 @@ pub unsafe extern "C" fn candle_phi_chat(
         // SAFETY: as for `candle_phi_generate`.
         unsafe { generate(session, options, &Listener { on_chunk, user_data }, completion, start) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_engines() {
+        // SAFETY: the defaults have no texts and no lists.
+        let read = unsafe { GenerationOptions::default_of_the_engine().read() }.unwrap();
+        // These have a number that does nothing in the place of None.
+        let sampling = SamplingOptions { typical_p: None, top_p: None, min_p: None, ..read.sampling.clone() };
+        let SamplingOptions { typical_p, top_p, min_p, .. } = read.sampling;
+        assert_eq!((typical_p, top_p, min_p), (Some(1.0), Some(1.0), Some(0.0)));
+        assert_eq!(EngineOptions { sampling, ..read }, EngineOptions::default());
+    }
 }

@@ -22,12 +22,14 @@ const DEMO: Option<&[u8]> = None;
 pub struct Model(pub(crate) Arc<Phi3Model>);
 
 /// How to load a model. Texts that are empty leave the choice to the library.
+///
+/// docs/reference/options.md lists the values, ranges and defaults of all options.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct LoadOptions {
     /// sizeof(CandlePhiLoadOptions); candle_phi_load_options_init sets it.
     pub size: usize,
-    /// Where to compute: "auto", "cpu", "cuda:N" or "metal:N".
+    /// Where to compute: "auto", or a device by its name, such as "cpu" or "cuda:0"; docs/devices.md has all names.
     pub device: Str,
     /// What computes: "auto", "kernels" or "candle".
     pub executor: Str,
@@ -315,4 +317,16 @@ pub unsafe extern "C" fn candle_phi_detokenize(
 pub(crate) unsafe fn shared(model: *const Model) -> Result<Arc<Phi3Model>> {
     // SAFETY: the caller's promise.
     Ok(Arc::clone(&unsafe { pointers::borrow(model, "model") }?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_engines() {
+        // SAFETY: the defaults have no texts.
+        let read = unsafe { LoadOptions::default_of_the_engine().read() }.unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", engine::LoadOptions::default()));
+    }
 }

@@ -20,6 +20,8 @@ pub struct Session {
 }
 
 /// How to make a session. Zeros and empty texts leave the choice to the library.
+///
+/// docs/reference/options.md lists the values, ranges and defaults of all options.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SessionOptions {
@@ -246,5 +248,12 @@ mod tests {
         let fault = session.lend(|_| -> Result<()> { panic!("out of cheese") }).unwrap_err();
         assert!(format!("{fault:?}").contains("out of cheese"), "{fault:?}");
         assert_eq!(ask().unwrap(), 2);
+    }
+
+    #[test]
+    fn the_defaults_are_the_engines() {
+        // SAFETY: the defaults have no texts.
+        let read = unsafe { SessionOptions::DEFAULT.read() }.unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", engine::SessionOptions::default()));
     }
 }

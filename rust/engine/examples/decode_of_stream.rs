@@ -36,7 +36,7 @@ fn main() -> Result<()> {
         .tensors()
         .filter(|info| !(own_output && info.name == "token_embd.weight"))
         .map(|info| gguf.tensor_bytes(info))
-        .collect();
+        .collect::<Result<_>>()?;
     let bytes: usize = read.iter().map(|bytes| bytes.len()).sum();
 
     let options = GenerationOptions { max_tokens: Some(5), ignore_eos: true, ..GenerationOptions::default() };

@@ -1,19 +1,22 @@
-//! What stops work between layers, tokens and downloaded pieces: a flag, and a time.
+//! What the thread that works shares with the one that waits: a flag and a deadline that stop the work between layers,
+//! tokens and downloaded pieces, and a count of what is done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::{Error, Result};
 
 /// A flag shared between the thread that computes and the one that wants it to stop, with a deadline if there is one.
 ///
-/// Clones share the flag. Work checks it between layers and returns
+/// Clones share the flag and the count. Work checks it between layers and returns
 /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); the session it ran in stays usable.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
     flag: Arc<AtomicBool>,
     deadline: Option<Instant>,
+    /// Tokens, once for each layer that they went through.
+    computed: Arc<AtomicUsize>,
 }
 
 impl CancelToken {
@@ -23,10 +26,10 @@ impl CancelToken {
         Self::default()
     }
 
-    /// A token with the same flag that counts as cancelled from `deadline` on too.
+    /// A token with the same flag and count that is cancelled from `deadline` on too.
     #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Self {
-        Self { flag: Arc::clone(&self.flag), deadline }
+        Self { deadline, ..self.clone() }
     }
 
     /// Asks the work to stop at its next check.
@@ -48,5 +51,17 @@ impl CancelToken {
     /// Fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) once cancelled.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Notes that some tokens went through a layer.
+    pub(crate) fn count_layer(&self, tokens: usize) {
+        self.computed.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    /// How far the work is, from any thread: the tokens of all forward passes under this token, once for each layer that
+    /// they went through. Divided by the model's number of layers, it is a number of tokens.
+    #[must_use]
+    pub fn computed(&self) -> usize {
+        self.computed.load(Ordering::Relaxed)
     }
 }

@@ -200,6 +200,12 @@ impl Error {
         Self::new(ErrorKind::Inference, message)
     }
 
+    /// [`ErrorKind::Inference`] for a mistake of this software, where going on would compute wrong results.
+    #[must_use]
+    pub(crate) fn internal(what: impl fmt::Display) -> Self {
+        Self::inference(format!("internal error: {what}; please report it with the output of `candle-phi doctor`"))
+    }
+
     /// [`ErrorKind::Cancelled`]
     #[must_use]
     pub fn cancelled() -> Self {

@@ -6,10 +6,10 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::PhiConfig;
+use crate::config::{Hyperparameter, PhiConfig};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::tokenizer::Tokenizer;
-use crate::{Architecture, Result};
+use crate::{Error, Result};
 
 /// Tensors up to this size are hashed as they are.
 const WHOLE_BYTES: usize = 64 << 10;
@@ -36,89 +36,71 @@ pub(crate) struct Fingerprint {
 impl Fingerprint {
     pub(crate) fn of(gguf: &Gguf, config: &PhiConfig, tokenizer: &Tokenizer) -> Result<Self> {
         gguf.check_length()?;
+        let hyperparameters = config.hyperparameters().into_iter();
         Ok(Self {
             name: gguf.optional_str("general.name")?.unwrap_or("a model without a name").to_owned(),
-            hyperparameters: hyperparameters(config),
-            weights_sha256: weights(gguf),
-            vocabulary_sha256: vocabulary(tokenizer),
+            hyperparameters: hyperparameters.map(|known| (known.name.to_owned(), known.value)).collect(),
+            weights_sha256: weights(gguf)?,
+            vocabulary_sha256: vocabulary(tokenizer)?,
         })
     }
 
-    /// How this model differs from the one that `other` is of, in words; `None` if it is the same.
-    pub(crate) fn difference_from(&self, other: &Self) -> Option<String> {
-        for (name, own) in &self.hyperparameters {
-            let others = other.hyperparameters.get(name).map_or("unknown", String::as_str);
-            if own != others {
-                return Some(format!("its {name} is {others}, and this model's is {own}"));
+    /// How the model that `saved` is of differs from this one, which has the hyperparameters `config`; `None` if they are
+    /// the same model.
+    ///
+    /// A conversation that was saved before a hyperparameter was known does not name it. It stands for the
+    /// [default](crate::config::Hyperparameter::default).
+    pub(crate) fn difference_from(&self, saved: &Self, config: &PhiConfig) -> Option<String> {
+        let known = config.hyperparameters();
+        for Hyperparameter { name, value, default } in &known {
+            let saved = saved.hyperparameters.get(*name).or(default.as_ref()).map_or("unknown", String::as_str);
+            if value != saved {
+                return Some(format!("its {name} is {saved}, and this model's is {value}"));
             }
         }
-        if self.weights_sha256 != other.weights_sha256 {
-            return Some(format!("its weights are others ({}, and this model is {})", other.name, self.name));
+        let is_known = |name: &str| known.iter().any(|known| known.name == name);
+        if let Some((name, value)) = saved.hyperparameters.iter().find(|(name, _)| !is_known(name)) {
+            return Some(format!("its {name} is {value}, and this version does not know that hyperparameter"));
         }
-        (self.vocabulary_sha256 != other.vocabulary_sha256)
+        if self.weights_sha256 != saved.weights_sha256 {
+            return Some(format!("its weights are others ({}, and this model is {})", saved.name, self.name));
+        }
+        (self.vocabulary_sha256 != saved.vocabulary_sha256)
             .then(|| "its vocabulary is another, so that token ids mean other texts".to_owned())
     }
 }
 
-/// By name, each written so that no digit is lost.
-fn hyperparameters(config: &PhiConfig) -> BTreeMap<String, String> {
-    let architecture = match config.architecture {
-        Architecture::Phi3 => "phi3",
-        Architecture::Phi2 => "phi2",
-    };
-    let window = config.sliding_window.map_or_else(|| "none".to_owned(), |window| window.to_string());
-    [
-        ("architecture", architecture.to_owned()),
-        ("embedding_length", config.embedding_length.to_string()),
-        ("feed_forward_length", config.feed_forward_length.to_string()),
-        ("block_count", config.block_count.to_string()),
-        ("head_count", config.head_count.to_string()),
-        ("head_count_kv", config.head_count_kv.to_string()),
-        ("head_dim", config.head_dim.to_string()),
-        ("norm_epsilon", config.norm_epsilon.to_string()),
-        ("rope_dimension_count", config.rope_dimension_count.to_string()),
-        ("rope_freq_base", config.rope_freq_base.to_string()),
-        ("interleaved_rope", config.interleaved_rope.to_string()),
-        ("rope_attention_factor", config.rope_attention_factor.to_string()),
-        ("sliding_window", window),
-        ("vocabulary_size", config.vocabulary_size.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
-}
-
-fn weights(gguf: &Gguf) -> String {
+fn weights(gguf: &Gguf) -> Result<String> {
     let mut hash = Sha256::new();
     for info in gguf.tensors() {
         let TensorInfo { name, shape, type_id, .. } = info;
         hash.update(format!("{name} {shape:?} {type_id}\n"));
-        each_sample(gguf.tensor_bytes(info), |bytes| hash.update(bytes));
+        samples(gguf.tensor_bytes(info)?).for_each(|bytes| hash.update(bytes));
     }
-    hex(hash)
+    Ok(hex(hash))
 }
 
 /// The bytes that stand for a tensor.
-fn each_sample(bytes: &[u8], mut take: impl FnMut(&[u8])) {
-    if bytes.len() <= WHOLE_BYTES {
-        take(bytes);
-        return;
-    }
-    let last = bytes.len() - SAMPLE_BYTES;
-    for sample in 0..SAMPLES {
-        let start = if sample + 1 == SAMPLES { last } else { last / (SAMPLES - 1) * sample };
-        take(bytes.get(start..start + SAMPLE_BYTES).unwrap_or_default());
-    }
+fn samples(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (count, len) = if bytes.len() <= WHOLE_BYTES { (1, bytes.len()) } else { (SAMPLES, SAMPLE_BYTES) };
+    // Where the last one begins, and how far apart two are.
+    let last = bytes.len() - len;
+    let step = last / (SAMPLES - 1);
+    (0..count).map(move |sample| {
+        let (_, from) = bytes.split_at(if sample + 1 == count { last } else { step * sample });
+        from.split_at(len).0
+    })
 }
 
-fn vocabulary(tokenizer: &Tokenizer) -> String {
+fn vocabulary(tokenizer: &Tokenizer) -> Result<String> {
     let mut hash = Sha256::new();
     for id in 0..tokenizer.vocab_size() as u32 {
-        let text = tokenizer.token_text(id).unwrap_or_default();
+        let text = tokenizer.token_text(id);
+        let text = text.ok_or_else(|| Error::internal(format_args!("the tokenizer has no token {id}")))?;
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    hex(hash)
+    Ok(hex(hash))
 }
 
 fn hex(hash: Sha256) -> String {
@@ -138,15 +120,87 @@ mod tests {
     fn samples_reach_from_the_first_byte_to_the_last() {
         for len in [0, 1, WHOLE_BYTES, WHOLE_BYTES + 1, 1_000_003] {
             let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-            let (mut samples, mut count) = (Vec::new(), 0);
-            each_sample(&bytes, |sample| {
-                samples.extend_from_slice(sample);
-                count += 1;
-            });
-            assert_eq!(samples.first(), bytes.first(), "{len}");
-            assert_eq!(samples.last(), bytes.last(), "{len}");
-            assert!(samples.len() <= WHOLE_BYTES);
-            assert_eq!(count, if len > WHOLE_BYTES { SAMPLES } else { 1 });
+            let found: Vec<&[u8]> = samples(&bytes).collect();
+            assert_eq!(found.len(), if len > WHOLE_BYTES { SAMPLES } else { 1 });
+            let found = found.concat();
+            assert_eq!((found.first(), found.last()), (bytes.first(), bytes.last()), "{len}");
+            assert!(found.len() <= WHOLE_BYTES);
         }
+    }
+
+    fn fingerprint(config: &PhiConfig) -> Fingerprint {
+        Fingerprint {
+            name: "tiny".to_owned(),
+            hyperparameters: config
+                .hyperparameters()
+                .into_iter()
+                .map(|own| (own.name.to_owned(), own.value))
+                .collect(),
+            weights_sha256: "w".to_owned(),
+            vocabulary_sha256: "v".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_hyperparameter_that_a_file_does_not_name_has_its_default() {
+        let config = PhiConfig::tiny();
+        let model = fingerprint(&config);
+        for Hyperparameter { name, default, .. } in config.hyperparameters() {
+            let mut saved = model.clone();
+            saved.hyperparameters.remove(name).unwrap();
+            // The tiny model has the default of each hyperparameter that has one.
+            assert_eq!(model.difference_from(&saved, &config).is_none(), default.is_some(), "{name}");
+        }
+        let others = [
+            PhiConfig { head_count_kv: 1, ..PhiConfig::tiny() },
+            PhiConfig { rope_dimension_count: 2, ..PhiConfig::tiny() },
+            PhiConfig { rope_freq_base: 5e5, ..PhiConfig::tiny() },
+            PhiConfig { interleaved_rope: true, ..PhiConfig::tiny() },
+            PhiConfig { rope_attention_factor: 1.19, ..PhiConfig::tiny() },
+            PhiConfig { sliding_window: Some(8), ..PhiConfig::tiny() },
+        ];
+        let optional = config.hyperparameters().into_iter().filter(|known| known.default.is_some());
+        assert_eq!(optional.count(), others.len());
+        for other in others {
+            let model = fingerprint(&other);
+            let mut saved = model.clone();
+            assert_eq!(model.difference_from(&saved, &other), None);
+            saved
+                .hyperparameters
+                .retain(|name, value| fingerprint(&config).hyperparameters.get(name) == Some(value));
+            assert_eq!(saved.hyperparameters.len() + 1, model.hyperparameters.len());
+            assert!(model.difference_from(&saved, &other).is_some(), "{other:?}");
+        }
+    }
+
+    /// Files of the first version of the format have these names and texts.
+    #[test]
+    fn hyperparameters_are_written_as_in_the_first_version() {
+        let expected = [
+            ("architecture", "phi3"),
+            ("block_count", "1"),
+            ("embedding_length", "8"),
+            ("feed_forward_length", "8"),
+            ("head_count", "2"),
+            ("head_count_kv", "2"),
+            ("head_dim", "4"),
+            ("interleaved_rope", "false"),
+            ("norm_epsilon", "0.00001"),
+            ("rope_attention_factor", "1"),
+            ("rope_dimension_count", "4"),
+            ("rope_freq_base", "10000"),
+            ("sliding_window", "none"),
+            ("vocabulary_size", "16"),
+        ];
+        let found = fingerprint(&PhiConfig::tiny()).hyperparameters;
+        assert_eq!(found.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_hyperparameter_of_a_newer_version_is_a_difference() {
+        let config = PhiConfig::tiny();
+        let mut saved = fingerprint(&config);
+        saved.hyperparameters.insert("expert_count".to_owned(), "16".to_owned());
+        assert!(fingerprint(&config).difference_from(&saved, &config).is_some());
     }
 }

@@ -13,7 +13,7 @@ use crate::overflow::{self, OnOverflow, Script, Shortened};
 use crate::sampling::{Sampler, SamplingOptions};
 use crate::stop::{FinishReason, StopStrings};
 use crate::tokenizer::StreamDecoder;
-use crate::{Error, Result};
+use crate::{Error, Result, options};
 
 /// What to generate and when to stop.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,21 +41,12 @@ pub struct GenerationOptions {
 }
 
 impl GenerationOptions {
-    /// Checks every option against its range, token ids against a vocabulary of `vocabulary_size`.
+    /// Checks every option against its range, and token ids against a vocabulary of `vocabulary_size`.
     ///
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) naming the option, its range and what was found.
     pub fn validate(&self, vocabulary_size: usize) -> Result<()> {
-        self.sampling.validate()?;
-        if self.max_tokens == Some(0) {
-            return Err(Error::invalid_option("max_tokens", "must be at least 1, got 0"));
-        }
-        if let Some(max_tokens) = self.max_tokens.filter(|max_tokens| *max_tokens < self.min_tokens) {
-            return Err(Error::invalid_option(
-                "min_tokens",
-                format_args!("must be at most {max_tokens}, the most tokens to generate, got {}", self.min_tokens),
-            ));
-        }
+        self.validate_without_model()?;
         let biased = self.sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", id));
         let stopping = self.stop_token_ids.iter().map(|id| ("stop_token_ids", id));
         for (option, id) in biased.chain(stopping) {
@@ -68,6 +59,27 @@ impl GenerationOptions {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Checks every option against its range, except for what depends on the model.
+    ///
+    /// # Errors
+    /// As for [`validate`](Self::validate).
+    pub fn validate_without_model(&self) -> Result<()> {
+        self.sampling.validate()?;
+        for (name, count) in
+            [("max_tokens", self.max_tokens), ("min_tokens", Some(self.min_tokens)), ("logprobs", self.logprobs)]
+        {
+            count.map_or(Ok(()), |count| options::check(name, count))?;
+        }
+        if let Some(max_tokens) = self.max_tokens.filter(|max_tokens| *max_tokens < self.min_tokens) {
+            return Err(Error::invalid_option(
+                "min_tokens",
+                format_args!("must be at most {max_tokens}, the most tokens to generate, got {}", self.min_tokens),
+            ));
+        }
+        StopStrings::new(&self.stop)?;
         Ok(())
     }
 

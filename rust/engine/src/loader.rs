@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::debug_span;
 
-use crate::architecture::supported_architecture;
+use crate::architecture::Conversion;
 use crate::cache::{KvCache, PageCache};
 use crate::chat::{ChatFormat, ChatTemplate};
-use crate::config::{Architecture, LARGEST_PREFILL_CHUNK, PhiConfig};
+use crate::config::{LARGEST_PREFILL_CHUNK, PhiConfig};
 use crate::device::{DeviceChoice, DeviceSpec, prefill_chunk_on_gpu};
 use crate::fingerprint::Fingerprint;
 use crate::gguf::{CONVERTED, Gguf, LoadProgress};
@@ -124,7 +124,7 @@ impl Phi3Model {
         let choice = DeviceChoice { device: device.spec(), reason };
         let executor = options.executor.resolve(choice.device)?;
         let gguf = Arc::new(debug_span!("open").in_scope(|| open(path))?);
-        supported_architecture(&gguf)?;
+        let conversion = Conversion::of(&gguf)?;
         cancel.check()?;
         let tokenizer = debug_span!("tokenizer").in_scope(|| match &options.tokenizer {
             Some(path) => Tokenizer::from_tokenizer_json(path),
@@ -135,7 +135,7 @@ impl Phi3Model {
         })?;
         let config = PhiConfig::from_gguf(&gguf)?.with_sliding_window(options.sliding_window);
         check_vocabulary(&gguf, &config, &tokenizer)?;
-        refuse_other_llamas(&gguf, &tokenizer)?;
+        check_family(&gguf, conversion, &tokenizer)?;
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = debug_span!("chat_template")
             .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
@@ -299,7 +299,7 @@ impl Phi3Model {
             let working = self.pass_bytes(tokens.len(), cache.len() + tokens.len());
             self.check_cache_memory(working.saturating_add(growth as u64), limit::NEXT_TOKENS)?;
         }
-        let logits = self.model.forward(tokens, cache, logits, compute, cancel)?.unwrap_or_default();
+        let logits = self.model.forward(tokens, cache, logits, compute, cancel)?;
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::inference(
                 "the model computed NaN logits: the file is damaged, or a value overflowed; download it again, or set \
@@ -326,10 +326,7 @@ impl Phi3Model {
             return LARGEST_PREFILL_CHUNK;
         }
         let heads = config.head_count + config.head_count_kv;
-        let matrices = match config.architecture {
-            Architecture::Phi3 => 3,
-            Architecture::Phi2 => 2,
-        };
+        let matrices = config.architecture.facts().feed_forward_matrices;
         let weights_per_layer = matrices * config.feed_forward_length * config.embedding_length
             + 2 * heads * config.head_dim * config.embedding_length;
         let tokens = MULTIPLY_ADDS_PER_LAYER / weights_per_layer.max(1);
@@ -361,18 +358,17 @@ fn check_vocabulary(gguf: &Gguf, config: &PhiConfig, tokenizer: &Tokenizer) -> R
     Ok(())
 }
 
-/// Some converters write Phi-3 and Phi-4 as `llama`. Its vocabulary tells such a file from all the other models of
-/// that architecture, which this engine was not made and is not tested for.
-fn refuse_other_llamas(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<()> {
-    use VocabularyFamily::{Phi3, Phi4, Phi4Mini};
-    let is_llama = gguf.required_str("general.architecture")? == "llama";
-    if !is_llama || matches!(tokenizer.family(), Some(Phi3 | Phi4 | Phi4Mini)) {
+/// Checks that a file whose architecture has other models too is one of Phi's, which its vocabulary tells. The engine was
+/// neither made for the others nor tested with them.
+fn check_family(gguf: &Gguf, conversion: &Conversion, tokenizer: &Tokenizer) -> Result<()> {
+    if !conversion.is_shared || tokenizer.family().is_some_and(VocabularyFamily::has_chat_tokens) {
         return Ok(());
     }
     Err(Error::unsupported_model(format!(
-        "{}: architecture llama with a vocabulary that is not Phi's (expected the control tokens of Phi-3, Phi-4 or \
-         Phi-4-mini); only Phi models run, converted as phi3, llama or phi2",
-        gguf.path().display()
+        "{}: architecture {} with a vocabulary that is not Phi's; expected the control tokens of Phi-3, Phi-4 or \
+         Phi-4-mini",
+        gguf.path().display(),
+        conversion.name
     )))
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_phi_kernels::{Isa, IsaError, Kernels, Threads};
 
 use crate::device::DeviceSpec;
+use crate::options::{self, unknown_choice};
 use crate::{Error, Result};
 
 /// The environment's choice of an instruction set level, below that of a session's options.
@@ -58,12 +59,10 @@ impl FromStr for ExecutorKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Auto, Self::Kernels, Self::Candle].into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(
-                "executor",
-                format_args!("must be one of \"auto\", \"kernels\", \"candle\", got {text:?}"),
-            )
-        })
+        [Self::Auto, Self::Kernels, Self::Candle]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| unknown_choice("executor", text))
     }
 }
 
@@ -104,12 +103,7 @@ impl Compute {
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
         }
-        if let Some(count) = n_threads.filter(|count| !(1..=Threads::MOST).contains(count)) {
-            return Err(Error::invalid_option(
-                "n_threads",
-                format_args!("must be from 1 to {}, got {count}", Threads::MOST),
-            ));
-        }
+        n_threads.map_or(Ok(()), |count| options::check("n_threads", count))?;
         let kernels = match isa {
             Some(name) => kernels_named(name).map_err(|error| Error::invalid_option("isa", error))?,
             None => match std::env::var(ISA_VARIABLE) {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::chat::{Message, Role};
 use crate::loader::Phi3Model;
+use crate::options::unknown_choice;
 use crate::{Error, Result};
 
 /// What to do with a prompt, or a prompt and its answer, that the context does not hold.
@@ -38,12 +39,7 @@ impl FromStr for OnOverflow {
         [Self::Error, Self::Stop, Self::TruncateOldest]
             .into_iter()
             .find(|choice| choice.as_str() == text)
-            .ok_or_else(|| {
-                Error::invalid_option(
-                    "on_overflow",
-                    format_args!("must be one of \"error\", \"stop\", \"truncate_oldest\", got {text:?}"),
-                )
-            })
+            .ok_or_else(|| unknown_choice("on_overflow", text))
     }
 }
 

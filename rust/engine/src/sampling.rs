@@ -1,18 +1,16 @@
 //! From logits to a token: ordered stages, then one seeded draw.
 //!
-//! The order is: padding masked, penalties, bias, what the caller does to them, temperature, top-k, top-p, min-p. Every
-//! stage lowers or removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
+//! The order is: padding masked, penalties, bias, what the caller does to them, temperature, top-k, typical-p, top-p, min-p.
+//! Every stage lowers or removes logits and knows nothing of the others; Candle's `LogitsProcessor` draws from what is left.
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use candle_transformers::utils::apply_repeat_penalty;
 
-use crate::{Error, Result};
+use crate::{Error, Result, options};
 
 /// A temperature below this is greedy, as in Candle's `LogitsProcessor`.
 const GREEDY_BELOW: f64 = 1e-7;
-/// What may be added to a logit: more than any model's logits, and far from where f32 overflows.
-const LOGITS: std::ops::RangeInclusive<f32> = -1e6..=1e6;
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +19,9 @@ pub struct SamplingOptions {
     pub temperature: f64,
     /// Keep only the `k` most likely tokens.
     pub top_k: Option<usize>,
+    /// Keep only the tokens whose surprise is nearest to the expected one, the fewest whose probabilities sum to this
+    /// (locally typical sampling, arXiv:2202.00666).
+    pub typical_p: Option<f64>,
     /// Keep only the fewest tokens whose probabilities sum to this (nucleus sampling, arXiv:1904.09751).
     pub top_p: Option<f64>,
     /// Keep only tokens at least this times as likely as the most likely one (arXiv:2407.01082).
@@ -44,6 +45,7 @@ impl Default for SamplingOptions {
         Self {
             temperature: 1.0,
             top_k: None,
+            typical_p: None,
             top_p: None,
             min_p: None,
             repetition_penalty: 1.0,
@@ -68,39 +70,18 @@ impl SamplingOptions {
     /// # Errors
     /// [`InvalidOption`](crate::ErrorKind::InvalidOption) naming the option, its range and what was found.
     pub fn validate(&self) -> Result<()> {
-        let out_of_range = |option: &'static str, range: &str, found: &dyn std::fmt::Display| {
-            Err(Error::invalid_option(option, format_args!("must be {range}, got {found}")))
-        };
-        if !(0.0..=1e6).contains(&self.temperature) {
-            return out_of_range("temperature", "from 0 (greedy) to 1000000", &self.temperature);
+        options::check("temperature", self.temperature)?;
+        for (name, count) in [("top_k", self.top_k), ("repeat_last_n", Some(self.repeat_last_n))] {
+            count.map_or(Ok(()), |count| options::check(name, count))?;
         }
-        if self.top_k == Some(0) {
-            return out_of_range("top_k", "at least 1", &0);
+        for (name, probability) in [("typical_p", self.typical_p), ("top_p", self.top_p), ("min_p", self.min_p)] {
+            probability.map_or(Ok(()), |probability| options::check(name, probability))?;
         }
-        if let Some(top_p) = self.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
-            return out_of_range("top_p", "above 0 and at most 1", &top_p);
-        }
-        if let Some(min_p) = self.min_p.filter(|min_p| !(0.0..=1.0).contains(min_p)) {
-            return out_of_range("min_p", "from 0 to 1", &min_p);
-        }
-        if !(1e-3..=1e3).contains(&self.repetition_penalty) {
-            return out_of_range(
-                "repetition_penalty",
-                "from 0.001 to 1000 (1 disables it)",
-                &self.repetition_penalty,
-            );
-        }
-        if !LOGITS.contains(&self.presence_penalty) {
-            return out_of_range("presence_penalty", "from -1000000 to 1000000", &self.presence_penalty);
-        }
-        if !LOGITS.contains(&self.frequency_penalty) {
-            return out_of_range("frequency_penalty", "from -1000000 to 1000000", &self.frequency_penalty);
-        }
+        options::check("repetition_penalty", self.repetition_penalty)?;
+        options::check("presence_penalty", self.presence_penalty)?;
+        options::check("frequency_penalty", self.frequency_penalty)?;
         for (token, bias) in &self.logit_bias {
-            if !LOGITS.contains(bias) && *bias != f32::NEG_INFINITY {
-                let found = format_args!("{bias} for token {token}");
-                return out_of_range("logit_bias", "from -1000000 to 1000000, or -inf", &found);
-            }
+            options::check_at("logit_bias", *bias, format_args!(" for token {token}"))?;
         }
         Ok(())
     }
@@ -177,7 +158,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The stages behind: temperature, top-k, top-p, min-p, and the draw.
+    /// The stages after that: temperature, top-k, typical-p, top-p, min-p, and the draw.
     pub(crate) fn draw(&mut self, mut logits: Vec<f32>) -> Result<u32> {
         if !self.options.is_greedy() {
             let scale = (1.0 / self.options.temperature) as f32;
@@ -186,6 +167,7 @@ impl Sampler {
                 *logit = (*logit * scale).clamp(f32::MIN, f32::MAX);
             }
             self.options.top_k.into_iter().for_each(|k| keep_top_k(&mut logits, k));
+            self.options.typical_p.into_iter().for_each(|p| keep_typical(&mut logits, p));
             self.options.top_p.into_iter().for_each(|p| keep_top_p(&mut logits, p));
             self.options.min_p.into_iter().for_each(|p| keep_min_p(&mut logits, p));
         }
@@ -254,6 +236,34 @@ fn keep_top_k(logits: &mut [f32], k: usize) {
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     let (_, _, dropped) = ids.select_nth_unstable_by(k - 1, by_likelihood(logits));
     set_all(logits, dropped, f32::NEG_INFINITY);
+}
+
+/// Keeps the tokens whose surprise, `-ln p`, is nearest to the expected surprise of the distribution, its entropy: the fewest
+/// whose probabilities sum to `mass`, and those that are as near as the last of them.
+fn keep_typical(logits: &mut [f32], mass: f64) {
+    if mass >= 1.0 {
+        return;
+    }
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    let log_probabilities: Vec<f64> = logits.iter().map(|logit| f64::from(logit - max) - sum.ln()).collect();
+    let is_possible = |log: &&f64| log.is_finite();
+    let entropy: f64 = log_probabilities.iter().filter(is_possible).map(|log| -log * log.exp()).sum();
+    let mut by_distance: Vec<(f64, f64)> =
+        log_probabilities.iter().filter(is_possible).map(|log| ((-log - entropy).abs(), log.exp())).collect();
+    by_distance.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let mut covered = 0.0;
+    let farthest = by_distance.iter().find_map(|(distance, probability)| {
+        covered += probability;
+        (covered >= mass).then_some(*distance)
+    });
+    // With rounding, all of them may sum to less.
+    let farthest = farthest.unwrap_or(f64::INFINITY);
+    for (logit, log) in logits.iter_mut().zip(log_probabilities) {
+        if (-log - entropy).abs() > farthest {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
 }
 
 fn keep_top_p(logits: &mut [f32], p: f64) {
@@ -341,8 +351,27 @@ mod tests {
         assert_eq!(drawn(SamplingOptions { top_p: Some(0.63), ..default.clone() }, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { top_p: Some(0.65), ..default.clone() }, &[], &[]), [1, 2]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(0.3), ..default.clone() }, &[], &[]), [1, 2]);
+        // The entropy is 1.00; the distances of tokens 2, 1 and 0 to it are 0.45, 0.55 and 1.45.
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.2), ..default.clone() }, &[], &[]), [2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.5), ..default.clone() }, &[], &[]), [1, 2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(0.9), ..default.clone() }, &[], &[]), [0, 1, 2]);
+        assert_eq!(drawn(SamplingOptions { typical_p: Some(1.0), ..default.clone() }, &[], &[]), [0, 1, 2, 3, 4]);
+        // Of the two that top-k leaves, the second is the nearer one.
+        let both = SamplingOptions { top_k: Some(2), typical_p: Some(0.2), ..default.clone() };
+        assert_eq!(drawn(both, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(1.0), ..default.clone() }, &[], &[]), [1]);
         assert_eq!(drawn(SamplingOptions { min_p: Some(0.0), ..default }, &[], &[]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn typical_keeps_what_is_as_near_as_the_last_and_forbids_nothing_else() {
+        let mut equal = [1.0; 4];
+        keep_typical(&mut equal, 0.3);
+        assert_eq!(equal, [1.0; 4]);
+        let nothing = f32::NEG_INFINITY;
+        let mut one = [nothing, 2.0, nothing];
+        keep_typical(&mut one, 0.9);
+        assert_eq!(one, [nothing, 2.0, nothing]);
     }
 
     #[test]
@@ -418,6 +447,8 @@ mod tests {
             (SamplingOptions { temperature: -0.1, ..default.clone() }, "temperature"),
             (SamplingOptions { temperature: f64::NAN, ..default.clone() }, "temperature"),
             (SamplingOptions { top_k: Some(0), ..default.clone() }, "top_k"),
+            (SamplingOptions { typical_p: Some(2.0), ..default.clone() }, "typical_p"),
+            (SamplingOptions { typical_p: Some(0.0), ..default.clone() }, "typical_p"),
             (SamplingOptions { top_p: Some(2.0), ..default.clone() }, "top_p"),
             (SamplingOptions { top_p: Some(0.0), ..default.clone() }, "top_p"),
             (SamplingOptions { min_p: Some(-0.1), ..default.clone() }, "min_p"),

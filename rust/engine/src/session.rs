@@ -16,7 +16,7 @@ use crate::generation::{Generation, GenerationOptions, Prompt};
 use crate::loader::Phi3Model;
 use crate::machine::{Compute, ExecutorKind};
 use crate::overflow::{OnOverflow, Script};
-use crate::{CancelToken, Error, Result, saved};
+use crate::{CancelToken, Error, Result, options, saved};
 
 pub use step::HalfStep;
 
@@ -43,6 +43,19 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
+    /// Checks every option against its range, except for what depends on the model, the device and the machine.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) naming the option, its range and what was found.
+    pub fn validate(&self) -> Result<()> {
+        for (name, count) in
+            [("n_ctx", self.n_ctx), ("n_threads", self.n_threads), ("prefill_chunk", self.prefill_chunk)]
+        {
+            count.map_or(Ok(()), |count| options::check(name, count))?;
+        }
+        Ok(())
+    }
+
     /// Fails where no model could have a session of these options, which can be known before there is a model.
     ///
     /// # Errors
@@ -92,10 +105,7 @@ impl FromStr for RopeFactors {
             "auto" => Ok(Self::Auto),
             "short" => Ok(Self::Short),
             "long" => Ok(Self::Long),
-            _ => Err(Error::invalid_option(
-                "rope_factors",
-                format_args!("must be one of \"auto\", \"short\", \"long\", got {text:?}"),
-            )),
+            _ => Err(options::unknown_choice("rope_factors", text)),
         }
     }
 }
@@ -136,9 +146,7 @@ impl Session {
                 ),
             ));
         }
-        if options.prefill_chunk == Some(0) {
-            return Err(Error::invalid_option("prefill_chunk", "must be at least 1, got 0"));
-        }
+        options.validate()?;
         let prefill_chunk = options.prefill_chunk.unwrap_or_else(|| model.prefill_chunk(n_ctx));
         let compute = Compute::new(model.executor(), options.n_threads, options.isa.as_deref())?;
         let cache = model.new_cache(n_ctx, options.kv_dtype)?;

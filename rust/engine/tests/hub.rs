@@ -226,7 +226,7 @@ fn a_gated_repository_says_what_to_do() {
 #[test]
 fn what_is_not_on_the_hub_is_named() {
     let mut scene = Scene::new();
-    scene.request.file = "y.gguf".to_owned();
+    scene.request.file = Some("y.gguf".to_owned());
     assert_mentions(&scene.refused(), &["y.gguf", "owner/repo", "main"]);
     scene.request.revision = "nightly".to_owned();
     assert_mentions(&scene.refused(), &["`nightly`", "owner/repo", "y.gguf"]);
@@ -333,7 +333,7 @@ fn names_that_lead_out_of_the_cache_are_refused_before_anything_is_asked() {
         [("../..", NAME, "main"), ("owner/repo", "../../x", "main"), ("owner/repo", NAME, "../../x")]
     {
         scene.request.repo = repo.to_owned();
-        scene.request.file = file.to_owned();
+        scene.request.file = Some(file.to_owned());
         scene.request.revision = revision.to_owned();
         let error = download(&scene.request, &scene.options, &mut |_| {}, &CancelToken::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidOption, "{error}");

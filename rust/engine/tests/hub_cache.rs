@@ -179,7 +179,7 @@ fn the_cache_is_listed_and_cleared() {
     let path = scene.download().unwrap();
     let config = HubFile { storage: Storage::Hub, ..HubFile::new("config.json", b"{}") };
     scene.hub.replace([scene.file.clone(), config.clone()]);
-    let other = ModelRequest { file: "config.json".to_owned(), ..scene.request.clone() };
+    let other = ModelRequest { file: Some("config.json".to_owned()), ..scene.request.clone() };
     let config_path = download(&other, &scene.options, &mut |_| {}, &CancelToken::new()).unwrap().model_path;
     let expected = CachedModel {
         repo: "owner/repo".to_owned(),
@@ -232,7 +232,8 @@ fn a_named_models_tokenizer_goes_with_it_unless_it_is_not_alone() {
     get(&scene.request);
     let other = ModelRequest {
         repo: tokenizer_repo.to_owned(),
-        file: "config.json".to_owned(),
+        file: Some("config.json".to_owned()),
+        quantization: None,
         revision: "main".to_owned(),
         tokenizer_repo: None,
     };
@@ -328,7 +329,8 @@ fn in_child(variables: &[(&str, &str)]) -> (bool, String) {
 fn child() {
     let request = ModelRequest {
         repo: "owner/repo".to_owned(),
-        file: NAME.to_owned(),
+        file: Some(NAME.to_owned()),
+        quantization: None,
         revision: "main".to_owned(),
         tokenizer_repo: None,
     };

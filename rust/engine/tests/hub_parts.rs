@@ -60,7 +60,7 @@ fn assert_whole(scene: &Scene, model: &DownloadedModel) {
 fn any_part_fetches_all_of_them_and_progress_is_told_for_each() {
     for asked in 1..=3 {
         let mut scene = scene();
-        scene.request.file = name(asked);
+        scene.request.file = Some(name(asked));
         let mut last = BTreeMap::new();
         let model = get_with(
             &scene,
@@ -166,7 +166,7 @@ fn the_cache_has_the_parts_as_one_model_and_removes_all_of_them() {
     let other = HubFile { commit: COMMIT.to_owned(), ..HubFile::new("x-Q4_K_M.gguf", b"another") };
     scene.hub.replace(parts().into_iter().chain([other]));
     let mut more = scene;
-    more.request.file = "x-Q4_K_M.gguf".to_owned();
+    more.request.file = Some("x-Q4_K_M.gguf".to_owned());
     get(&more).unwrap();
     let cache = Some(more.cache.path());
     let files: Vec<_> = cached_models(cache).unwrap().into_iter().map(|model| model.file).collect();

@@ -273,6 +273,38 @@ fn a_file_that_was_cut_short_or_changed_anywhere_is_refused() {
     assert_eq!(other.history(), saved.history());
 }
 
+#[test]
+fn a_hyperparameter_that_an_older_file_does_not_name_has_its_default() {
+    let (plain, windowed) = (model(ExecutorKind::Kernels, None), model(ExecutorKind::Kernels, Some(8)));
+    let (_folder, path) = path();
+    // The tiny model has the default of those that have one.
+    let cases = [
+        ("sliding_window", true),
+        ("interleaved_rope", true),
+        ("rope_attention_factor", true),
+        ("head_count", false),
+        ("architecture", false),
+    ];
+    for (name, has_default) in cases {
+        let mut saved = session(&plain, KvDtype::F16);
+        chat(&mut saved, "hello");
+        let whole = save(&saved, &path);
+        let mut head = head_of(&whole);
+        let hyperparameters = head["model"]["hyperparameters"].as_object_mut().unwrap();
+        hyperparameters.remove(name).unwrap();
+        std::fs::write(&path, file_of(&serde_json::to_vec(&head).unwrap(), rest_of(&whole))).unwrap();
+        let refused = ErrorKind::SavedConversation(Refusal::OtherModel);
+        assert_eq!(load(&mut session(&windowed, KvDtype::F16), &path), refused, "{name}");
+        let mut loaded = session(&plain, KvDtype::F16);
+        if has_default {
+            loaded.load(&path, &CancelToken::new()).unwrap();
+            assert_eq!(loaded.history(), saved.history());
+        } else {
+            assert_eq!(load(&mut loaded, &path), refused, "{name}");
+        }
+    }
+}
+
 /// What is changed in a head.
 type Lie<'a> = &'a dyn Fn(&mut serde_json::Value);
 
@@ -297,7 +329,7 @@ fn a_file_that_lies_is_refused_though_its_checksums_are_right() {
     };
     use Refusal::{Damaged, OtherKvDtype, OtherModel, TooLong};
     let cached = head["cached_tokens"].as_array().unwrap().len();
-    let lies: [(&str, Refusal, Lie); 18] = [
+    let lies: [(&str, Refusal, Lie); 19] = [
         ("fewer positions", Damaged, &|head| head["cached_tokens"].as_array_mut().unwrap().truncate(3)),
         ("more positions", Damaged, &|head| head["cached_tokens"] = vec![1; cached + 1].into()),
         ("very many", TooLong, &|head| head["cached_tokens"] = vec![1; 100_000].into()),
@@ -318,6 +350,9 @@ fn a_file_that_lies_is_refused_though_its_checksums_are_right() {
         ("no factors", Damaged, &|head| head["rope_factors"] = "middle".into()),
         ("a type", OtherKvDtype, &|head| head["kv_dtype"] = "f\u{0}64".into()),
         ("a model", OtherModel, &|head| head["model"]["weights_sha256"] = "0".into()),
+        ("a new hyperparameter", OtherModel, &|head| {
+            head["model"]["hyperparameters"]["expert_count"] = "16".into();
+        }),
     ];
     for (what, expected, lie) in lies {
         assert_eq!(refusal(lie), expected, "{what}");

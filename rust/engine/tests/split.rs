@@ -93,6 +93,23 @@ fn refused(damage: impl FnOnce(&mut [Part; 3]), kind: ErrorKind, values: &[&str]
 }
 
 #[test]
+fn a_tensor_of_another_file_is_an_error() {
+    let (_folder, paths) = written(&parts());
+    let whole = Gguf::open(&paths[0], true, &CancelToken::new()).unwrap();
+    let (_other_folder, others) = written(&[Part {
+        name: "single.gguf".to_owned(),
+        tensors: vec![("a", 1.0)],
+        metadata: vec![("general.name", Value::String("single".to_owned()))],
+    }]);
+    let single = Gguf::open(&others[0], true, &CancelToken::new()).unwrap();
+    single.tensor_bytes(single.required_tensor("a").unwrap()).unwrap();
+    let info = whole.required_tensor("c").unwrap();
+    for error in [single.tensor_bytes(info).err().unwrap(), single.tensor_data(info).err().unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::Inference, "{error}");
+    }
+}
+
+#[test]
 fn any_part_opens_all_of_them() {
     let (_folder, paths) = written(&parts());
     let size: usize = paths.iter().map(|path| std::fs::metadata(path).unwrap().len() as usize).sum();
@@ -106,7 +123,7 @@ fn any_part_opens_all_of_them() {
             for (name, value) in [("a", 1.0_f32), ("b", 2.0), ("c", 3.0)] {
                 let info = gguf.required_tensor(name).unwrap();
                 let expected = value.to_le_bytes().repeat(8);
-                assert_eq!(gguf.tensor_bytes(info), expected, "{name}");
+                assert_eq!(gguf.tensor_bytes(info).unwrap(), expected, "{name}");
                 assert_eq!(&*gguf.tensor_data(info).unwrap(), expected, "{name}");
             }
         }
@@ -137,7 +154,7 @@ fn a_part_in_memory_is_refused_and_a_whole_file_is_read() {
     let bytes = std::fs::read(&paths[0]).unwrap();
     let gguf = Gguf::from_bytes(Path::new("<memory>"), &bytes).unwrap();
     assert_eq!(gguf.tensors().len(), 2);
-    assert_eq!(gguf.tensor_bytes(gguf.required_tensor("b").unwrap()), 2.0_f32.to_le_bytes().repeat(8));
+    assert_eq!(gguf.tensor_bytes(gguf.required_tensor("b").unwrap()).unwrap(), 2.0_f32.to_le_bytes().repeat(8));
 }
 
 #[test]

@@ -104,6 +104,13 @@ pub struct Parts<T> {
     results: Arc<[OnceLock<T>]>,
 }
 
+impl<T> FromIterator<T> for Parts<T> {
+    /// Results that need no computing.
+    fn from_iter<I: IntoIterator<Item = T>>(results: I) -> Self {
+        Self { results: results.into_iter().map(OnceLock::from).collect() }
+    }
+}
+
 impl<T> Clone for Parts<T> {
     fn clone(&self) -> Self {
         Self { results: Arc::clone(&self.results) }

@@ -32,7 +32,8 @@ fn fetch_with_hf_hub(hub: &FakeHub, cache: &Path) -> hf_hub::HFResult<std::path:
 fn fetch(hub: &FakeHub, cache: &Path, offline: bool) -> candle_phi_engine::Result<std::path::PathBuf> {
     let request = ModelRequest {
         repo: "owner/repo".to_owned(),
-        file: NAME.to_owned(),
+        file: Some(NAME.to_owned()),
+        quantization: None,
         revision: "main".to_owned(),
         tokenizer_repo: None,
     };

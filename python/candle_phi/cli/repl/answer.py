@@ -6,7 +6,7 @@ from collections.abc import Generator
 from types import FrameType
 
 from candle_phi import Completion, TokenStream
-from candle_phi.cli import console, results
+from candle_phi.cli import console, results, status
 from candle_phi.cli.repl.conversation import Conversation
 
 
@@ -48,14 +48,16 @@ def show(conversation: Conversation, stream: TokenStream) -> Completion:
     """
     interrupt = _Interrupt(stream)
     is_kept = False
-    with stream, interrupt.heard():
+    with stream, interrupt.heard(), status.reading(stream) as has_begun:
         try:
             for chunk in stream:
+                has_begun()
                 interrupt.has_begun = True
                 console.write(chunk.text)
                 if interrupt.is_asked:
                     is_kept = is_kept or stream.keep()
         finally:
+            has_begun()
             console.write("\n")
         completion = stream.result
     if is_kept or completion.finish_reason in {"stop", "length"}:

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from candle_phi import GenerationConfig, InvalidOptionError, _checks
+from candle_phi import InvalidOptionError, _checks
+from candle_phi._options import OPTIONS
 from candle_phi.cli import console, results
+from candle_phi.cli.repl.conversation import short
 from candle_phi.cli.sampling import SETTINGS, defaults
 from candle_phi.config import SessionOptions
 
 if TYPE_CHECKING:
     from candle_phi.cli.repl.loop import Chat
 
+# Other names of our commands that are as clear.
+_SAME = {"bye": "quit", "exit": "quit"}
+# How the numbers of a setting are read, by the table's kinds.
+_NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+}
 # What other programs call our commands.
 _ELSEWHERE = {
     "?": "help",
-    "bye": "quit",
     "clear": "reset",
-    "exit": "quit",
     "h": "help",
     "new": "reset",
     "q": "quit",
@@ -49,7 +56,7 @@ def run(chat: "Chat", line: str) -> None:
         EOFError: The chat is to end.
     """
     name, _, argument = line.removeprefix("/").partition(" ")
-    command = COMMANDS.get(name)
+    command = COMMANDS.get(_SAME.get(name, name))
     if command is None:
         meant = _ELSEWHERE.get(name.lower()) or _checks.closest(name.lower(), COMMANDS)
         hint = "/help lists them" if meant is None else f"did you mean /{meant}?"
@@ -88,7 +95,7 @@ def _retry(chat: "Chat", _argument: str) -> None:
 
 def _undo(chat: "Chat", argument: str) -> None:
     said = chat.conversation.take_back(_count(argument))
-    console.note(f"taken back: {_short(said[0])}" + (f" and {len(said) - 1} more" if len(said) > 1 else ""))
+    console.note(f"taken back: {short(said[0])}" + (f" and {len(said) - 1} more" if len(said) > 1 else ""))
 
 
 def _edit(chat: "Chat", argument: str) -> None:
@@ -132,8 +139,7 @@ def _save(chat: "Chat", argument: str) -> None:
 
 def _load(chat: "Chat", argument: str) -> None:
     chat.conversation.load(_path(argument, "/load"))
-    last = chat.conversation.last_said
-    console.note(_turns(chat) + ("" if last is None else f"; the last: {_short(last)}"))
+    console.note(chat.conversation.summary())
 
 
 def _model(chat: "Chat", _argument: str) -> None:
@@ -168,7 +174,7 @@ COMMANDS = {
     "save": Command("PATH", "save the conversation", _save),
     "load": Command("PATH", "go on with a conversation that was saved, in place of this one", _load),
     "model": Command("", "say what model this is", _model),
-    "quit": Command("", "leave", _quit),
+    "quit": Command("", "leave, as do /exit and /bye", _quit),
 }
 
 
@@ -205,15 +211,17 @@ def _value(name: str, text: str, usual: object) -> object:
     if text.lower() == "default":
         return usual
     if text.lower() == "none":
-        return getattr(GenerationConfig(), name)
-    if name == "stop":
+        return None
+    kind = OPTIONS[name].kind
+    if kind == "texts":
         return _texts(text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if kind not in _NUMBERS:
+        return text
+    convert, what = _NUMBERS[kind]
+    try:
+        return convert(text)
+    except ValueError:
+        raise _checks.invalid(name, f"must be {what}, got {text!r}") from None
 
 
 def _texts(typed: str) -> list[str]:
@@ -232,11 +240,6 @@ def _written(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _short(text: str) -> str:
-    first, *more = text.splitlines() or [""]
-    return repr(first if len(first) <= 60 else first[:59] + "…") + (" …" if more else "")
-
-
-def names() -> Iterator[str]:
-    """The commands as they are written."""
-    return (f"/{name}" for name in COMMANDS)
+def offers() -> Iterator[tuple[str, str]]:
+    """The commands as they are written, and what they do."""
+    return ((f"/{name}", command.about) for name, command in COMMANDS.items())

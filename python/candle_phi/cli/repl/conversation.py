@@ -7,6 +7,8 @@ from candle_phi import GenerationConfig, InvalidOptionError, Message, Phi3Sessio
 
 # The seed after the last one is the first.
 _SEEDS = 2**64
+# The most characters of a line that are shown to identify it.
+_SHORT = 60
 
 
 class Conversation:
@@ -146,6 +148,12 @@ class Conversation:
         self._ahead = []
         self._unanswered = None
 
+    def summary(self) -> str:
+        """Return the number of turns and the beginning of the last message."""
+        count = f"{self.turns} turn{'s' if self.turns != 1 else ''}"
+        last = self.last_said
+        return count if last is None else f"{count}; the last: {short(last)}"
+
     def _begin(self, text: str) -> TokenStream:
         self._unanswered = text
         config = self.config
@@ -154,3 +162,9 @@ class Conversation:
         if self._ahead:
             return self.session.chat_stream([*self._ahead, Message.user(text)], config)
         return self.session.chat_stream(text, config)
+
+
+def short(text: str) -> str:
+    """Return the first line of a text in quotes, shortened."""
+    first, *more = text.splitlines() or [""]
+    return repr(first if len(first) <= _SHORT else first[: _SHORT - 1] + "…") + (" …" if more else "")

@@ -3,10 +3,13 @@
 import sys
 
 from candle_phi import Completion, Phi3Error, TokenStream
-from candle_phi.cli import console, results
+from candle_phi.cli import console, results, status
 from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
 from candle_phi.cli.repl.terminal import Terminal
+
+# Words that, typed alone, are hardly meant for the model.
+_LEAVING = {"bye", "exit", "quit"}
 
 
 class Chat:
@@ -71,6 +74,8 @@ class Chat:
         text = line.strip()
         if text.startswith("/") and not text.startswith("//"):
             commands.run(self, text)
+        elif text.lower() in _LEAVING:
+            console.note(f"nothing was sent: /{text.lower()} leaves the chat, as does Ctrl-D")
         elif text:
             self.show(self.conversation.say(text.removeprefix("/") if text.startswith("//") else text))
 
@@ -82,12 +87,20 @@ def answer_lines(conversation: Conversation, *, stats: bool) -> None:
         conversation: What is said.
         stats: Whether to print counts and speeds after each answer, to stderr.
     """
+    count = 0
     for line in sys.stdin.buffer:
         text = console.utf8(line).strip()
         if not text:
             continue
-        with conversation.say(text) as stream:
+        count += 1
+        if count == 2:
+            console.warning(
+                "each line of stdin is the next message of one conversation; to answer each by itself, call "
+                "'candle-phi generate' for each, or Python's Phi3Session"
+            )
+        with conversation.say(text) as stream, status.reading(stream) as has_begun:
             for chunk in stream:
+                has_begun()
                 console.write(chunk.text)
             console.write("\n")
             completion = stream.result

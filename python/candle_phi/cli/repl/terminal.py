@@ -138,8 +138,12 @@ class _Commands(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         name, space, argument = document.text_before_cursor.partition(" ")
         if not space:
-            offers = commands.names() if name.startswith("/") else ()
-            yield from (Completion(offer, -len(name)) for offer in offers if offer.startswith(name))
+            offers = commands.offers() if name.startswith("/") else ()
+            yield from (
+                Completion(offer, -len(name), display_meta=about)
+                for offer, about in offers
+                if offer.startswith(name)
+            )
         elif name == "/set":
             settings = (setting for setting in SETTINGS if setting.startswith(argument))
             yield from (Completion(setting, -len(argument)) for setting in settings)

@@ -154,13 +154,14 @@ static void values_of_options(CandlePhiModel *model, CandlePhiSession *session) 
     struct {
         const char *name;
         CandlePhiGenerationOptions options;
-    } bad[12];
-    for (size_t at = 0; at < 12; at++) bad[at].options = greedy(1);
+    } bad[13];
+    for (size_t at = 0; at < 13; at++) bad[at].options = greedy(1);
     size_t n = 0;
     bad[n].name = "temperature", bad[n++].options.temperature = nan;
     bad[n].name = "temperature", bad[n++].options.temperature = -1;
     bad[n].name = "top_p", bad[n++].options.top_p = 0;
     bad[n].name = "top_p", bad[n++].options.top_p = inf;
+    bad[n].name = "typical_p", bad[n++].options.typical_p = 0;
     bad[n].name = "min_p", bad[n++].options.min_p = -0.5;
     bad[n].name = "timeout_s", bad[n++].options.timeout_s = nan;
     bad[n].name = "timeout_s", bad[n++].options.timeout_s = -1;

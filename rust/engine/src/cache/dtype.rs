@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::DType;
 use candle_phi_kernels::KvFormat;
 
+use crate::options::unknown_choice;
 use crate::{Error, Result};
 
 /// The type that keys and values are kept in.
@@ -71,12 +72,7 @@ impl FromStr for KvDtype {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|dtype| dtype.as_str() == text).ok_or_else(|| {
-            Error::invalid_option(
-                "kv_dtype",
-                format_args!("must be one of \"f16\", \"f32\", \"q8_0\", got {text:?}"),
-            )
-        })
+        Self::ALL.into_iter().find(|dtype| dtype.as_str() == text).ok_or_else(|| unknown_choice("kv_dtype", text))
     }
 }
 

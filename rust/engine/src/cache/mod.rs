@@ -152,6 +152,7 @@ impl KvCache {
 
     /// Bytes of memory that `seq` more positions will take.
     pub(crate) fn growth_bytes(&self, seq: usize) -> usize {
+        // What does not fit is refused before it takes any.
         let Ok(positions) = self.new_positions(seq) else { return 0 };
         match &self.storage {
             Storage::Tensors(tensors) => tensors.growth_bytes(positions),
@@ -214,7 +215,7 @@ impl KvCache {
 }
 
 fn other_executor() -> Error {
-    Error::inference("the cache was made for another executor")
+    Error::internal("the cache was made for another executor")
 }
 
 #[cfg(test)]

@@ -181,7 +181,10 @@ impl PageCache {
     /// A layer, and where its pages come from.
     pub(crate) fn layer(&mut self, index: usize) -> Result<(&mut LayerPages, &NewPages)> {
         let layer = self.layers.get_mut(index);
-        Ok((layer.ok_or_else(|| Error::inference(format!("the cache has no layer {index}")))?, &self.new_pages))
+        Ok((
+            layer.ok_or_else(|| Error::internal(format_args!("the cache has no layer {index}")))?,
+            &self.new_pages,
+        ))
     }
 }
 
@@ -189,7 +192,7 @@ impl PageCache {
 impl PageCache {
     /// Appends the rows of a run of positions of one page.
     pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
-        let missing = || Error::inference(format!("the cache has no positions {run:?} of layer {layer}"));
+        let missing = || Error::internal(format_args!("the cache has no positions {run:?} of layer {layer}"));
         let layer = self.layers.get(layer).ok_or_else(missing)?;
         let index = (run.start / PAGE_TOKENS).checked_sub(layer.dropped);
         let page = index.and_then(|index| layer.pages.get(index)).ok_or_else(missing)?;
@@ -235,11 +238,11 @@ impl LayerPages {
         let pages = Arc::make_mut(&mut self.pages);
         let index = index.filter(|index| *index <= pages.len());
         let index =
-            index.ok_or_else(|| Error::inference(format!("the cache has no page of position {position}")))?;
+            index.ok_or_else(|| Error::internal(format_args!("the cache has no page of position {position}")))?;
         if index == pages.len() {
             pages.push(Arc::new(new_pages.page()?));
         }
-        let lost = || Error::inference("the cache lost a page");
+        let lost = || Error::internal("the cache lost a page");
         let page = pages.get_mut(index).ok_or_else(lost)?;
         if Arc::get_mut(page).is_none() {
             *page = Arc::new(page.try_clone().map_err(|_| new_pages.no_memory())?);
@@ -253,7 +256,7 @@ impl LayerPages {
         let pages = Arc::make_mut(&mut self.pages);
         let index = index.filter(|index| *index <= pages.len());
         let index =
-            index.ok_or_else(|| Error::inference(format!("the cache has no page of position {position}")))?;
+            index.ok_or_else(|| Error::internal(format_args!("the cache has no page of position {position}")))?;
         pages.truncate(index);
         pages.extend(new);
         Ok(())

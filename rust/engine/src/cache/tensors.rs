@@ -130,7 +130,7 @@ impl TensorCache {
         let NewPositions { past, seq, first_seen } = positions;
         let end = past + seq;
         let Some(slot) = self.layers.get_mut(layer) else {
-            return Err(Error::inference(format!("the cache has no layer {layer}")));
+            return Err(Error::internal(format_args!("the cache has no layer {layer}")));
         };
         let keys = keys.to_dtype(self.dtype)?.contiguous()?;
         let values = values.to_dtype(self.dtype)?.contiguous()?;
@@ -154,7 +154,7 @@ impl TensorCache {
 impl TensorCache {
     pub(super) fn rows_to_bytes(&self, layer: usize, run: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
         let cached = self.layers.get(layer).and_then(Option::as_ref);
-        let cached = cached.ok_or_else(|| Error::inference(format!("the cache has no layer {layer}")))?;
+        let cached = cached.ok_or_else(|| Error::internal(format_args!("the cache has no layer {layer}")))?;
         let _guard = self.device.lock();
         for tensor in [&cached.keys, &cached.values] {
             // Laid side by side first: to another device Candle moves all of a tensor that it is a view of.
@@ -180,7 +180,7 @@ impl TensorCache {
         let _guard = self.device.lock();
         let device = self.device.candle();
         let Some(slot) = self.layers.get_mut(layer) else {
-            return Err(Error::inference(format!("the cache has no layer {layer}")));
+            return Err(Error::internal(format_args!("the cache has no layer {layer}")));
         };
         if slot.is_none() {
             let (start, capacity) = (all.start, all.len().next_multiple_of(GROWTH_TOKENS));
@@ -188,7 +188,7 @@ impl TensorCache {
             let zeros = || Tensor::zeros((1, heads, capacity, head_dim), dtype, device);
             *slot = Some(LayerCache { keys: zeros()?, values: zeros()?, start, capacity });
         }
-        let Some(cached) = slot else { return Err(Error::inference("the cache lost a layer")) };
+        let Some(cached) = slot else { return Err(Error::internal("the cache lost a layer")) };
         let (keys, values) = bytes.split_at(bytes.len() / 2);
         for (tensor, bytes) in [(&cached.keys, keys), (&cached.values, values)] {
             let shape = (1, heads, run.len(), head_dim);

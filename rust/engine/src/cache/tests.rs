@@ -5,7 +5,6 @@ use candle_phi_kernels::PAGE_TOKENS;
 
 use super::*;
 use crate::ErrorKind;
-use crate::config::Architecture;
 use crate::device::OpenDevice;
 
 const SEQ_DIM: usize = 2;
@@ -13,25 +12,7 @@ const SEQ_DIM: usize = 2;
 const GROWTH_TOKENS: usize = 256;
 
 fn config() -> PhiConfig {
-    PhiConfig {
-        architecture: Architecture::Phi3,
-        context_length: 1000,
-        embedding_length: 8,
-        feed_forward_length: 8,
-        block_count: 1,
-        head_count: 2,
-        head_count_kv: 2,
-        head_dim: 4,
-        norm_epsilon: 1e-5,
-        rope_dimension_count: 4,
-        rope_freq_base: 10_000.0,
-        interleaved_rope: false,
-        original_context_length: 1000,
-        has_rope_factors: false,
-        rope_attention_factor: 1.0,
-        sliding_window: None,
-        vocabulary_size: 16,
-    }
+    PhiConfig::tiny()
 }
 
 fn tensors(config: &PhiConfig, max_len: usize, dtype: KvDtype) -> KvCache {

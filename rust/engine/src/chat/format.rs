@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::ending::Ending;
 use super::{Message, Role};
+use crate::options::unknown_choice;
 use crate::tokenizer::{Part, Tokenizer};
 use crate::{Error, Result};
 
@@ -184,9 +185,9 @@ impl FromStr for ChatFormat {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
-            let names: Vec<String> = Self::ALL.iter().map(|format| format!("\"{format}\"")).collect();
-            Error::invalid_option("chat_format", format_args!("must be one of {}, got {text:?}", names.join(", ")))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|format| format.as_str() == text)
+            .ok_or_else(|| unknown_choice("chat_format", text))
     }
 }

@@ -4,32 +4,51 @@
 use super::DeviceSpec;
 use crate::{Error, Result};
 
-/// candle#3705: on Metal, generation with quantized weights turns into garbage once the cache is this many positions deep.
-const METAL_FAULT_TOKENS: usize = 8192;
-/// At that depth, with the 8 heads of 128 values where it was found, a tensor of cached keys in f32 has this many bytes. A
-/// model with more heads has as many earlier.
-const METAL_FAULT_BYTES: usize = 1 << 25;
-/// From so many new positions on, a layer takes a GPU long enough for somebody to want it stopped.
+/// From this many new positions on, a layer takes a GPU so long that a caller may want to cancel it.
 const LONG_PASS_TOKENS: usize = 32;
 /// How many attention scores there are at once, at most: 1 GB of them in f32, four times over. Candle's softmax on CUDA
 /// counts them in 32 bits with a sign.
 const MOST_SCORES: usize = 1 << 28;
+
+/// What is known to go wrong on a kind of device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Faults {
+    /// From how many cached positions on Candle computes garbage.
+    garbage_from: Option<Fault>,
+    /// From how many bytes of a tensor of cached keys in f32 on each layer waits for the one before.
+    wait_from_bytes: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    tokens: usize,
+    issue: &'static str,
+}
+
+impl Faults {
+    pub(super) const NONE: Self = Self { garbage_from: None, wait_from_bytes: None };
+    /// Generation with quantized weights turns into garbage once the cache is this many positions deep. At that depth, with
+    /// the 8 heads of 128 values of the report, a tensor of cached keys in f32 has this many bytes; a model with more heads
+    /// has as many earlier. Waiting is what made the garbage disappear, which suggests that one step overtakes another.
+    pub(super) const METAL: Self =
+        Self { garbage_from: Some(Fault { tokens: 8192, issue: "candle#3705" }), wait_from_bytes: Some(1 << 25) };
+}
 
 /// Fails for a context that is longer than what the device computes rightly.
 ///
 /// # Errors
 /// [`InvalidOption`](crate::ErrorKind::InvalidOption).
 pub(crate) fn check_context(device: DeviceSpec, n_ctx: usize) -> Result<()> {
-    match device {
-        DeviceSpec::Metal(_) if n_ctx >= METAL_FAULT_TOKENS => Err(Error::invalid_option(
+    match device.kind().and_then(|kind| kind.faults.garbage_from) {
+        Some(Fault { tokens, issue }) if n_ctx >= tokens => Err(Error::invalid_option(
             "n_ctx",
             format_args!(
                 "must be from 1 to {} on the device \"{device}\", where Candle computes wrong values from a depth of \
-                 {METAL_FAULT_TOKENS} positions on (candle#3705), got {n_ctx}; set device to \"cpu\" for a longer one",
-                METAL_FAULT_TOKENS - 1
+                 {tokens} positions on ({issue}), got {n_ctx}; set device to \"cpu\" for a longer context",
+                tokens - 1
             ),
         )),
-        DeviceSpec::Auto | DeviceSpec::Cpu | DeviceSpec::Cuda(_) | DeviceSpec::Metal(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -37,14 +56,11 @@ pub(crate) fn check_context(device: DeviceSpec, n_ctx: usize) -> Result<()> {
 /// keys of `keys_bytes` in f32.
 ///
 /// A GPU is given work faster than it computes. Long passes wait for it, so that cancelling stops them within a layer or
-/// two. And on Metal, waiting is what made the garbage of candle#3705 go away, which suggests that a step overtakes
-/// another: so there they wait before the tensors are as large as those in the report.
-pub(crate) const fn waits_before_layer(device: DeviceSpec, seq: usize, keys_bytes: usize) -> bool {
-    match device {
-        DeviceSpec::Auto | DeviceSpec::Cpu => false,
-        DeviceSpec::Cuda(_) => seq >= LONG_PASS_TOKENS,
-        DeviceSpec::Metal(_) => seq >= LONG_PASS_TOKENS || keys_bytes >= METAL_FAULT_BYTES,
-    }
+/// two.
+pub(crate) fn waits_before_layer(device: DeviceSpec, seq: usize, keys_bytes: usize) -> bool {
+    device.kind().filter(|kind| kind.is_gpu).is_some_and(|kind| {
+        seq >= LONG_PASS_TOKENS || kind.faults.wait_from_bytes.is_some_and(|bytes| keys_bytes >= bytes)
+    })
 }
 
 /// How many tokens of a prompt go through a GPU at once: up to `largest`, but no more scores than fit. It follows from the

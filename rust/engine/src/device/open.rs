@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 
-use super::DeviceSpec;
+use super::{DeviceKind, DeviceSpec};
 use crate::{Error, Result};
 
 /// The GPUs that this process has opened. They stay open: Candle keeps buffers for each time that one is opened, and
@@ -141,22 +141,16 @@ fn refuse_after_fork() -> Result<()> {
 
 /// Opens a GPU, or says that it is not compiled in, or why it is not to be had.
 fn open_gpu(spec: DeviceSpec) -> Result<Device> {
-    let (open, ordinal, is_compiled_in, feature): (fn(usize) -> candle_core::Result<Device>, _, _, _) = match spec
-    {
-        DeviceSpec::Auto | DeviceSpec::Cpu => return Ok(Device::Cpu),
-        DeviceSpec::Cuda(ordinal) => (Device::new_cuda, ordinal, candle_core::utils::cuda_is_available(), "cuda"),
-        DeviceSpec::Metal(ordinal) => {
-            (Device::new_metal, ordinal, candle_core::utils::metal_is_available(), "metal")
-        }
-    };
-    if !is_compiled_in {
+    let Some(DeviceKind { name, feature, is_compiled_in, open, .. }) = spec.kind() else { return Ok(Device::Cpu) };
+    if !is_compiled_in() {
+        let remedy = feature.map(|feature| format!("build it with the feature {feature:?}, or "));
         return Err(Error::device(format!(
-            "device \"{spec}\": this build has no {feature} support; build it with the feature \"{feature}\", or use \
-             device \"cpu\""
+            "device \"{spec}\": this build has no {name} support; {}use device \"cpu\"",
+            remedy.unwrap_or_default()
         )));
     }
     // Candle takes the Metal device with the ordinal out of a list without looking how long that is.
-    match catch_unwind(|| open(ordinal)) {
+    match catch_unwind(|| open(spec.ordinal())) {
         Ok(Ok(device)) => Ok(device),
         Ok(Err(error)) => {
             let reason = error.to_string();
@@ -188,13 +182,7 @@ fn gpu_name(_: &Device) -> Option<String> {
 fn check(spec: DeviceSpec, device: &Device, name: Option<&str>) -> Result<()> {
     let unusable = |fault: &str| {
         let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
-        let advice = match spec {
-            DeviceSpec::Cuda(_) => {
-                "; this build's kernels may be for another generation of GPUs: build it with the environment variable \
-                 CUDA_COMPUTE_CAP at this GPU's compute capability (90 for 9.0)"
-            }
-            _ => "",
-        };
+        let advice = spec.kind().map_or("", |kind| kind.advice);
         Error::device(format!("device \"{spec}\"{name} cannot be used: {fault}{advice}, or use device \"cpu\""))
     };
     // One row takes another kernel than many.

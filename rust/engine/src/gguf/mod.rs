@@ -182,9 +182,24 @@ impl Gguf {
     }
 
     /// A tensor's bytes in place. Reading them through this keeps their pages mapped for as long as the file is open.
-    #[must_use]
-    pub fn tensor_bytes(&self, info: &TensorInfo) -> &[u8] {
-        self.parts.get(info.part).and_then(|part| part.bytes().get(info.range.clone())).unwrap_or_default()
+    ///
+    /// # Errors
+    /// [`Inference`](crate::ErrorKind::Inference) if `info` is of another file.
+    pub fn tensor_bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        self.part_of(info)?.slice(&info.range, &info.name)
+    }
+
+    /// The part that holds a tensor.
+    fn part_of(&self, info: &TensorInfo) -> Result<&Part> {
+        self.parts.get(info.part).ok_or_else(|| {
+            Error::internal(format_args!(
+                "tensor {} is in part {} of {}, which has {}",
+                info.name,
+                info.part + 1,
+                self.path().display(),
+                self.parts.len()
+            ))
+        })
     }
 
     /// An error if a mapped file has been cut short since it was opened.
@@ -212,10 +227,11 @@ impl Gguf {
 
     /// A tensor's bytes for someone who copies them: through a mapping of their own, which is gone with the
     /// return value, so that copying a model does not leave the whole file counted as resident too.
+    ///
+    /// # Errors
+    /// As for [`tensor_bytes`](Self::tensor_bytes), and [`InvalidModel`](crate::ErrorKind::InvalidModel) if the system does
+    /// not map the file.
     pub fn tensor_data(&self, info: &TensorInfo) -> Result<TensorData<'_>> {
-        let part = self.parts.get(info.part).ok_or_else(|| {
-            Error::invalid_model(format!("{}: tensor {} is of another file", self.path().display(), info.name))
-        })?;
-        part.data(&info.range, &info.name)
+        self.part_of(info)?.data(&info.range, &info.name)
     }
 }

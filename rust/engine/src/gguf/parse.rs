@@ -229,10 +229,21 @@ fn array(reader: &mut Reader<'_>, type_id: u32, len: usize) -> Result<Array> {
         6 | 12 => Array::Floats(
             values
                 .iter()
-                .map(|value| if let Value::Float(value) = value { *value as f32 } else { f32::NAN })
-                .collect(),
+                .map(|value| match value {
+                    Value::Float(value) => Ok(*value as f32),
+                    _ => Err(Error::internal("a list of numbers has another value")),
+                })
+                .collect::<Result<_>>()?,
         ),
-        7 => Array::Bools(values.iter().map(|value| *value == Value::Bool(true)).collect()),
+        7 => Array::Bools(
+            values
+                .iter()
+                .map(|value| match value {
+                    Value::Bool(value) => Ok(*value),
+                    _ => Err(Error::internal("a list of booleans has another value")),
+                })
+                .collect::<Result<_>>()?,
+        ),
         _ => Array::Integers(
             values
                 .iter()

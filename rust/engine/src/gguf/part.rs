@@ -127,7 +127,13 @@ impl Part {
     /// An error if the file is mapped and has been cut short since: reading behind its end would end the process.
     pub(super) fn check_length(&self) -> Result<()> {
         let Bytes::Mapped(map, file) = &self.bytes else { return Ok(()) };
-        let Ok(metadata) = file.metadata() else { return Ok(()) };
+        let metadata = file.metadata().map_err(|error| {
+            Error::invalid_model(format!(
+                "{}: the system does not tell the length of the file any more: {error}; load it again",
+                self.path.display()
+            ))
+            .with_source(error)
+        })?;
         if metadata.len() >= map.len() as u64 {
             return Ok(());
         }
@@ -173,9 +179,20 @@ impl Part {
         })
     }
 
+    /// The bytes of the tensor `what` in place.
+    pub(super) fn slice(&self, range: &Range<usize>, what: &str) -> Result<&[u8]> {
+        self.bytes.get(range.clone()).ok_or_else(|| {
+            Error::internal(format_args!(
+                "tensor {what} is at bytes {range:?} of {}, which has {}",
+                self.path.display(),
+                self.bytes.len()
+            ))
+        })
+    }
+
     /// A range of the file, through a mapping of its own where the file is mapped.
     pub(super) fn data(&self, range: &Range<usize>, what: &str) -> Result<TensorData<'_>> {
-        let in_place = self.bytes.get(range.clone()).unwrap_or_default();
+        let in_place = self.slice(range, what)?;
         match &self.bytes {
             Bytes::Mapped(_, file) if !in_place.is_empty() => map_file(file, range.start, range.len())
                 .map(|map| TensorData(DataSource::Mapped(map)))

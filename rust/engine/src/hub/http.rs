@@ -17,6 +17,8 @@ const TICK: Duration = Duration::from_millis(25);
 const MAX_REDIRECTS: usize = 10;
 /// Tries without a new byte before a download is given up.
 pub(super) const MAX_TRIES: u32 = 5;
+/// Far more than the hub says of the largest repository.
+const MAX_LISTING_BYTES: usize = 16 << 20;
 
 /// A connection to the hub, made at the first request: what is in the cache costs no sockets and no TLS set-up.
 pub(super) struct Hub<'a> {
@@ -24,6 +26,8 @@ pub(super) struct Hub<'a> {
     client: Option<Client>,
     /// It could not be asked, and a cached file did: what else is wanted of it is tried once.
     pub(super) in_trouble: bool,
+    /// The file that was looked for last is not in its repository or, offline, not in the cache.
+    pub(super) lacks_file: bool,
 }
 
 /// What the hub says a file is.
@@ -51,6 +55,21 @@ pub(super) struct Failure {
     pub(super) cache_will_do: bool,
     /// The server has nothing at the place in the file that was asked for.
     pub(super) range_refused: bool,
+    /// The repository is there, and does not have the file.
+    pub(super) lacks_file: bool,
+}
+
+/// What a request is about, for its messages.
+struct About<'a> {
+    what: String,
+    repo: &'a str,
+    revision: &'a str,
+}
+
+impl<'a> From<&Wanted<'a>> for About<'a> {
+    fn from(wanted: &Wanted<'a>) -> Self {
+        Self { what: wanted.to_string(), repo: wanted.repo, revision: wanted.revision }
+    }
 }
 
 /// What a request gives.
@@ -58,7 +77,7 @@ pub(super) type Answer<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(super) fn fatal(error: Error) -> Self {
-        Self { error, retry: None, cache_will_do: false, range_refused: false }
+        Self { error, retry: None, cache_will_do: false, range_refused: false, lacks_file: false }
     }
 
     pub(super) fn transient(message: String) -> Self {
@@ -68,7 +87,7 @@ impl Failure {
 
 impl<'a> Hub<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, client: None, in_trouble: false }
+        Self { settings, client: None, in_trouble: false, lacks_file: false }
     }
 
     pub(super) fn settings(&self) -> &'a Settings {
@@ -131,22 +150,74 @@ impl<'a> Hub<'a> {
         let mut tries = 1;
         loop {
             match self.ask(wanted, cancel).await {
-                Err(Failure { retry: Some(after), error, .. })
-                    if !cached && !self.in_trouble && tries < MAX_TRIES =>
-                {
-                    if tries == 1 {
-                        tracing::warn!(%error, "the hub does not answer; asking it again");
-                    }
-                    self.pause(tries, after, cancel).await.map_err(Failure::fatal)?;
-                    tries += 1;
-                }
+                Err(failure) => self.before_the_next_try(failure, &mut tries, cached, cancel).await?,
                 answer => return answer,
             }
         }
     }
 
+    /// What the hub's API says of a repository, as JSON. `cached`: the cache may stand in for it.
+    pub(super) async fn repository(
+        &self,
+        repo: &str,
+        revision: &str,
+        cached: bool,
+        cancel: &CancelToken,
+    ) -> Answer<Vec<u8>> {
+        let about =
+            About { what: format!("the list of files of `{repo}` (revision `{revision}`)"), repo, revision };
+        let mut url = self.settings.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["api", "models"]).extend(repo.split('/')).push("revision").push(revision);
+        }
+        let mut tries = 1;
+        loop {
+            match self.read(&about, &url, cancel).await {
+                Err(failure) => self.before_the_next_try(failure, &mut tries, cached, cancel).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// A whole body, which may not be long.
+    async fn read(&self, about: &About<'_>, url: &Url, cancel: &CancelToken) -> Answer<Vec<u8>> {
+        let mut response = self.send(Method::GET, url.clone(), about, None, cancel).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk(&mut response, cancel).await? {
+            body.extend_from_slice(chunk.as_ref());
+            if body.len() > MAX_LISTING_BYTES {
+                return Err(Failure::fatal(Error::download(format!(
+                    "{} is longer than {MAX_LISTING_BYTES} bytes; is it a Hugging Face hub, or is a proxy answering \
+                     for it?",
+                    about.what
+                ))));
+            }
+        }
+        Ok(body)
+    }
+
+    /// Waits before another try of a request, or returns its failure where there is none. With `cached` one try is
+    /// enough.
+    async fn before_the_next_try(
+        &self,
+        failure: Failure,
+        tries: &mut u32,
+        cached: bool,
+        cancel: &CancelToken,
+    ) -> Answer<()> {
+        let Some(after) = failure.retry.filter(|_| !cached && !self.in_trouble && *tries < MAX_TRIES) else {
+            return Err(failure);
+        };
+        if *tries == 1 {
+            tracing::warn!(error = %failure.error, "the hub does not answer; asking it again");
+        }
+        self.pause(*tries, after, cancel).await.map_err(Failure::fatal)?;
+        *tries += 1;
+        Ok(())
+    }
+
     async fn ask(&self, wanted: &Wanted<'_>, cancel: &CancelToken) -> Answer<Metadata> {
-        let response = self.send(Method::HEAD, wanted, None, cancel).await?;
+        let response = self.send(Method::HEAD, self.url(wanted), &wanted.into(), None, cancel).await?;
         let headers = response.headers();
         let missing = |what: &str| {
             Failure::fatal(Error::download(format!(
@@ -167,7 +238,7 @@ impl<'a> Hub<'a> {
 
     /// Asks for the file's bytes from `start` on. The answer's status is 200 or 206.
     pub(super) async fn body(&self, wanted: &Wanted<'_>, start: u64, cancel: &CancelToken) -> Answer<Response> {
-        self.send(Method::GET, wanted, Some(start), cancel).await
+        self.send(Method::GET, self.url(wanted), &wanted.into(), Some(start), cancel).await
     }
 
     /// Sends a request and follows redirects. The token goes to the hub itself and to no other origin. A `HEAD` stops
@@ -175,14 +246,14 @@ impl<'a> Hub<'a> {
     async fn send(
         &self,
         method: Method,
-        wanted: &Wanted<'_>,
+        mut url: Url,
+        about: &About<'_>,
         start: Option<u64>,
         cancel: &CancelToken,
     ) -> Answer<Response> {
         let Some(client) = &self.client else {
             return Err(Failure::fatal(Error::download("there is no connection to the hub")));
         };
-        let mut url = self.url(wanted);
         for _ in 0..=MAX_REDIRECTS {
             let mut request =
                 client.request(method.clone(), url.clone()).header(header::ACCEPT_ENCODING, "identity");
@@ -219,9 +290,9 @@ impl<'a> Hub<'a> {
             if status.is_success() {
                 return Ok(response);
             }
-            return Err(self.refused(wanted, &url, &response));
+            return Err(self.refused(about, &url, &response));
         }
-        Err(Failure::fatal(Error::download(format!("{wanted}: more than {MAX_REDIRECTS} redirects"))))
+        Err(Failure::fatal(Error::download(format!("{}: more than {MAX_REDIRECTS} redirects", about.what))))
     }
 
     fn silent(&self, url: &Url) -> Failure {
@@ -230,14 +301,14 @@ impl<'a> Hub<'a> {
     }
 
     /// What an answer that is neither the file nor a way to it means.
-    fn refused(&self, wanted: &Wanted<'_>, url: &Url, response: &Response) -> Failure {
+    fn refused(&self, about: &About<'_>, url: &Url, response: &Response) -> Failure {
         let status = response.status();
         let code = text(response.headers(), "x-error-code");
         let said = text(response.headers(), "x-error-message").map(|message| format!(" It says: {message}"));
         let said = said.unwrap_or_default();
         // Only the hub itself speaks about repositories; a 403 of the storage behind it is an expired address.
         let from_hub = url.origin() == self.settings.endpoint.origin();
-        let Wanted { repo, file, revision } = wanted;
+        let About { what, repo, revision } = about;
         let endpoint = self.settings.endpoint.as_str().trim_end_matches('/');
         match (status, code) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if from_hub => {
@@ -249,32 +320,36 @@ impl<'a> Hub<'a> {
                 Failure {
                     cache_will_do: true,
                     ..Failure::fatal(Error::download(format!(
-                        "the hub refused {wanted} ({status}): the repository is gated, private, or does not exist. \
+                        "the hub refused {what} ({status}): the repository is gated, private, or does not exist. \
                          {how} and accept the conditions, if there are any, at {endpoint}/{repo}.{said}"
                     )))
                 }
             }
             (StatusCode::NOT_FOUND, Some("RepoNotFound")) => Failure::fatal(Error::download(format!(
-                "the hub has no repository `{repo}` (asked for {wanted} at {endpoint}); check its owner and name"
+                "the hub has no repository `{repo}` (asked for {what} at {endpoint}); check its owner and name"
             ))),
             (StatusCode::NOT_FOUND, Some("RevisionNotFound")) => Failure::fatal(Error::download(format!(
-                "`{repo}` has no revision `{revision}` (asked for `{file}`); its branches and tags are listed at \
+                "`{repo}` has no revision `{revision}` (asked for {what}); its branches and tags are listed at \
                  {endpoint}/{repo}/tree/main"
             ))),
-            (StatusCode::NOT_FOUND, _) => Failure::fatal(Error::download(format!(
-                "the hub has no {wanted}; the repository's files are listed at {endpoint}/{repo}/tree/{revision}"
-            ))),
+            (StatusCode::NOT_FOUND, _) => Failure {
+                lacks_file: true,
+                ..Failure::fatal(Error::download(format!(
+                    "the hub has no {what}; the repository's files are listed at {endpoint}/{repo}/tree/{revision}"
+                )))
+            },
             _ => {
                 let after = text(response.headers(), "retry-after").and_then(|seconds| seconds.parse().ok());
                 let again = status.is_server_error()
                     || matches!(status.as_u16(), 408 | 416 | 429)
                     || (!from_hub && status == StatusCode::FORBIDDEN);
-                let error = Error::download(format!("{} answered {status} for {wanted}.{said}", host(url)));
+                let error = Error::download(format!("{} answered {status} for {what}.{said}", host(url)));
                 Failure {
                     error,
                     retry: again.then(|| Duration::from_secs(after.unwrap_or(0).min(60))),
                     cache_will_do: again,
                     range_refused: status == StatusCode::RANGE_NOT_SATISFIABLE,
+                    lacks_file: false,
                 }
             }
         }

@@ -28,7 +28,9 @@
 mod cached;
 mod http;
 mod layout;
+mod listing;
 mod named;
+mod request;
 mod settings;
 mod suggest;
 mod transfer;
@@ -41,10 +43,11 @@ use crate::gguf::PartName;
 use crate::{CancelToken, Error, ErrorKind, Result};
 
 pub use cached::{CachedModel, cached_models, remove_cached};
-pub use named::{ModelRequest, NamedModel, find_named, named_models, resolve};
+pub use named::{KnownFile, NamedModel, find_named, named_models};
+pub use request::{ModelRequest, resolve};
 
 use http::{Hub, Metadata};
-use layout::Wanted;
+use layout::{Wanted, check_repo};
 use settings::Settings;
 
 /// Where to look for a model and what to show the hub. Every `None` means what the environment says.
@@ -115,7 +118,9 @@ pub struct DownloadedModel {
 /// A revision that is a commit hash and cached is returned without a request. For a branch the hub is asked whether
 /// the cached file is the newest; if it cannot be reached, the cached file is returned with a warning. A download
 /// that was cut or cancelled is resumed by the next call. Where the file is a part of a split GGUF
-/// (`name-00001-of-00003.gguf`), all parts are fetched, of one commit. The tokenizer is optional, since a GGUF file carries its
+/// (`name-00001-of-00003.gguf`), all parts are fetched, of one commit. If the request names no file, or the repository
+/// does not have it, the repository is asked for its files and the one of the request's quantization is taken; offline
+/// it is looked for among the cached files. The tokenizer is optional, since a GGUF file carries its
 /// own vocabulary: a failure to get it is a warning.
 pub fn download(
     request: &ModelRequest,
@@ -143,14 +148,78 @@ pub fn download(
     Ok(DownloadedModel { model_path, tokenizer_path })
 }
 
-/// The path of the model: of the file, or of the first of its parts when all of them are there.
+/// The path of the model: of the file that is named, or of the one that has the quantization.
 fn find_or_fetch_model(
     hub: &mut Hub<'_>,
     request: &ModelRequest,
     progress: &mut ProgressFn<'_>,
     cancel: &CancelToken,
 ) -> Result<PathBuf> {
-    let ModelRequest { repo, file, revision, .. } = request;
+    let ModelRequest { repo, revision, quantization, .. } = request;
+    let file = match (&request.file, quantization) {
+        (Some(file), None) => return find_or_fetch_parts(hub, repo, file, revision, progress, cancel),
+        (Some(file), Some(_)) => match find_or_fetch_parts(hub, repo, file, revision, progress, cancel) {
+            // The table of models may be older than the repository.
+            Err(error) if hub.lacks_file => {
+                let found = file_of_quantization(hub, request, cancel);
+                found.ok().filter(|found| found != file).ok_or(error)?
+            }
+            outcome => return outcome,
+        },
+        (None, _) => file_of_quantization(hub, request, cancel)?,
+    };
+    find_or_fetch_parts(hub, repo, &file, revision, progress, cancel)
+}
+
+/// Which file of the repository has the quantization: of the cached ones where no connection is to be opened, or where
+/// the hub cannot be asked.
+fn file_of_quantization(hub: &mut Hub<'_>, request: &ModelRequest, cancel: &CancelToken) -> Result<String> {
+    let ModelRequest { repo, revision, .. } = request;
+    let Some(quantization) = &request.quantization else {
+        return Err(Error::invalid_input(format!("give the file or the quantization that is wanted of `{repo}`")));
+    };
+    check_repo(repo)?;
+    let settings = hub.settings();
+    let models = cached_models(Some(&settings.cache_dir))?.into_iter();
+    let of_revision = |model: &CachedModel| model.revision == *revision || model.refs.contains(revision);
+    let cached: Vec<_> =
+        models.filter(|model| model.repo == *repo && of_revision(model)).map(|model| model.file).collect();
+    let of_the_cache = |reason: &str| {
+        let place = format!("the cache {}", settings.cache_dir.display());
+        listing::pick(&cached, quantization, repo, &place).map_err(|error| {
+            Error::download(format!("{error}, and {reason}; run once with a connection, or name a cached file"))
+        })
+    };
+    if let Some(option) = settings.offline {
+        return of_the_cache(&format!("{option} forbids a download"));
+    }
+    let hub = hub.connect()?;
+    let answer = http::block_on(async {
+        match hub.repository(repo, revision, !cached.is_empty(), cancel).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) if failure.cache_will_do && !cached.is_empty() => {
+                tracing::warn!(error = %failure.error, repo, "looking among the cached files");
+                hub.in_trouble = true;
+                Ok(None)
+            }
+            Err(failure) => Err(failure.error),
+        }
+    })?;
+    match answer {
+        Some(answer) => listing::pick(&listing::parse(&answer, repo)?, quantization, repo, "the repository"),
+        None => of_the_cache("the hub cannot be asked"),
+    }
+}
+
+/// The path of a file, or of the first of its parts when all of them are there.
+fn find_or_fetch_parts(
+    hub: &mut Hub<'_>,
+    repo: &str,
+    file: &str,
+    revision: &str,
+    progress: &mut ProgressFn<'_>,
+    cancel: &CancelToken,
+) -> Result<PathBuf> {
     let Some(parts) = PartName::parse(file) else {
         return find_or_fetch(hub, &Wanted::new(repo, file, revision)?, progress, cancel);
     };
@@ -174,6 +243,7 @@ fn find_or_fetch(
     cancel: &CancelToken,
 ) -> Result<PathBuf> {
     cancel.check()?;
+    hub.lacks_file = false;
     let settings = hub.settings();
     let repo_dir = settings.cache_dir.join(wanted.folder());
     let cached = wanted.cached(&repo_dir);
@@ -183,6 +253,7 @@ fn find_or_fetch(
         return Ok(path.clone());
     }
     if let Some(reason) = settings.offline {
+        hub.lacks_file = true;
         return Err(Error::download(format!(
             "{wanted} is not in the cache {}, and {reason} forbids a download; run once without it, or give the \
              cache directory that has the file",
@@ -194,6 +265,7 @@ fn find_or_fetch(
         let metadata = match hub.metadata(wanted, cached.is_some(), cancel).await {
             Ok(metadata) => metadata,
             Err(failure) => {
+                hub.lacks_file = failure.lacks_file;
                 return match cached {
                     Some(path) if failure.cache_will_do => {
                         tracing::warn!(error = %failure.error, path = %path.display(), "using the cached {}", wanted.file);

@@ -4,22 +4,20 @@ use std::sync::Arc;
 
 use tracing::trace_span;
 
-use super::embedding::{Embedding, TOKEN_EMBEDDING};
+use super::embedding::Embedding;
 use super::executor::{Executor, Start};
 use super::rope::Rope;
 use super::weights::NormWeights;
 use super::{Logits, Model};
+use crate::architecture::{bias, in_block, layer, weight};
 use crate::cache::KvCache;
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
 use crate::machine::Compute;
-use crate::{CancelToken, KvDtype, Result};
+use crate::{CancelToken, Error, KvDtype, Result};
 
 /// A block of an architecture, on an executor.
 pub(super) trait Block<E: Executor>: Send + Sync + Sized {
-    /// Whether the output layer always has a bias.
-    const OUTPUT_HAS_BIAS: bool;
-
     /// Reads the tensors `blk.{index}.*`.
     fn load(executor: &E, source: &Source<'_>, index: usize) -> Result<Self>;
 
@@ -37,7 +35,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// Whether block `index` has the weight `name`.
     pub(super) fn has(&self, index: usize, name: &str) -> bool {
-        self.gguf.tensor(&format!("blk.{index}.{name}.weight")).is_some()
+        self.gguf.tensor(&weight(&in_block(index, name))).is_some()
     }
 
     /// A block's linear layer, with a bias where the file has one.
@@ -50,7 +48,7 @@ impl Source<'_> {
         r#in: usize,
     ) -> Result<E::Linear> {
         self.cancel.check()?;
-        executor.load_linear(self.gguf, &format!("blk.{index}.{name}"), out, r#in)
+        executor.load_linear(self.gguf, &in_block(index, name), out, r#in)
     }
 
     /// A block's linear layer that always has a bias.
@@ -62,13 +60,13 @@ impl Source<'_> {
         out: usize,
         r#in: usize,
     ) -> Result<E::Linear> {
-        self.gguf.required_tensor(&format!("blk.{index}.{name}.bias"))?;
+        self.gguf.required_tensor(&bias(&in_block(index, name)))?;
         self.linear(executor, index, name, out, r#in)
     }
 
     /// A block's norm.
     pub(super) fn norm<E: Executor>(&self, executor: &E, index: usize, name: &str) -> Result<E::Norm> {
-        executor.load_norm(NormWeights::load(self.gguf, &format!("blk.{index}.{name}"), self.config)?)
+        executor.load_norm(NormWeights::load(self.gguf, &in_block(index, name), self.config)?)
     }
 }
 
@@ -80,7 +78,7 @@ pub(super) struct Decoder<E: Executor, B> {
     output: E::Linear, // (vocabulary, embedding)
     rope: Rope,
     config: PhiConfig,
-    /// Last, so that it is dropped behind the weights.
+    /// Last, so that it is dropped after the weights.
     executor: E,
 }
 
@@ -91,15 +89,16 @@ impl<E: Executor, B: Block<E>> Decoder<E, B> {
         for index in 0..config.block_count {
             blocks.push(B::load(&executor, source, index)?);
         }
-        // Where a file has no output layer, the embedding is the output layer too.
-        let output = if gguf.tensor("output.weight").is_some() { "output" } else { TOKEN_EMBEDDING };
-        if B::OUTPUT_HAS_BIAS {
-            gguf.required_tensor(&format!("{output}.bias"))?;
+        // If a file has no output layer, the embedding is the output layer too.
+        let has_output = gguf.tensor(&weight(layer::OUTPUT)).is_some();
+        let output = if has_output { layer::OUTPUT } else { layer::TOKEN_EMBEDDING };
+        if config.architecture.facts().output_has_bias {
+            gguf.required_tensor(&bias(output))?;
         }
         Ok(Self {
             embedding: Embedding::load(gguf, config)?,
             blocks,
-            output_norm: executor.load_norm(NormWeights::load(gguf, "output_norm", config)?)?,
+            output_norm: executor.load_norm(NormWeights::load(gguf, layer::OUTPUT_NORM, config)?)?,
             output: executor.load_linear(gguf, output, config.vocabulary_size, config.embedding_length)?,
             rope: Rope::load(gguf, config)?,
             config: config.clone(),
@@ -120,7 +119,7 @@ impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
         logits: Logits,
         compute: &Compute,
         cancel: &CancelToken,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<Vec<f32>> {
         let executor = &self.executor;
         let positions = cache.new_positions(tokens.len())?;
         let rope = self.rope.table(cache.rope_factors(), positions.past, positions.seq);
@@ -131,24 +130,31 @@ impl<E: Executor, B: Block<E>> Model for Decoder<E, B> {
         for (layer, block) in self.blocks.iter().enumerate() {
             cancel.check()?;
             x = trace_span!("layer", layer).in_scope(|| block.forward(executor, x, &mut pass, layer))?;
+            cancel.count_layer(tokens.len());
         }
         let mut output = |x: &E::Hidden| {
             let _span = trace_span!("output").entered();
             let x = executor.norm(&mut pass, x, &self.output_norm)?;
             executor.linear(&mut pass, &x, &self.output).and_then(|logits| executor.values(logits))
         };
-        let logits = match logits {
-            Logits::None => None,
-            Logits::Last => Some(output(&executor.last(&x)?)?),
+        let vocabulary = self.config.vocabulary_size;
+        let (logits, rows) = match logits {
+            Logits::None => (Vec::new(), 0),
+            Logits::Last => (output(&executor.last(&x)?)?, 1),
             Logits::All => {
                 let mut rows = output(&x)?; // (seq, vocabulary)
                 let last = output(&executor.last(&x)?)?;
-                let before = rows.len().saturating_sub(last.len());
-                rows.truncate(before);
+                rows.truncate((positions.seq - 1) * vocabulary);
                 rows.extend_from_slice(&last);
-                Some(rows)
+                (rows, positions.seq)
             }
         };
+        if logits.len() != rows * vocabulary {
+            let values = logits.len();
+            return Err(Error::internal(format_args!(
+                "{values} logits for {rows} positions of {vocabulary} tokens"
+            )));
+        }
         cancel.check()?;
         executor.end(pass);
         Ok(logits)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_phi_kernels::{TensorType, dequantize_row};
 
 use super::weights::tensor_of_shape;
+use crate::architecture::{self, layer};
 use crate::config::PhiConfig;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
@@ -14,22 +15,24 @@ pub(crate) struct Embedding {
     gguf: Arc<Gguf>,
     weight: TensorInfo, // (vocabulary, embedding)
     tensor_type: TensorType,
+    row_bytes: usize,
     vocabulary_size: usize,
     embedding_length: usize,
 }
 
-/// The embedding's name, which is the output's too where a file has no other.
-pub(super) const TOKEN_EMBEDDING: &str = "token_embd";
-
 impl Embedding {
     pub(super) fn load(gguf: &Arc<Gguf>, config: &PhiConfig) -> Result<Self> {
         let shape = [config.vocabulary_size, config.embedding_length];
-        let weight = tensor_of_shape(gguf, &format!("{TOKEN_EMBEDDING}.weight"), &shape)?.clone();
+        let weight = tensor_of_shape(gguf, &architecture::weight(layer::TOKEN_EMBEDDING), &shape)?.clone();
         let tensor_type = weight.tensor_type()?;
+        let row_bytes = tensor_type.row_bytes(config.embedding_length).ok_or_else(|| {
+            Error::internal(format_args!("tensor {} has rows that are not whole blocks", weight.name))
+        })?;
         Ok(Self {
             gguf: Arc::clone(gguf),
             weight,
             tensor_type,
+            row_bytes,
             vocabulary_size: config.vocabulary_size,
             embedding_length: config.embedding_length,
         })
@@ -42,8 +45,7 @@ impl Embedding {
     /// forward pass begins to read it.
     pub(super) fn rows(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.gguf.check_length()?;
-        let bytes = self.gguf.tensor_bytes(&self.weight);
-        let row_bytes = self.tensor_type.row_bytes(self.embedding_length).unwrap_or_default();
+        let (bytes, row_bytes) = (self.gguf.tensor_bytes(&self.weight)?, self.row_bytes);
         let mut rows = vec![0.0; tokens.len() * self.embedding_length];
         for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.embedding_length)) {
             let start = *token as usize * row_bytes;
@@ -51,7 +53,7 @@ impl Embedding {
                 Error::invalid_input(format!("token {token} is not in the vocabulary of {}", self.vocabulary_size))
             })?;
             dequantize_row(self.tensor_type, bytes, row)
-                .map_err(|error| Error::inference(format!("token {token}: {error}")))?;
+                .map_err(|error| Error::internal(format_args!("token {token}: {error}")))?;
         }
         Ok(rows)
     }

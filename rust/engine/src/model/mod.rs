@@ -1,4 +1,4 @@
-//! The models: one file an architecture.
+//! The models: one module for the block of each architecture, and the one match that maps architectures to blocks.
 
 mod candle;
 mod decoder;
@@ -13,8 +13,9 @@ mod weights;
 
 use std::sync::Arc;
 
+use crate::architecture::{Architecture, layer, weight};
 use crate::cache::KvCache;
-use crate::config::{Architecture, PhiConfig};
+use crate::config::PhiConfig;
 use crate::device::OpenDevice;
 use crate::gguf::Gguf;
 use crate::machine::{Compute, ExecutorKind};
@@ -43,9 +44,9 @@ pub(crate) trait Model: Send + Sync {
     /// An empty cache for at most `max_len` positions.
     fn new_cache(&self, max_len: usize, dtype: KvDtype) -> Result<KvCache>;
 
-    /// Runs `tokens` behind the cached positions and adds them to the cache.
+    /// Runs `tokens` after the cached positions and adds them to the cache.
     ///
-    /// Returns logits `(rows, vocabulary)`, row after row, or nothing for [`Logits::None`]. Stops inside or between
+    /// Returns logits `(rows, vocabulary)`, row after row: no rows for [`Logits::None`]. Stops inside or between
     /// layers once `cancel` is set, with the cache as it was.
     fn forward(
         &self,
@@ -54,7 +55,7 @@ pub(crate) trait Model: Send + Sync {
         logits: Logits,
         compute: &Compute,
         cancel: &CancelToken,
-    ) -> Result<Option<Vec<f32>>>;
+    ) -> Result<Vec<f32>>;
 }
 
 /// Reads a model's weights, for `executor` on `device`.
@@ -82,15 +83,16 @@ fn load_on<E: Executor + 'static>(executor: E, source: &Source<'_>) -> Result<Bo
     })
 }
 
-/// Frequencies of another kind than the family's would be silently wrong.
+/// Frequencies of another kind than the family's would silently compute wrong results.
 fn refuse_unknown_rope(gguf: &Gguf) -> Result<()> {
-    match gguf.tensor("rope_freqs.weight") {
+    match gguf.tensor(&weight(layer::OTHER_ROPE_FACTORS)) {
         None => Ok(()),
         Some(info) => Err(Error::unsupported_model(format!(
-            "{}: tensor {} scales the rotary frequencies in a way that no Phi model does; expected \
-             rope_factors_short.weight and rope_factors_long.weight, or neither",
+            "{}: tensor {} scales the rotary frequencies in a way that no Phi model does; expected {} and {}, or neither",
             gguf.path().display(),
-            info.name
+            info.name,
+            weight(layer::ROPE_FACTORS_SHORT),
+            weight(layer::ROPE_FACTORS_LONG),
         ))),
     }
 }
@@ -110,32 +112,16 @@ fn check_block_count(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
     )))
 }
 
-/// A tensor that nothing computes with belongs to a model of another make, and leaving it out would be wrong in silence.
+/// A tensor that the architecture does not read belongs to a model of another make. Leaving it out would silently compute
+/// wrong results.
 fn refuse_unused(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
-    let is_used = |name: &str| match name.rsplit_once('.') {
-        Some((layer, part @ ("weight" | "bias"))) => {
-            let layer = match layer.strip_prefix("blk.") {
-                Some(rest) => rest.split_once('.').map_or("", |(_, layer)| layer),
-                None => layer,
-            };
-            match layer {
-                "token_embd" | "rope_factors_short" | "rope_factors_long" => part == "weight",
-                "attn_norm" | "ffn_norm" | "output_norm" => {
-                    part == "weight" || config.architecture == Architecture::Phi2
-                }
-                "output" | "attn_q" | "attn_k" | "attn_v" | "attn_qkv" | "attn_output" | "ffn_gate" | "ffn_up"
-                | "ffn_down" => true,
-                _ => false,
-            }
-        }
-        _ => false,
-    };
-    match gguf.tensors().find(|info| !is_used(&info.name)) {
+    match gguf.tensors().find(|info| !config.architecture.reads_tensor(&info.name)) {
         None => Ok(()),
         Some(info) => Err(Error::unsupported_model(format!(
-            "{}: tensor {} is one that no Phi model has; expected the tensors of phi3 or phi2 and no others",
+            "{}: tensor {} is not a tensor of the architecture {}; expected its tensors and no others",
             gguf.path().display(),
-            info.name
+            info.name,
+            config.architecture.facts().name
         ))),
     }
 }

@@ -10,6 +10,7 @@ use super::decoder::{Block, Source};
 use super::executor::Executor;
 use super::self_attention::SelfAttention;
 use crate::Result;
+use crate::architecture::layer;
 
 /// A block of the `phi2` architecture.
 pub(super) struct Phi2Block<E: Executor> {
@@ -20,15 +21,13 @@ pub(super) struct Phi2Block<E: Executor> {
 }
 
 impl<E: Executor> Block<E> for Phi2Block<E> {
-    const OUTPUT_HAS_BIAS: bool = true;
-
     fn load(executor: &E, source: &Source<'_>, index: usize) -> Result<Self> {
         let (width, hidden) = (source.config.embedding_length, source.config.feed_forward_length);
         Ok(Self {
-            attn_norm: source.norm(executor, index, "attn_norm")?,
+            attn_norm: source.norm(executor, index, layer::ATTN_NORM)?,
             attention: SelfAttention::load(executor, source, index, Source::linear_with_bias)?,
-            ffn_up: source.linear_with_bias(executor, index, "ffn_up", hidden, width)?,
-            ffn_down: source.linear_with_bias(executor, index, "ffn_down", width, hidden)?,
+            ffn_up: source.linear_with_bias(executor, index, layer::FFN_UP, hidden, width)?,
+            ffn_down: source.linear_with_bias(executor, index, layer::FFN_DOWN, width, hidden)?,
         })
     }
 

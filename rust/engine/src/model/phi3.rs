@@ -10,6 +10,7 @@ use super::decoder::{Block, Source};
 use super::executor::{Executor, GateAndUp};
 use super::self_attention::SelfAttention;
 use crate::Result;
+use crate::architecture::layer;
 
 /// A block of the `phi3` architecture.
 pub(super) struct Phi3Block<E: Executor> {
@@ -21,24 +22,22 @@ pub(super) struct Phi3Block<E: Executor> {
 }
 
 impl<E: Executor> Block<E> for Phi3Block<E> {
-    const OUTPUT_HAS_BIAS: bool = false;
-
     fn load(executor: &E, source: &Source<'_>, index: usize) -> Result<Self> {
         let (width, hidden) = (source.config.embedding_length, source.config.feed_forward_length);
-        let gate_and_up = if source.has(index, "ffn_gate") {
+        let gate_and_up = if source.has(index, layer::FFN_GATE) {
             GateAndUp::Split {
-                gate: source.linear(executor, index, "ffn_gate", hidden, width)?,
-                up: source.linear(executor, index, "ffn_up", hidden, width)?,
+                gate: source.linear(executor, index, layer::FFN_GATE, hidden, width)?,
+                up: source.linear(executor, index, layer::FFN_UP, hidden, width)?,
             }
         } else {
-            GateAndUp::Fused(source.linear(executor, index, "ffn_up", 2 * hidden, width)?)
+            GateAndUp::Fused(source.linear(executor, index, layer::FFN_UP, 2 * hidden, width)?)
         };
         Ok(Self {
-            attn_norm: source.norm(executor, index, "attn_norm")?,
+            attn_norm: source.norm(executor, index, layer::ATTN_NORM)?,
             attention: SelfAttention::load(executor, source, index, Source::linear)?,
-            ffn_norm: source.norm(executor, index, "ffn_norm")?,
+            ffn_norm: source.norm(executor, index, layer::FFN_NORM)?,
             gate_and_up,
-            ffn_down: source.linear(executor, index, "ffn_down", width, hidden)?,
+            ffn_down: source.linear(executor, index, layer::FFN_DOWN, width, hidden)?,
         })
     }
 

@@ -5,6 +5,7 @@ use tracing::trace_span;
 use super::decoder::Source;
 use super::executor::{Executor, Projections};
 use crate::Result;
+use crate::architecture::layer;
 
 /// The attention of a block, with its weights.
 pub(super) struct SelfAttention<E: Executor> {
@@ -27,16 +28,16 @@ impl<E: Executor> SelfAttention<E> {
         let width = config.embedding_length;
         let heads = config.head_count * config.head_dim;
         let heads_kv = config.head_count_kv * config.head_dim;
-        let qkv = if source.has(index, "attn_q") {
+        let qkv = if source.has(index, layer::ATTN_Q) {
             Projections::Split {
-                q: linear(source, executor, index, "attn_q", heads, width)?,
-                k: linear(source, executor, index, "attn_k", heads_kv, width)?,
-                v: linear(source, executor, index, "attn_v", heads_kv, width)?,
+                q: linear(source, executor, index, layer::ATTN_Q, heads, width)?,
+                k: linear(source, executor, index, layer::ATTN_K, heads_kv, width)?,
+                v: linear(source, executor, index, layer::ATTN_V, heads_kv, width)?,
             }
         } else {
-            Projections::Fused(linear(source, executor, index, "attn_qkv", heads + 2 * heads_kv, width)?)
+            Projections::Fused(linear(source, executor, index, layer::ATTN_QKV, heads + 2 * heads_kv, width)?)
         };
-        Ok(Self { qkv, output: linear(source, executor, index, "attn_output", width, heads)? })
+        Ok(Self { qkv, output: linear(source, executor, index, layer::ATTN_OUTPUT, width, heads)? })
     }
 
     /// `(seq, embedding)` to the same

@@ -11,7 +11,7 @@ use crate::chat::Message;
 use crate::conversation::{Conversation, Length};
 use crate::fingerprint::Fingerprint;
 use crate::size::size_text;
-use crate::{Error, KvDtype, Refusal, Result};
+use crate::{Error, KvDtype, PhiConfig, Refusal, Result};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,8 +113,8 @@ impl Header {
     }
 
     /// Says why a session cannot continue it.
-    pub(super) fn check_fits(&self, model: &Fingerprint, place: Place) -> Result<()> {
-        if let Some(difference) = model.difference_from(&self.model) {
+    pub(super) fn check_fits(&self, model: &Fingerprint, config: &PhiConfig, place: Place) -> Result<()> {
+        if let Some(difference) = model.difference_from(&self.model, config) {
             return Err(Error::saved_conversation(
                 Refusal::OtherModel,
                 format!(

@@ -95,7 +95,7 @@ pub(crate) fn load(path: &Path, model: &Phi3Model, place: Place, cancel: &Cancel
     let header = reader.take(header_len)?;
     reader.digest()?;
     let header = Header::from_json(&header).map_err(|error| reader.damaged(&error))?;
-    header.check_fits(model.fingerprint()?, place).map_err(|error| reader.at(error))?;
+    header.check_fits(model.fingerprint()?, model.config(), place).map_err(|error| reader.at(error))?;
     let positions = header.positions();
     let rows = rows_len(model.config(), place.kv_dtype, &positions);
     reader.check_len(file_len(header_len as u64, rows))?;

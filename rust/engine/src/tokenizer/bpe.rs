@@ -6,12 +6,13 @@ use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use super::family::is_reserved;
-use super::split::{CL100K, GPT2, O200K, Splitter};
+use super::split::{PRE_TOKENIZERS, PreTokenizer, Splitter};
 use super::vocabulary::{ADD_BOS, BOS, EOS, EOT, TOKEN_TYPE, TOKENS, TokenList, TokenType, is_padding};
 use super::{
-    Added, Joining, Parts, Piece, PieceKind, Pieces, TokenizerOptions, VocabularyFamily, VocabularyKind, Words,
-    byte_level, is_control_text,
+    Added, Joining, Parts, Piece, PieceKind, Pieces, TokenizerOptions, VocabularyFamily, Words, byte_level,
+    is_control_text,
 };
+use crate::architecture::Conversion;
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -24,7 +25,7 @@ const MAX_TOKEN_BYTES: usize = 2048;
 const MAX_MERGES: usize = 1 << 20;
 
 pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
-    let (kind, pattern) = pre_tokenizer(gguf)?;
+    let &PreTokenizer { kind, pattern, .. } = pre_tokenizer(gguf)?;
     let tokens = TokenList::read(gguf, MAX_TOKEN_BYTES)?;
     let controls: HashSet<&str> = tokens
         .iter()
@@ -50,25 +51,20 @@ pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
 }
 
 /// How the vocabulary splits text into words.
-fn pre_tokenizer(gguf: &Gguf) -> Result<(VocabularyKind, &'static str)> {
-    let pre = gguf.optional_str(PRE)?;
-    // Files of Phi-2 are older than the key.
-    let is_phi2 = || gguf.optional_str("general.architecture").is_ok_and(|name| name == Some("phi2"));
-    match pre {
-        Some("phi-2") => Ok((VocabularyKind::Gpt2, GPT2)),
-        None if is_phi2() => Ok((VocabularyKind::Gpt2, GPT2)),
-        Some("dbrx") => Ok((VocabularyKind::ByteLevel, CL100K)),
-        Some("gpt-4o") => Ok((VocabularyKind::ByteLevel, O200K)),
-        _ => {
-            let found = pre.map_or_else(|| "none".to_owned(), |pre| format!("{pre:?}"));
-            Err(Error::unsupported_model(format!(
-                "{}: metadata key {PRE}: expected \"phi-2\" (Phi-1.5 and Phi-2), \"dbrx\" (Phi-4) or \"gpt-4o\" \
-                 (Phi-4-mini), found {found}; without it nobody knows how to split text, so convert the model again, \
-                 or pass the path of its tokenizer.json as the tokenizer",
-                gguf.path().display()
-            )))
-        }
-    }
+fn pre_tokenizer(gguf: &Gguf) -> Result<&'static PreTokenizer> {
+    // A vocabulary can also be read from a file whose architecture is not supported; that has no default.
+    let default = || Conversion::of(gguf).ok()?.default_pre_tokenizer;
+    let found = gguf.optional_str(PRE)?.or_else(default);
+    PRE_TOKENIZERS.iter().find(|known| Some(known.name) == found).ok_or_else(|| {
+        let known = PRE_TOKENIZERS.each_ref().map(|known| format!("{:?} ({})", known.name, known.models));
+        let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
+        Error::unsupported_model(format!(
+            "{}: metadata key {PRE}: expected one of {}, found {found}; it is required to split text: convert the model \
+             again, or set tokenizer to the path of its tokenizer.json",
+            gguf.path().display(),
+            known.join(", ")
+        ))
+    })
 }
 
 struct Vocabulary<'a> {

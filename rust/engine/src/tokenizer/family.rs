@@ -37,6 +37,11 @@ impl VocabularyFamily {
         }
     }
 
+    /// Whether the family's chat tokens tell it; otherwise the kind of the vocabulary alone does.
+    pub(crate) fn has_chat_tokens(self) -> bool {
+        self != Self::Phi2
+    }
+
     /// Whether a control token swallows the white space in front of it and behind it: what the models were trained
     /// with, and a GGUF can't say. Phi-3's are since the July 2024 revision.
     pub(super) fn strips(self, text: &str) -> (bool, bool) {

@@ -7,6 +7,7 @@
 
 use regex::{Regex, RegexBuilder};
 
+use super::VocabularyKind;
 use crate::{Error, Result};
 
 /// What the time for a character is a multiple of; the family's regexes take less than half of it.
@@ -19,17 +20,35 @@ const WHITE_SPACE: &str = r"|\s+(?!\S)|\s+";
 pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// Phi-4's.
-pub(super) const CL100K: &str = concat!(
+const CL100K: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|",
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
 /// Phi-4-mini's: it tells capital letters from small ones.
-pub(super) const O200K: &str = concat!(
+const O200K: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+
+/// A way to split text into words that GGUF files name.
+pub(super) struct PreTokenizer {
+    /// `tokenizer.ggml.pre`
+    pub(super) name: &'static str,
+    /// The models that have it, for messages.
+    pub(super) models: &'static str,
+    /// The vocabulary that it belongs to.
+    pub(super) kind: VocabularyKind,
+    pub(super) pattern: &'static str,
+}
+
+/// The pre-tokenizers of the family.
+pub(super) static PRE_TOKENIZERS: [PreTokenizer; 3] = [
+    PreTokenizer { name: "phi-2", models: "phi-1.5, phi-2", kind: VocabularyKind::Gpt2, pattern: GPT2 },
+    PreTokenizer { name: "dbrx", models: "Phi-4", kind: VocabularyKind::ByteLevel, pattern: CL100K },
+    PreTokenizer { name: "gpt-4o", models: "Phi-4-mini", kind: VocabularyKind::ByteLevel, pattern: O200K },
+];
 
 /// Splits text as a regex with these ends does.
 #[derive(Debug)]

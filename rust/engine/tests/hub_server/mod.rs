@@ -1,7 +1,8 @@
 //! A Hugging Face hub on 127.0.0.1, and the storage server that it redirects to, with faults on demand.
 //!
 //! It answers as the hub does: `/OWNER/REPO/resolve/REVISION/FILE` with `X-Repo-Commit`, `ETag`, `X-Linked-Etag` and
-//! `X-Linked-Size`, a redirect to storage for large files, `Range`, and `X-Error-Code` with a 404. One request a
+//! `X-Linked-Size`, a redirect to storage for large files, `Range`, `X-Error-Code` with a 404, and
+//! `/api/models/OWNER/REPO/revision/REVISION` with the names of the files. One request a
 //! connection, and everything that was asked is written down.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
@@ -221,6 +222,12 @@ fn serve(mut stream: TcpStream, is_hub: bool, storage: SocketAddr, state: &Mutex
     if let Some(Fault::Answer(status, headers, body)) = fault {
         return answer(&mut stream, status, headers, body, &method);
     }
+    if let Some(rest) = path.strip_prefix("/api/models/").filter(|_| is_hub) {
+        return match listing(&state.lock().unwrap().files, rest) {
+            Ok(body) => answer(&mut stream, 200, &[("Content-Type", "application/json")], &body, &method),
+            Err(code) => answer(&mut stream, 404, &[("X-Error-Code", code)], "not found", &method),
+        };
+    }
     let (file, direct) = match found {
         Ok(found) => found,
         Err(code) => return answer(&mut stream, 404, &[("X-Error-Code", code)], "not found", &method),
@@ -274,6 +281,20 @@ fn find(files: &[HubFile], path: &str) -> Result<(HubFile, bool), &'static str> 
         }
     }
     Err(error)
+}
+
+/// What the API says of `OWNER/NAME/revision/REVISION`.
+fn listing(files: &[HubFile], path: &str) -> Result<String, &'static str> {
+    let mut names = Vec::new();
+    let mut error = "RepoNotFound";
+    for file in files {
+        let Some(revision) = path.strip_prefix(&format!("{}/revision/", file.repo)) else { continue };
+        error = "RevisionNotFound";
+        if file.revisions.iter().chain([&file.commit]).any(|known| known == revision) {
+            names.push(format!("{{\"rfilename\": \"{}\"}}", file.name));
+        }
+    }
+    if names.is_empty() { Err(error) } else { Ok(format!("{{\"siblings\": [{}]}}", names.join(", "))) }
 }
 
 fn send(

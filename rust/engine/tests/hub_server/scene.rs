@@ -44,7 +44,8 @@ impl Scene {
         };
         let request = ModelRequest {
             repo: file.repo.clone(),
-            file: file.name.clone(),
+            file: Some(file.name.clone()),
+            quantization: None,
             revision: "main".to_owned(),
             tokenizer_repo: None,
         };
@@ -55,12 +56,17 @@ impl Scene {
         self.download_with(&mut |_, _| {}, &CancelToken::new()).map(|model| model.model_path)
     }
 
+    /// The same, whichever file it comes to.
+    pub(crate) fn download_any(&self) -> Result<PathBuf> {
+        download(&self.request, &self.options, &mut |_| {}, &CancelToken::new()).map(|model| model.model_path)
+    }
+
     pub(crate) fn download_with(
         &self,
         progress: &mut (dyn FnMut(u64, Option<u64>) + Send),
         cancel: &CancelToken,
     ) -> Result<DownloadedModel> {
-        let name = self.request.file.clone();
+        let name = self.request.file.clone().unwrap_or_else(|| self.file.name.clone());
         download(
             &self.request,
             &self.options,

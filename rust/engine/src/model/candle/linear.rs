@@ -7,8 +7,8 @@ use candle_core::{Device, Module, Tensor};
 use candle_phi_kernels::{TensorType, iq4_as_q8_0};
 
 use super::super::weights::{optional_bias, tensor_of_shape};
-use crate::Result;
 use crate::gguf::Gguf;
+use crate::{Result, architecture};
 
 /// `y = x Wᵀ + b` with a weight `(out, in)` in the file's own quantization, on Candle's quantized matrix product.
 ///
@@ -23,7 +23,7 @@ pub(crate) struct Linear {
 impl Linear {
     /// Reads `{name}.weight`, which must have the shape `(out, in)`, and `{name}.bias` where the file has it.
     pub(super) fn load(gguf: &Gguf, name: &str, out: usize, r#in: usize, device: &Device) -> Result<Self> {
-        let info = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?;
+        let info = tensor_of_shape(gguf, &architecture::weight(name), &[out, r#in])?;
         let tensor_type = info.tensor_type()?;
         let data = gguf.tensor_data(info)?;
         let blocks = match iq4_as_q8_0(tensor_type, &data) {

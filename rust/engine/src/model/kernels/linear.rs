@@ -8,8 +8,9 @@ use candle_phi_kernels::{
 };
 
 use super::super::weights::{optional_bias, tensor_of_shape};
-use crate::Result;
+use crate::architecture;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::{Error, Result};
 
 /// Fewest and most weight rows of a part of a job: enough for a thread to read in one go, few enough to share out.
 const PART_WIDTHS: (usize, usize) = (64, 256);
@@ -36,11 +37,11 @@ struct Parameters {
 
 impl Linear {
     pub(super) fn load(gguf: &Arc<Gguf>, name: &str, out: usize, r#in: usize) -> Result<Self> {
-        let weight = tensor_of_shape(gguf, &format!("{name}.weight"), &[out, r#in])?.clone();
+        let weight = tensor_of_shape(gguf, &architecture::weight(name), &[out, r#in])?.clone();
         let tensor_type = weight.tensor_type()?;
-        // What holds now holds in every pass, where it is an error that nobody sees.
-        Weight::new(tensor_type, gguf.tensor_bytes(&weight), out, r#in).map_err(|error| {
-            crate::Error::invalid_model(format!("{}: tensor {name}.weight: {error}", gguf.path().display()))
+        // Checked here too, so that a damaged file is found when it is loaded.
+        Weight::new(tensor_type, gguf.tensor_bytes(&weight)?, out, r#in).map_err(|error| {
+            Error::invalid_model(format!("{}: tensor {name}.weight: {error}", gguf.path().display()))
         })?;
         let bias = optional_bias(gguf, name, out)?;
         Ok(Self(Arc::new(Parameters { gguf: Arc::clone(gguf), weight, tensor_type, out, r#in, bias })))
@@ -68,16 +69,18 @@ impl Linear {
         rows: Range<usize>,
         x: &[(&Activations, &Prepared)],
         pool: &BufferPool,
-    ) -> Products {
-        let Parameters { gguf, weight, tensor_type, out, r#in, bias } = &*self.0;
-        let Ok(weight) = Weight::new(*tensor_type, gguf.tensor_bytes(weight), *out, *r#in) else {
-            return Products::none(pool);
-        };
-        let mut products = kernels.multiply(&weight, rows.clone(), x, pool);
-        if let Some(bias) = bias.as_ref().and_then(|bias| bias.get(rows)) {
-            products.add_to_columns(bias);
+    ) -> Result<Products> {
+        let Parameters { gguf, weight: info, tensor_type, out, r#in, bias } = &*self.0;
+        let missing = || Error::internal(format_args!("tensor {} has no rows {rows:?}", info.name));
+        let weight = Weight::new(*tensor_type, gguf.tensor_bytes(info)?, *out, *r#in).map_err(|_| missing())?;
+        if rows.end > weight.rows() {
+            return Err(missing());
         }
-        products
+        let mut products = kernels.multiply(&weight, rows.clone(), x, pool);
+        if let Some(bias) = bias {
+            products.add_to_columns(bias.get(rows.clone()).ok_or_else(missing)?);
+        }
+        Ok(products)
     }
 }
 

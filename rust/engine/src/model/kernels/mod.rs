@@ -8,7 +8,7 @@ mod linear;
 mod matrix;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_phi_kernels::{ActivationForms, Activations, BufferPool, Kernels, Parts, Pass, Prepared, Products};
 
@@ -20,7 +20,7 @@ use super::weights::NormWeights;
 use crate::cache::{KvCache, NewPositions, PageCache, Storage};
 use crate::config::PhiConfig;
 use crate::gguf::Gguf;
-use crate::{CancelToken, KvDtype, Result};
+use crate::{CancelToken, Error, KvDtype, Result};
 
 /// Computes with the kernels on weights in a file.
 pub(crate) struct KernelExecutor {
@@ -44,84 +44,137 @@ pub(crate) struct KernelPass<'a> {
     kernels: Kernels,
     forms: ActivationForms,
     cancel: CancelToken,
-    /// Buffers for products: those that an operation frees, the next one takes.
+    errors: FirstError,
+    /// Where products find memory: what an operation leaves, the next one takes.
     pool: BufferPool,
+}
+
+/// The first error that a part of a pass's jobs had: that the pass was cancelled, or a mistake of this software.
+#[derive(Clone, Default)]
+struct FirstError(Arc<OnceLock<Error>>);
+
+impl FirstError {
+    fn keep(&self, error: Error) {
+        // A later one is dropped: it follows from the first, or is the same.
+        let _ = self.0.set(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.0.get() {
+            None => Ok(()),
+            Some(error) => Err(Error::new(error.kind(), error.to_string())),
+        }
+    }
+}
+
+/// Runs a job whose parts can fail; `instead()` is the result of one that did, and nothing reads it.
+fn map<T: Send + Sync + 'static>(
+    threads: &Pass,
+    errors: &FirstError,
+    count: usize,
+    part: impl Fn(usize) -> Result<T> + Send + Sync + 'static,
+    instead: impl Fn() -> T + Send + Sync + 'static,
+) -> Result<Parts<T>> {
+    let kept = errors.clone();
+    let parts = threads.map(count, move |index| {
+        part(index).unwrap_or_else(|error| {
+            kept.keep(error);
+            instead()
+        })
+    });
+    errors.check()?;
+    Ok(parts)
 }
 
 impl KernelPass<'_> {
     /// Rows of activations made by `fill(row, values)`, in parts.
-    fn input(&self, rows: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Send + Sync + 'static) -> Input {
+    fn input(
+        &self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(usize, &mut [f32]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<Input> {
         let (kernels, forms, cancel) = (self.kernels, self.forms, self.cancel.clone());
-        let parts = self.threads.map(rows.div_ceil(PART_ROWS), move |part| {
+        let part = move |part| {
             let rows = part_rows(part, rows);
             let mut activations = Activations::new(rows.len(), width, forms);
             let mut values = vec![0.0; width];
             for (index, row) in rows.enumerate() {
-                if cancel.is_cancelled() {
-                    break;
-                }
-                fill(row, &mut values);
+                cancel.check()?;
+                fill(row, &mut values)?;
                 activations.set_row(kernels, index, &values);
             }
-            activations
-        });
-        Input { parts, rows }
+            Ok(activations)
+        };
+        let parts = map(&self.threads, &self.errors, rows.div_ceil(PART_ROWS), part, no_activations)?;
+        Ok(Input { parts, rows })
     }
 
     /// An output as what the next layer reads.
-    fn input_of(&self, output: Output) -> Input {
+    fn input_of(&self, output: Output) -> Result<Input> {
         let (kernels, forms, cancel) = (self.kernels, self.forms, self.cancel.clone());
         let Output { rows, width, .. } = output;
-        let parts = self.threads.map(rows.div_ceil(PART_ROWS), move |part| {
+        let part = move |part| {
             let rows = part_rows(part, rows);
             let mut activations = Activations::new(rows.len(), width, forms);
             let mut values = vec![0.0; rows.len() * Activations::BLOCK.min(width)];
             for (block, first) in (0..width).step_by(Activations::BLOCK).enumerate() {
-                if cancel.is_cancelled() {
-                    break;
-                }
+                cancel.check()?;
                 let columns = first..width.min(first + Activations::BLOCK);
-                output.copy(&rows, &columns, &mut values);
+                output.copy(&rows, &columns, &mut values)?;
                 for (row, values) in values.chunks_exact(columns.len()).take(rows.len()).enumerate() {
                     activations.set_block(kernels, row, block, values);
                 }
             }
-            activations
-        });
-        Input { parts, rows }
+            Ok(activations)
+        };
+        let parts = map(&self.threads, &self.errors, rows.div_ceil(PART_ROWS), part, no_activations)?;
+        Ok(Input { parts, rows })
     }
 
     /// What a layer's weight type needs beside its input.
-    fn prepared(&self, x: &Input, layer: &Linear) -> Parts<Prepared> {
+    fn prepared(&self, x: &Input, layer: &Linear) -> Result<Parts<Prepared>> {
         let (x, kernels, tensor_type) = (x.parts.clone(), self.kernels, layer.tensor_type());
-        let empty = ActivationForms::default();
-        self.threads.map(x.len(), move |part| match x.get(part) {
-            Some(x) => Prepared::new(kernels, tensor_type, x),
-            None => Prepared::new(kernels, tensor_type, &Activations::new(0, 0, empty)),
-        })
+        let count = x.len();
+        let part = move |part| match x.get(part) {
+            Some(x) => Ok(Prepared::new(kernels, tensor_type, x)),
+            None => Err(Error::internal(format_args!("the input of a linear layer has no part {part}"))),
+        };
+        let nothing = move || Prepared::new(kernels, tensor_type, &no_activations());
+        map(&self.threads, &self.errors, count, part, nothing)
     }
 
-    /// An output whose parts are made by `part(columns, pool)`, unless the pass is cancelled.
+    /// An output whose parts are made by `part(columns, pool)`.
     fn output(
         &self,
         rows: usize,
         width: usize,
-        part: impl Fn(Range<usize>, &BufferPool) -> Products + Send + Sync + 'static,
-    ) -> Output {
+        part: impl Fn(Range<usize>, &BufferPool) -> Result<Products> + Send + Sync + 'static,
+    ) -> Result<Output> {
         let (part_width, cancel, pool) = (Linear::part_width(width, rows), self.cancel.clone(), self.pool.clone());
-        let parts = self.threads.map(width.div_ceil(part_width), move |index| {
-            if cancel.is_cancelled() {
-                return Products::none(&pool);
-            }
+        let empty = self.pool.clone();
+        let part = move |index| {
+            cancel.check()?;
             part(index * part_width..width.min((index + 1) * part_width), &pool)
-        });
-        Output { parts, rows, width, part_width }
+        };
+        let nothing = move || Products::none(&empty);
+        let parts = map(&self.threads, &self.errors, width.div_ceil(part_width), part, nothing)?;
+        Ok(Output { parts, rows, width, part_width })
     }
 }
 
+fn no_activations() -> Activations {
+    Activations::new(0, 0, ActivationForms::default())
+}
+
 /// An input's parts, each with what a weight type needs beside it.
-fn both<'a>(x: &'a Input, prepared: &'a Parts<Prepared>) -> Vec<(&'a Activations, &'a Prepared)> {
-    x.parts.iter().zip(prepared.iter()).collect()
+fn both<'a>(x: &'a Input, prepared: &'a Parts<Prepared>) -> Result<Vec<(&'a Activations, &'a Prepared)>> {
+    let both: Vec<_> = x.parts.iter().zip(prepared.iter()).collect();
+    if both.len() == x.parts.len() && both.len() == prepared.len() {
+        return Ok(both);
+    }
+    let (parts, prepared) = (x.parts.len(), prepared.len());
+    Err(Error::internal(format_args!("a linear layer reads {parts} parts, of which {prepared} are prepared")))
 }
 
 impl Executor for KernelExecutor {
@@ -155,43 +208,48 @@ impl Executor for KernelExecutor {
             kernels: compute.kernels,
             forms: self.forms,
             cancel: cancel.clone(),
+            errors: FirstError::default(),
             pool: BufferPool::default(),
         })
     }
 
     fn hidden(&self, pass: &mut KernelPass<'_>, rows: Vec<f32>) -> Result<Hidden> {
         let (seq, width) = (pass.positions.seq, pass.config.embedding_length);
-        let parts = pass.threads.map(seq.div_ceil(PART_ROWS), move |part| {
-            let range = part_rows(part, seq);
-            rows.get(range.start * width..range.end * width).unwrap_or_default().to_vec()
-        });
-        Ok(Hidden { parts, rows: seq, width })
+        if rows.len() != seq * width {
+            let values = rows.len();
+            return Err(Error::internal(format_args!("{values} values for {seq} embeddings of {width}")));
+        }
+        Ok(Hidden { parts: rows.chunks(PART_ROWS * width).map(<[f32]>::to_vec).collect(), rows: seq, width })
     }
 
     fn norm(&self, pass: &mut KernelPass<'_>, x: &Hidden, norm: &Arc<NormWeights>) -> Result<Input> {
         let (kernels, parts, norm, width) = (pass.kernels, x.parts.clone(), Arc::clone(norm), x.width);
-        Ok(pass.input(x.rows, x.width, move |row, out| {
+        if norm.len() != width {
+            let len = norm.len();
+            return Err(Error::internal(format_args!("a norm of {len} values for rows of {width}")));
+        }
+        pass.input(x.rows, x.width, move |row, out| {
             let part = parts.get(row / PART_ROWS);
             let first = row % PART_ROWS * width;
-            let Some(x) = part.and_then(|part| part.get(first..first + width)) else { return };
+            let x = part.and_then(|part| part.get(first..first + width));
+            let x = x.ok_or_else(|| Error::internal(format_args!("the residual stream has no row {row}")))?;
             match &*norm {
                 NormWeights::Rms { weight, epsilon } => kernels.rms_norm(x, weight, *epsilon, out),
                 NormWeights::Layer { weight, bias, epsilon } => {
                     kernels.layer_norm(x, weight, bias, *epsilon, out);
                 }
             }
-        }))
+            Ok(())
+        })
     }
 
     fn linear(&self, pass: &mut KernelPass<'_>, x: &Input, layer: &Linear) -> Result<Output> {
-        let prepared = pass.prepared(x, layer);
+        let prepared = pass.prepared(x, layer)?;
         let (kernels, input, layer) = (pass.kernels, x.clone(), layer.clone());
         let width = layer.out();
-        let output = pass.output(x.rows, width, move |columns, pool| {
-            layer.multiply(kernels, columns, &both(&input, &prepared), pool)
-        });
-        pass.cancel.check()?;
-        Ok(output)
+        pass.output(x.rows, width, move |columns, pool| {
+            layer.multiply(kernels, columns, &both(&input, &prepared)?, pool)
+        })
     }
 
     fn attend(&self, pass: &mut KernelPass<'_>, layer: usize, projections: Projections<Output>) -> Result<Input> {
@@ -203,59 +261,59 @@ impl Executor for KernelExecutor {
             GateAndUp::Fused(both) => (both.clone(), both.clone(), both.out() / 2),
             GateAndUp::Split { gate, up } => (gate.clone(), up.clone(), 0),
         };
-        let gate_prepared = pass.prepared(x, &gate);
+        let gate_prepared = pass.prepared(x, &gate)?;
         let up_prepared =
-            if gate.tensor_type() == up.tensor_type() { gate_prepared.clone() } else { pass.prepared(x, &up) };
+            if gate.tensor_type() == up.tensor_type() { gate_prepared.clone() } else { pass.prepared(x, &up)? };
         let (kernels, input) = (pass.kernels, x.clone());
         let width = up.out() - up_from;
         let hidden = pass.output(x.rows, width, move |columns, pool| {
             let up_rows = up_from + columns.start..up_from + columns.end;
-            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared), pool);
-            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared), pool);
+            let mut gated = gate.multiply(kernels, columns, &both(&input, &gate_prepared)?, pool)?;
+            let up = up.multiply(kernels, up_rows, &both(&input, &up_prepared)?, pool)?;
             kernels.swiglu(gated.values_mut(), up.values());
-            gated
-        });
-        pass.cancel.check()?;
-        Ok(pass.input_of(hidden))
+            Ok(gated)
+        })?;
+        pass.input_of(hidden)
     }
 
     fn gelu(&self, pass: &mut KernelPass<'_>, x: &Input, up: &Linear) -> Result<Input> {
-        let prepared = pass.prepared(x, up);
+        let prepared = pass.prepared(x, up)?;
         let (kernels, input, up) = (pass.kernels, x.clone(), up.clone());
         let width = up.out();
         let hidden = pass.output(x.rows, width, move |columns, pool| {
-            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared), pool);
+            let mut hidden = up.multiply(kernels, columns, &both(&input, &prepared)?, pool)?;
             kernels.gelu(hidden.values_mut());
-            hidden
-        });
-        pass.cancel.check()?;
-        Ok(pass.input_of(hidden))
+            Ok(hidden)
+        })?;
+        pass.input_of(hidden)
     }
 
     fn add(&self, pass: &mut KernelPass<'_>, x: Hidden, outputs: &[Output]) -> Result<Hidden> {
         let outputs = outputs.to_vec();
         let Hidden { parts, rows, width } = x;
         let count = parts.len();
-        let parts = pass.threads.map(count, move |part| {
-            let mut x = parts.get(part).cloned().unwrap_or_default();
+        let added = move |part| {
+            let x = parts.get(part).cloned();
+            let mut x =
+                x.ok_or_else(|| Error::internal(format_args!("the residual stream has no part {part}")))?;
             for output in &outputs {
-                output.add_to(&part_rows(part, rows), &mut x);
+                output.add_to(&part_rows(part, rows), &mut x)?;
             }
-            x
-        });
+            Ok(x)
+        };
+        let parts = map(&pass.threads, &pass.errors, count, added, Vec::new)?;
         Ok(Hidden { parts, rows, width })
     }
 
     fn last(&self, x: &Hidden) -> Result<Hidden> {
         let row = x.parts.iter().last().and_then(|part| part.chunks_exact(x.width).last());
-        let row = row.unwrap_or_default().to_vec();
-        let parts = candle_phi_kernels::Threads::new(1).pass().map(1, move |_| row.clone());
-        Ok(Hidden { parts, rows: 1, width: x.width })
+        let row = row.ok_or_else(|| Error::internal("the residual stream has no last row"))?;
+        Ok(Hidden { parts: Parts::from_iter([row.to_vec()]), rows: 1, width: x.width })
     }
 
     fn values(&self, output: Output) -> Result<Vec<f32>> {
         let mut values = vec![0.0; output.rows * output.width];
-        output.copy(&(0..output.rows), &(0..output.width), &mut values);
+        output.copy(&(0..output.rows), &(0..output.width), &mut values)?;
         Ok(values)
     }
 
@@ -263,3 +321,6 @@ impl Executor for KernelExecutor {
         pass.cache.advance(pass.positions.seq);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
-use super::super::split::{GPT2, Splitter};
+use super::super::split::{GPT2, PRE_TOKENIZERS, Splitter};
 use super::super::{Joining, VocabularyKind, Words};
 use crate::{Error, Result};
 
@@ -142,8 +142,8 @@ fn byte_level_words(pre_tokenizer: Option<&Value>) -> Result<(VocabularyKind, Sp
             found.join(", ")
         )));
     };
-    let kind = if pattern == GPT2 { VocabularyKind::Gpt2 } else { VocabularyKind::ByteLevel };
-    Ok((kind, Splitter::new(pattern)?))
+    let known = PRE_TOKENIZERS.iter().find(|known| known.pattern == pattern);
+    Ok((known.map_or(VocabularyKind::ByteLevel, |known| known.kind), Splitter::new(pattern)?))
 }
 
 /// A pre-tokenizer's steps, or itself.

@@ -1,0 +1,54 @@
+"""A status line on a terminal's stderr while a prompt is read. It disappears when the answer begins."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+
+from candle_phi import TokenStream
+from candle_phi.cli import console
+
+# Nothing is shown for a prompt that takes less.
+_QUIET_S = 1.0
+_EVERY_S = 0.2
+
+
+@contextlib.contextmanager
+def reading(stream: TokenStream, *, is_shown: bool = True) -> Generator[Callable[[], None], None, None]:
+    """Show how much of a stream's prompt has been read, until its first chunk comes.
+
+    Args:
+        stream: The stream.
+        is_shown: Whether to show it if stderr is a terminal.
+
+    Yields:
+        A function that removes the line. Call it before printing anything; a second call does nothing.
+    """
+    screen = console.stderr_console()
+    if not is_shown or not screen.is_terminal or screen.is_dumb_terminal:
+        yield lambda: None
+        return
+    line = screen.status("")
+    is_over = threading.Event()
+
+    def show() -> None:
+        if is_over.wait(_QUIET_S):
+            return
+        while not is_over.is_set():
+            done, total = stream.prefill_progress
+            line.update(f"reading {done:,} of {total:,} tokens")
+            line.start()
+            is_over.wait(_EVERY_S)
+
+    shower = threading.Thread(target=show, name="candle-phi status", daemon=True)
+    shower.start()
+
+    def end() -> None:
+        if not is_over.is_set():
+            is_over.set()
+            shower.join()
+            line.stop()
+
+    try:
+        yield end
+    finally:
+        end()
