@@ -318,5 +318,5 @@ def checked_loading(options: LoadOptions) -> dict[str, Any]:
     _native.choose_device(loading["device"])
     tokenizer = loading["tokenizer"]
     if tokenizer is not None and not Path(tokenizer).exists():
-        raise ModelNotFoundError(f"no such file: {tokenizer}; expected the path of a model's tokenizer.json")
+        raise ModelNotFoundError(f"no such file: {tokenizer}; give the path of the model's tokenizer.json")
     return loading

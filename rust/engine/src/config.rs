@@ -4,7 +4,7 @@ use crate::architecture::{
     Architecture, Conversion, DEFAULT_FREQ_BASE, LONG_ROPE_ORIGINAL_CONTEXT, LONG_ROPE_SCALING,
     LONGEST_PLAIN_CONTEXT, Shape, key, layer, long_rope_attention_factor, weight,
 };
-use crate::gguf::Gguf;
+use crate::gguf::{CONVERTED, Gguf};
 use crate::{Error, Result};
 
 /// The most tokens of a prompt that go through a model at once, unless a session says otherwise.
@@ -95,7 +95,7 @@ impl PhiConfig {
         }
         let norm_epsilon = keys.required_f32(facts.norm_epsilon)?;
         if norm_epsilon < 0.0 {
-            return Err(keys.contradiction(facts.norm_epsilon, "a number that is not negative", norm_epsilon));
+            return Err(keys.contradiction(facts.norm_epsilon, "a non-negative number", norm_epsilon));
         }
         let has_rope_factors = has_rope_factors(&keys, context_length, rope_freq_base)?;
         let original_context_length = match keys.optional_usize(key::ROPE_ORIGINAL_CONTEXT)? {
@@ -109,7 +109,7 @@ impl PhiConfig {
             None => 1.0,
         };
         if rope_attention_factor <= 0.0 || rope_attention_factor > MAX_ATTENTION_FACTOR {
-            let expected = format!("more than 0 and at most {MAX_ATTENTION_FACTOR}");
+            let expected = format!("above 0 and at most {MAX_ATTENTION_FACTOR}");
             return Err(keys.contradiction(key::ROPE_ATTENTION_FACTOR, &expected, rope_attention_factor));
         }
         let sliding_window = match keys.optional_usize(key::SLIDING_WINDOW)? {
@@ -238,12 +238,12 @@ impl Keys<'_> {
         if (1..=most).contains(&found) {
             return Ok(found);
         }
-        Err(self.contradiction(name, &format!("1 to {most}"), found))
+        Err(self.contradiction(name, &format!("from 1 to {most}"), found))
     }
 
     fn contradiction(&self, name: &str, expected: &str, found: impl std::fmt::Display) -> Error {
         Error::invalid_model(format!(
-            "{}: metadata key {}: expected {expected}, found {found}",
+            "{}: metadata key {} must be {expected}, got {found}; {CONVERTED}",
             self.gguf.path().display(),
             self.key(name)
         ))
@@ -301,7 +301,8 @@ fn rope_dimension_count(keys: &Keys<'_>, conversion: &Conversion, head_dim: usiz
 fn refuse_other_scaling(keys: &Keys<'_>) -> Result<()> {
     let refused = |name: &str, found: String| {
         Error::unsupported_model(format!(
-            "{}: metadata key {}: expected none but LongRoPE, by the tensors {} and {}, found {found}",
+            "{}: metadata key {} is not supported, got {found}; Phi models scale positions only by LongRoPE, with the \
+             tensors {} and {}",
             keys.gguf.path().display(),
             keys.key(name),
             weight(layer::ROPE_FACTORS_SHORT),
@@ -326,7 +327,7 @@ fn vocabulary_size(keys: &Keys<'_>, embedding_length: usize) -> Result<usize> {
     let embedding = keys.gguf.required_tensor(&weight(layer::TOKEN_EMBEDDING))?;
     let [rows, _] = embedding.shape[..] else {
         return Err(Error::invalid_model(format!(
-            "{}: tensor {} has shape {:?}, expected (vocabulary, {embedding_length})",
+            "{}: tensor {} must have the shape (vocabulary, {embedding_length}), got {:?}; {CONVERTED}",
             keys.gguf.path().display(),
             embedding.name,
             embedding.shape
@@ -349,8 +350,8 @@ fn has_rope_factors(keys: &Keys<'_>, context_length: usize, rope_freq_base: f32)
     let original = named_original.filter(|original| (1..context_length).contains(original));
     let missing = match (has(&short), has(&long)) {
         (true, true) => return Ok(true),
-        (true, false) => format!("{long} is"),
-        (false, true) => format!("{short} is"),
+        (true, false) => format!("the tensor {long}"),
+        (false, true) => format!("the tensor {short}"),
         (false, false) => {
             let kind = keys.gguf.optional_str(&keys.key(key::ROPE_SCALING_TYPE))?;
             let needs_them = kind.is_some_and(|kind| LONG_ROPE_SCALING.contains(&kind))
@@ -358,12 +359,12 @@ fn has_rope_factors(keys: &Keys<'_>, context_length: usize, rope_freq_base: f32)
             if original.is_none() && !needs_them {
                 return Ok(false);
             }
-            format!("{short} and {long} are")
+            format!("the tensors {short} and {long}")
         }
     };
     Err(Error::invalid_model(format!(
-        "{}: metadata key {} says {context_length}, which LongRoPE extended from {}, but {missing} missing; expected a \
-         tensor for each of the two sets of factors. Convert the model again with a current converter",
+        "{}: metadata key {} is {context_length}, which LongRoPE extends from {}, but the file lacks {missing}; convert the \
+         model again with a current converter, or download another file",
         keys.gguf.path().display(),
         keys.key(key::CONTEXT_LENGTH),
         original.unwrap_or(LONG_ROPE_ORIGINAL_CONTEXT.min(context_length)),

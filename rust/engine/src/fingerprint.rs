@@ -55,18 +55,23 @@ impl Fingerprint {
         for Hyperparameter { name, value, default } in &known {
             let saved = saved.hyperparameters.get(*name).or(default.as_ref()).map_or("unknown", String::as_str);
             if value != saved {
-                return Some(format!("its {name} is {saved}, and this model's is {value}"));
+                return Some(format!("its {name} is {saved}, but this model's is {value}"));
             }
         }
         let is_known = |name: &str| known.iter().any(|known| known.name == name);
         if let Some((name, value)) = saved.hyperparameters.iter().find(|(name, _)| !is_known(name)) {
-            return Some(format!("its {name} is {value}, and this version does not know that hyperparameter"));
+            return Some(format!(
+                "its {name} is {value}, and this version of candle-phi does not know that hyperparameter"
+            ));
         }
         if self.weights_sha256 != saved.weights_sha256 {
-            return Some(format!("its weights are others ({}, and this model is {})", saved.name, self.name));
+            return Some(format!(
+                "its weights differ (they are of {}, and this model is {})",
+                saved.name, self.name
+            ));
         }
         (self.vocabulary_sha256 != saved.vocabulary_sha256)
-            .then(|| "its vocabulary is another, so that token ids mean other texts".to_owned())
+            .then(|| "its vocabulary differs, so token ids stand for other texts".to_owned())
     }
 }
 

@@ -365,8 +365,8 @@ fn check_family(gguf: &Gguf, conversion: &Conversion, tokenizer: &Tokenizer) -> 
         return Ok(());
     }
     Err(Error::unsupported_model(format!(
-        "{}: architecture {} with a vocabulary that is not Phi's; expected the control tokens of Phi-3, Phi-4 or \
-         Phi-4-mini",
+        "{}: architecture {} with a vocabulary that is not Phi's, as it lacks the control tokens of Phi-3, Phi-4 and \
+         Phi-4-mini; use a file of a Phi model",
         gguf.path().display(),
         conversion.name
     )))

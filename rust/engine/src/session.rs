@@ -353,7 +353,7 @@ impl Session {
                 OnOverflow::TruncateOldest if truncated > 0 => (" after its oldest part was truncated", ""),
                 OnOverflow::TruncateOldest => (", none of which can be truncated", ""),
                 OnOverflow::Error | OnOverflow::Stop if self.fits_without_oldest(&mut prompt) => {
-                    ("", ", or set on_overflow to \"truncate_oldest\"")
+                    ("", "; set on_overflow to \"truncate_oldest\" to truncate its oldest part instead")
                 }
                 OnOverflow::Error | OnOverflow::Stop => ("", ""),
             };
@@ -389,7 +389,7 @@ impl Session {
             return Ok(());
         }
         Err(Error::session_busy(
-            "the session has a generation in progress; finish or close it, or use another session on the same model",
+            "the session has a generation in progress; finish it, close it, or use another session on the same model",
         ))
     }
 
@@ -422,7 +422,7 @@ impl Session {
     fn too_long(&self, prompt_tokens: usize, left_out: &str, or_else: &str) -> Error {
         let longest = self.model.config().context_length;
         let larger =
-            if self.n_ctx < longest { format!(", set n_ctx to {longest} or less") } else { String::new() };
+            if self.n_ctx < longest { format!(", or set n_ctx higher, up to {longest}") } else { String::new() };
         let message = format!(
             "the prompt has {prompt_tokens} tokens{left_out}, but the context holds {}; shorten it{larger}{or_else}",
             self.n_ctx

@@ -115,7 +115,7 @@ impl OpenDevice {
             return Ok(());
         }
         Err(Error::inference(format!(
-            "this process was forked from one that had opened the device \"{}\", which no fork can use; start processes \
+            "this process was forked from one that had opened the device \"{}\", which a fork cannot use; start processes \
              with multiprocessing's \"spawn\" or \"forkserver\", or set device to \"cpu\"",
             self.spec()
         )))
@@ -145,7 +145,7 @@ fn open_gpu(spec: DeviceSpec) -> Result<Device> {
     if !is_compiled_in() {
         let remedy = feature.map(|feature| format!("build it with the feature {feature:?}, or "));
         return Err(Error::device(format!(
-            "device \"{spec}\": this build has no {name} support; {}use device \"cpu\"",
+            "device \"{spec}\": this build has no {name} support; {}set device to \"cpu\"",
             remedy.unwrap_or_default()
         )));
     }
@@ -155,9 +155,14 @@ fn open_gpu(spec: DeviceSpec) -> Result<Device> {
         Ok(Err(error)) => {
             let reason = error.to_string();
             let reason = reason.lines().next().unwrap_or_default();
-            Err(Error::device(format!("device \"{spec}\" cannot be opened: {reason}")).with_source(error))
+            Err(Error::device(format!(
+                "device \"{spec}\" cannot be opened: {reason}; set device to \"auto\" or \"cpu\""
+            ))
+            .with_source(error))
         }
-        Err(_) => Err(Error::device(format!("device \"{spec}\" cannot be opened: there is none"))),
+        Err(_) => Err(Error::device(format!(
+            "device \"{spec}\" cannot be opened: it does not exist; set device to \"auto\" or \"cpu\""
+        ))),
     }
 }
 
@@ -183,7 +188,7 @@ fn check(spec: DeviceSpec, device: &Device, name: Option<&str>) -> Result<()> {
     let unusable = |fault: &str| {
         let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
         let advice = spec.kind().map_or("", |kind| kind.advice);
-        Error::device(format!("device \"{spec}\"{name} cannot be used: {fault}{advice}, or use device \"cpu\""))
+        Error::device(format!("device \"{spec}\"{name} cannot be used: {fault}{advice}, or set device to \"cpu\""))
     };
     // One row takes another kernel than many.
     for rows in [1, 16] {

@@ -209,7 +209,7 @@ impl<'a> Hub<'a> {
             return Err(failure);
         };
         if *tries == 1 {
-            tracing::warn!(error = %failure.error, "the hub does not answer; asking it again");
+            tracing::warn!(error = %failure.error, "the hub does not answer; retrying");
         }
         self.pause(*tries, after, cancel).await.map_err(Failure::fatal)?;
         *tries += 1;
@@ -292,12 +292,15 @@ impl<'a> Hub<'a> {
             }
             return Err(self.refused(about, &url, &response));
         }
-        Err(Failure::fatal(Error::download(format!("{}: more than {MAX_REDIRECTS} redirects", about.what))))
+        Err(Failure::fatal(Error::download(format!(
+            "{}: more than {MAX_REDIRECTS} redirects; check the endpoint and your proxy",
+            about.what
+        ))))
     }
 
     fn silent(&self, url: &Url) -> Failure {
         let (host, timeout) = (host(url), self.settings.timeout);
-        Failure::transient(format!("{host} said nothing for {timeout:?}; {NEXT_STEPS}"))
+        Failure::transient(format!("{host} did not respond for {timeout:?}; {NEXT_STEPS}"))
     }
 
     /// What an answer that is neither the file nor a way to it means.
@@ -367,7 +370,7 @@ impl<'a> Hub<'a> {
             Ok(None) => Err(self.silent(&url)),
             Ok(Some(Ok(chunk))) => Ok(chunk),
             Ok(Some(Err(error))) => {
-                Err(Failure::transient(format!("the connection to {} was cut: {}", host(&url), chain(&error))))
+                Err(Failure::transient(format!("the connection to {} was lost: {}", host(&url), chain(&error))))
             }
         }
     }

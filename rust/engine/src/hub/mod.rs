@@ -198,7 +198,7 @@ fn file_of_quantization(hub: &mut Hub<'_>, request: &ModelRequest, cancel: &Canc
         match hub.repository(repo, revision, !cached.is_empty(), cancel).await {
             Ok(answer) => Ok(Some(answer)),
             Err(failure) if failure.cache_will_do && !cached.is_empty() => {
-                tracing::warn!(error = %failure.error, repo, "looking among the cached files");
+                tracing::warn!(error = %failure.error, repo, "the hub cannot be asked; using the list of cached files");
                 hub.in_trouble = true;
                 Ok(None)
             }

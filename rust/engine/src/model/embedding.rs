@@ -50,7 +50,10 @@ impl Embedding {
         for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.embedding_length)) {
             let start = *token as usize * row_bytes;
             let bytes = bytes.get(start..start + row_bytes).ok_or_else(|| {
-                Error::invalid_input(format!("token {token} is not in the vocabulary of {}", self.vocabulary_size))
+                Error::invalid_input(format!(
+                    "token ids must be below {}, the size of the vocabulary, got {token}",
+                    self.vocabulary_size
+                ))
             })?;
             dequantize_row(self.tensor_type, bytes, row)
                 .map_err(|error| Error::internal(format_args!("token {token}: {error}")))?;

@@ -17,7 +17,7 @@ use crate::architecture::{Architecture, layer, weight};
 use crate::cache::KvCache;
 use crate::config::PhiConfig;
 use crate::device::OpenDevice;
-use crate::gguf::Gguf;
+use crate::gguf::{CONVERTED, Gguf};
 use crate::machine::{Compute, ExecutorKind};
 use crate::{CancelToken, Error, KvDtype, Result};
 
@@ -88,7 +88,7 @@ fn refuse_unknown_rope(gguf: &Gguf) -> Result<()> {
     match gguf.tensor(&weight(layer::OTHER_ROPE_FACTORS)) {
         None => Ok(()),
         Some(info) => Err(Error::unsupported_model(format!(
-            "{}: tensor {} scales the rotary frequencies in a way that no Phi model does; expected {} and {}, or neither",
+            "{}: tensor {} scales the rotary frequencies in an unsupported way; Phi models have {} and {}, or neither",
             gguf.path().display(),
             info.name,
             weight(layer::ROPE_FACTORS_SHORT),
@@ -105,8 +105,8 @@ fn check_block_count(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid_model(format!(
-        "{}: metadata key block_count: expected {blocks}, the number of blocks (blk.0 and on) that there are tensors \
-         of, found {}",
+        "{}: metadata key block_count must be {blocks}, the number of blocks with tensors (blk.0 and so on), got {}; \
+         {CONVERTED}",
         gguf.path().display(),
         config.block_count
     )))
@@ -118,7 +118,7 @@ fn refuse_unused(gguf: &Gguf, config: &PhiConfig) -> Result<()> {
     match gguf.tensors().find(|info| !config.architecture.reads_tensor(&info.name)) {
         None => Ok(()),
         Some(info) => Err(Error::unsupported_model(format!(
-            "{}: tensor {} is not a tensor of the architecture {}; expected its tensors and no others",
+            "{}: tensor {} is not part of the architecture {}; use a file of a Phi model",
             gguf.path().display(),
             info.name,
             config.architecture.facts().name

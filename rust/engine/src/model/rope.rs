@@ -7,7 +7,7 @@ use super::weights::vector;
 use crate::architecture::{layer, weight};
 use crate::cache::FactorSet;
 use crate::config::PhiConfig;
-use crate::gguf::Gguf;
+use crate::gguf::{CONVERTED, Gguf};
 use crate::{Error, Result};
 
 /// The angles that queries and keys are rotated by.
@@ -100,7 +100,7 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
             let factors = vector(gguf, &info.name, half)?;
             if let Some(factor) = factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
                 return Err(Error::invalid_model(format!(
-                    "{}: tensor {}: expected positive factors, found {factor}",
+                    "{}: tensor {} must have positive factors, got {factor}; {CONVERTED}",
                     gguf.path().display(),
                     info.name
                 )));
@@ -119,8 +119,7 @@ fn inverse_frequencies(gguf: &Gguf, factors: &str, config: &PhiConfig) -> Result
         return Ok(frequencies);
     }
     Err(Error::invalid_model(format!(
-        "{}: the rotary frequencies are too high; expected a larger base (rope.freq_base) or larger factors, found the \
-         base {}",
+        "{}: metadata key rope.freq_base, or the LongRoPE factors, must be larger, got the base {}; {CONVERTED}",
         gguf.path().display(),
         config.rope_freq_base
     )))

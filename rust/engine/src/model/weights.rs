@@ -3,7 +3,7 @@
 use candle_phi_kernels::dequantize_row;
 
 use crate::architecture::{self, NormKind};
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{CONVERTED, Gguf, TensorInfo};
 use crate::{Error, PhiConfig, Result};
 
 /// The tensor `name`, of a type that can be computed with, or an error that names the type or both shapes.
@@ -11,7 +11,7 @@ pub(super) fn tensor_of_shape<'a>(gguf: &'a Gguf, name: &str, shape: &[usize]) -
     let info = gguf.required_tensor(name)?;
     if info.shape != shape {
         return Err(Error::invalid_model(format!(
-            "{}: tensor {name} has shape {:?}, but the metadata says {shape:?}",
+            "{}: tensor {name} must have the shape {shape:?} by the metadata, got {:?}; {CONVERTED}",
             gguf.path().display(),
             info.shape
         )));

@@ -59,7 +59,7 @@ fn pre_tokenizer(gguf: &Gguf) -> Result<&'static PreTokenizer> {
         let known = PRE_TOKENIZERS.each_ref().map(|known| format!("{:?} ({})", known.name, known.models));
         let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
         Error::unsupported_model(format!(
-            "{}: metadata key {PRE}: expected one of {}, found {found}; it is required to split text: convert the model \
+            "{}: metadata key {PRE} must be one of {}, got {found}; it is required to split text: convert the model \
              again, or set tokenizer to the path of its tokenizer.json",
             gguf.path().display(),
             known.join(", ")
