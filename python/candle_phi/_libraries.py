@@ -1,7 +1,7 @@
 """The import of the native module, which in a CUDA build finds CUDA's libraries first.
 
-A CUDA build is linked against the CUDA toolkit's libraries. If the system's loader does not find them, those of the
-PyPI packages are used (``pip install candle-phi[cuda13]``), or those of a toolkit in its usual place.
+A CUDA build is linked against the CUDA toolkit's libraries. If the system's loader does not find them, those of
+the PyPI packages are used (``pip install candle-phi[cuda13]``), or those of a toolkit in its usual place.
 """
 
 import ctypes

@@ -26,8 +26,8 @@ _HWCAP_ASIMDHP = 1 << 10
 def check() -> None:
     """Raise an ImportError if the native module needs instructions that this processor does not have.
 
-    Only Linux on 64-bit ARM is checked: all of Apple's processors have the instructions, and Windows does not report
-    them. If the system does not report the processor's features, the check passes.
+    Only Linux on 64-bit ARM is checked: all of Apple's processors have the instructions, and Windows does not
+    report them. If the system does not report the processor's features, the check passes.
     """
     if sys.platform not in {"linux", "android"} or os.uname().machine not in {"aarch64", "arm64"}:
         return
@@ -39,8 +39,8 @@ def check() -> None:
     if hwcap is not None and not _has_fp16(hwcap) and _needs_fp16(_compiled_part()):
         raise ImportError(
             "this build of candle-phi needs a processor with half-precision arithmetic (FEAT_FP16: ARMv8.2 and "
-            "later, such as Cortex-A76 or Neoverse N1), but this processor does not have it; build the package from source with an "
-            'empty RUSTFLAGS, which needs Rust: RUSTFLAGS="" pip install --no-binary candle-phi candle-phi, or '
+            "later, such as Cortex-A76 or Neoverse N1), but this processor does not have it; build the package from "
+            'source with an empty RUSTFLAGS, which needs Rust: RUSTFLAGS="" pip install --no-binary candle-phi candle-phi, or '
             'RUSTFLAGS="" make build in a checkout',
             name="candle_phi",
         )

@@ -6,8 +6,8 @@ from typing import ClassVar, NoReturn, SupportsIndex
 class Unpicklable:
     """A base class that refuses pickling and copying; the error says what to do instead.
 
-    Without it, Python would report that some object of the native module cannot be pickled, or would copy an object
-    that refers to one.
+    Without it, Python would report that some object of the native module cannot be pickled, or would copy an
+    object that refers to one.
     """
 
     __slots__ = ()

@@ -134,12 +134,12 @@ class GenerationConfig:
             than `max_tokens`, or than a quarter of the context if that is less. For a raw prompt, the oldest
             tokens are removed until there is enough space; the BOS token is kept. For a chat, the oldest turns are
             removed until at most half of the context is in use; if only the last turn would remain, just enough of
-            them are removed. System messages and the last turn are never removed. The removed turns leave the session's
-            conversation when the answer has ended. An answer that fills the context continues after the oldest
-            part was removed again, down to half of the context, until `max_tokens` or an end token. If what must
-            stay takes more than three quarters of the context, the answer ends with "length". What remains is
-            computed again, as a new session would compute it. A last turn that is longer than the context is a
-            `ContextLengthError` all the same.
+            them are removed. System messages and the last turn are never removed. The removed turns leave the
+            session's conversation when the answer has ended. If an answer fills the context, the oldest part is
+            removed again, down to half of the context, and the answer continues until `max_tokens` or an end token.
+            If the part that is never removed takes more than three quarters of the context, the answer ends with
+            "length". The remaining part is recomputed, as a new session would compute it. A last turn that is longer
+            than the context still raises a `ContextLengthError`.
         logits_processor: Called as ``function(tokens, logits)`` with the ids of the prompt and of all generated
             tokens as a list, and with the logits after penalties and bias as a writable memoryview of format "f",
             shape (vocabulary,). It edits the logits in place and returns None; ``numpy.asarray(logits)`` is an
@@ -285,9 +285,9 @@ class SessionConfig:
         rope_factors: Which of the LongRoPE factors to use, on a model that has them (the 128k ones). "auto" is
             exact: the short factors for a sequence of up to 4096 tokens (`ModelInfo.original_context_length`), the
             long factors for a longer one. A conversation that crosses this boundary is recomputed once from its
-            start, which `Usage.recomputed_tokens` reports. "long" avoids that for a conversation that will be long,
-            and deviates from the training while it is short. "short" is for conversations that stay short; beyond
-            the boundary it is wrong.
+            start, which `Usage.recomputed_tokens` reports. "long" avoids the recomputation for a conversation
+            that will be long, but deviates from the training while it is short. "short" is for conversations that
+            stay short; beyond the boundary it is wrong.
 
     Raises:
         InvalidOptionError: A value is out of its range.

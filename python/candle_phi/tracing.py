@@ -65,7 +65,7 @@ def _told(path: str) -> Generator[None, None, None]:
     except OSError as error:
         folder = Path(path).absolute().parent
         if isinstance(error, FileNotFoundError) and not folder.is_dir():
-            why = f"the folder {folder} does not exist"
+            why = f"there is no folder {folder}"
         elif isinstance(error, IsADirectoryError):
             why = "it is a directory; expected the path of a file in it"
         else:
