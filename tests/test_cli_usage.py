@@ -197,7 +197,7 @@ class TestForeign:
             (["generate", "--demo", "-f", "x.txt"], "< FILE"),
             (["generate", "--demo", "--output", "x.txt"], "> FILE"),
             (["generate", "--demo", "--interactive"], "'candle-phi chat'"),
-            (["serve"], "docs/guides/asyncio.md"),
+            (["serve"], "docs/guides/serve-http.md"),
             (["models", "remove", "phi-4:Q8_0"], "phi-4"),
         ],
     )

@@ -10,7 +10,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 Scope: TypeAlias = Literal["generation", "session", "loading"]
-"""What an option belongs to."""
+"""The scope of an option."""
 
 OPTIONS = {option.name: option for option in _native.options()}
 

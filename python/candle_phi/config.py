@@ -136,10 +136,10 @@ class GenerationConfig:
             removed until at most half of the context is in use; if only the last turn would remain, just enough of
             them are removed. System messages and the last turn are never removed. The removed turns leave the
             session's conversation when the answer has ended. If an answer fills the context, the oldest part is
-            removed again, down to half of the context, and the answer continues until `max_tokens` or an end token.
-            If the part that is never removed takes more than three quarters of the context, the answer ends with
-            "length". The remaining part is recomputed, as a new session would compute it. A last turn that is longer
-            than the context still raises a `ContextLengthError`.
+            removed again, down to half of the context, and the answer continues until `max_tokens` or an end
+            token. If the part that is never removed takes more than three quarters of the context, the answer ends
+            with "length". The remaining part is recomputed, as a new session would compute it. A last turn that is
+            longer than the context still raises a `ContextLengthError`.
         logits_processor: Called as ``function(tokens, logits)`` with the ids of the prompt and of all generated
             tokens as a list, and with the logits after penalties and bias as a writable memoryview of format "f",
             shape (vocabulary,). It edits the logits in place and returns None; ``numpy.asarray(logits)`` is an

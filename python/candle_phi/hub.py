@@ -54,7 +54,7 @@ def download(
             of models, the hub lists its files, or the cache does if it is offline. None: the first quantization of
             a named model; any other repository needs this or ``filename``.
         revision: The branch, tag or commit. None: "main".
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
         token: The access token. None: the token of HF_TOKEN or ``hf auth login``.
         local_files_only: Use only the cache; do not connect to the hub.
         progress: How to report progress: a function, which is called on this thread and whose exception ends the
@@ -212,7 +212,7 @@ def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[Cache
     """List the GGUF files in the cache. A split file is listed as one model, once all of its parts are present.
 
     Args:
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
 
     Returns:
         The models; an empty list if the cache does not exist.
@@ -244,7 +244,7 @@ def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) ->
 
     Args:
         repo: The repository, "owner/name", or the short name of a model that has one (`named_models` lists them).
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
 
     Returns:
         The number of bytes freed.

@@ -22,12 +22,12 @@ def _named(ctx: Any, args: list[str] | None = None) -> Generator[None, None, Non
         if getattr(problem, "ctx", None) is None:
             problem.ctx = ctx
         if args and hasattr(problem, "possibilities"):
-            problem.option_name = _whole(problem.option_name, args)
+            problem.option_name = _typed(problem.option_name, args)
             problem.arguments = args
         raise
 
 
-def _whole(option: str, args: list[str]) -> str:
+def _typed(option: str, args: list[str]) -> str:
     """Return the typed word: the parser reads each letter of -temp as an option, and reports the first."""
     words = (word for word in args if re.match(r"-[a-zA-Z]{2}", word) and option[1:] in word)
     return option if option.startswith("--") else next(words, option)

@@ -134,7 +134,7 @@ class Conversation:
             raise InvalidOptionError("the conversation is empty: send a message first")
         if self.is_unread:
             raise InvalidOptionError(
-                "the system message has changed, and the conversation must be computed again before it can be saved: "
+                "the system message has changed, and the conversation must be recomputed before it can be saved: "
                 "send a message first"
             )
         cast("Any", self.session).save(path)
