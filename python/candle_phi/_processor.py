@@ -39,9 +39,9 @@ def check() -> None:
     if hwcap is not None and not _has_fp16(hwcap) and _needs_fp16(_compiled_part()):
         raise ImportError(
             "this build of candle-phi needs a processor with half-precision arithmetic (FEAT_FP16: ARMv8.2 and "
-            "later, such as Cortex-A76 or Neoverse N1), but this processor does not have it; build it "
-            'from source with an empty RUSTFLAGS, which needs Rust: RUSTFLAGS="" pip install --no-binary candle-phi '
-            'candle-phi, or RUSTFLAGS="" make build in a checkout',
+            "later, such as Cortex-A76 or Neoverse N1), but this processor does not have it; build the package "
+            'from source with an empty RUSTFLAGS, which needs Rust: RUSTFLAGS="" pip install --no-binary '
+            'candle-phi candle-phi, or RUSTFLAGS="" make build in a checkout',
             name="candle_phi",
         )
 
