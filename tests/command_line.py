@@ -1,6 +1,7 @@
 """The command line as tests call it, in this process or in one of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ def fail(exit_code: int, *arguments: object, stdin: str | bytes | None = None) -
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def flags_in(line: str) -> list[str]:
+    """The options that an error line names, in their order, but for the --help that it points to."""
+    return [flag for flag in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", line) if flag != "--help"]
 
 
 def run(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
 from candle_phi.cli.repl.loop import Chat
 from candle_phi.cli.sampling import SETTINGS
+from messages import mentions
 
 GREEDY = GenerationConfig.greedy(max_tokens=40)
 HAIKU = "Write a haiku about ice hockey"
@@ -65,20 +66,19 @@ class TestConversation:
             assert say(conversation, HAIKU) == first
 
     def test_more_turns_than_there_are(self, conversation):
-        with pytest.raises(InvalidOptionError, match="nothing was said yet"):
+        with pytest.raises(InvalidOptionError):
             conversation.take_back(1)
         say(conversation, HAIKU)
-        for turns, message in (
-            (2, "there is only one turn to take back, found 2"),
-            (0, "a number of turns from 1 on, found 0"),
-            (-1, "a number of turns from 1 on, found -1"),
-        ):
-            with pytest.raises(InvalidOptionError, match=message):
+        for turns in (2, 0, -1):
+            with pytest.raises(InvalidOptionError) as error:
                 conversation.take_back(turns)
+            mentions(error.value, 1, turns)
         assert conversation.turns == 1
         say(conversation, SNOW)
-        with pytest.raises(InvalidOptionError, match="there are only 2 turns to take back, found 3"):
+        with pytest.raises(InvalidOptionError) as error:
             conversation.take_back(3)
+        mentions(error.value, 2, 3)
+        assert conversation.turns == 2
 
     def test_another_system_message_leaves_what_was_said(self, conversation):
         said = say(conversation, HAIKU)
@@ -137,20 +137,22 @@ class TestConversation:
         assert [message.content for message in conversation.messages] == [SNOW, *expected(model, SNOW)]
 
     def test_nothing_to_say_again(self, conversation):
-        with pytest.raises(InvalidOptionError, match="nothing was said"):
+        with pytest.raises(InvalidOptionError):
             conversation.say_again()
+        assert conversation.last_said is None
 
     def test_what_the_session_has_not_read_yet_cannot_be_saved(self, conversation, monkeypatch, tmp_path):
         saved = []
         monkeypatch.setattr(Phi3Session, "save", lambda _session, path: saved.append(path), raising=False)
         for _ in range(2):
-            with pytest.raises(InvalidOptionError, match="nothing was said yet"):
+            with pytest.raises(InvalidOptionError):
                 conversation.save(tmp_path / "talk")
             conversation.set_system("Be brief.")
         say(conversation, HAIKU)
         conversation.set_system("You count.")
-        with pytest.raises(InvalidOptionError, match="read again with the next message, and can be saved then"):
+        with pytest.raises(InvalidOptionError):
             conversation.save(tmp_path / "talk")
+        assert saved == []
         say(conversation, SNOW)
         conversation.save(tmp_path / "talk")
         assert saved == [tmp_path / "talk"]
@@ -222,13 +224,19 @@ class TestCommands:
                 "temperature must be from 0 to 1000000 (0 always takes the most likely token), got -1",
             ),
             ("/set max_tokens soon", "max_tokens must be an integer, got 'soon'"),
-            ("/set stop 'a", "expected a quote at the end as at the beginning, found 'a"),
         ],
     )
     def test_settings_have_the_names_that_they_are_set_by(self, do, line, message):
         with pytest.raises((InvalidOptionError, TypeError)) as error:
             do(line)
         assert str(error.value) == message
+
+    def test_a_quote_that_is_not_closed(self, do, conversation):
+        with pytest.raises(InvalidOptionError) as error:
+            do("/set stop 'a")
+        assert error.value.option == "stop"
+        mentions(error.value, "'a")
+        assert conversation.config.stop == GREEDY.stop
 
     def test_what_overflows_says_how_to_set_it(self, conversation):
         say(conversation, "snow " * 300)
@@ -315,7 +323,7 @@ class TestInterrupt:
         assert whole.startswith(completion.text)
         shown = capsys.readouterr()
         assert shown.out == f"{completion.text}\n"
-        assert "stopped; what there is counts" in shown.err
+        assert "/undo" in shown.err
         assert conversation.messages == [Message.user(HAIKU), Message.assistant(completion.text)]
         assert say(conversation, "go on")
         assert conversation.take_back(2) == [HAIKU, "go on"]
@@ -323,7 +331,7 @@ class TestInterrupt:
     def test_before_the_answer_began_nothing_was_said(self, conversation, model, capsys):
         stream = Interrupted(conversation.say(HAIKU), after=0)
         assert answer.show(conversation, stream).text == ""
-        assert "nothing was said" in capsys.readouterr().err
+        assert "/retry" in capsys.readouterr().err
         assert (conversation.messages, conversation.last_said) == ([], HAIKU)
         again = answer.show(conversation, conversation.say_again())
         assert [again.text] == expected(model, HAIKU)

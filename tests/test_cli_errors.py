@@ -7,12 +7,14 @@ import sys
 import pytest
 import typer
 
-from candle_phi import InvalidOptionError, Phi3Session
+from candle_phi import InvalidOptionError, Phi3Session, named_models
 from candle_phi.cli import flags
 from candle_phi.cli.app import app
-from command_line import DEMO, PROMPT, fail, invoke, succeed
+from command_line import DEMO, PROMPT, fail, flags_in, invoke, succeed
+from messages import mentions, named
 
 COMMAND = typer.main.get_command(app)
+NAMES = [model.name for model in named_models()]
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
@@ -20,24 +22,29 @@ pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the st
 class TestErrors:
     def test_no_model_is_chosen(self):
         line = fail(2, "generate", PROMPT)
-        assert all(word in line for word in ("--model", "--name", "--demo", "'candle-phi generate --help'"))
+        assert flags_in(line) == ["--model", "--name", "--demo"]
+        mentions(line, f"candle-phi generate phi-4-mini '{PROMPT}'", "'candle-phi generate --help'")
 
     def test_two_models_are_chosen(self):
-        assert "--model and --demo" in fail(2, "generate", "--demo", "--model", DEMO, PROMPT)
+        assert flags_in(fail(2, "generate", "--demo", "--model", DEMO, PROMPT)) == ["--model", "--demo"]
 
     def test_hub_options_without_a_name(self):
-        assert "--quantization" in fail(2, "generate", "--demo", "--quantization", "Q8_0", PROMPT)
-        assert "--offline" in fail(2, "generate", "--demo", "--offline", PROMPT)
+        line = fail(2, "generate", "--demo", "--quantization", "Q8_0", PROMPT)
+        assert flags_in(line) == ["--quantization", "--name"]
+        assert flags_in(fail(2, "generate", "--demo", "--offline", PROMPT)) == ["--offline", "--name"]
 
     @pytest.mark.parametrize("stdin", ["", "\n", "  \n"])
     def test_an_empty_prompt(self, stdin):
-        assert "empty" in fail(2, "generate", "--demo", stdin=stdin)
+        line = fail(2, "generate", "--demo", stdin=stdin)
+        assert flags_in(line) == []
+        mentions(line, "prompt", "'candle-phi generate --help'")
 
     def test_a_prompt_that_is_not_utf8(self):
-        assert "UTF-8" in fail(2, "generate", "--demo", stdin=b"\xff\xfe\x00")
+        mentions(fail(2, "generate", "--demo", stdin=b"\xff\xfe\x00"), "UTF-8")
 
     def test_a_system_message_for_a_raw_prompt(self):
-        assert "--system" in fail(2, "generate", "--demo", "--raw", "--system", "x", PROMPT)
+        line = fail(2, "generate", "--demo", "--raw", "--system", "x", PROMPT)
+        assert flags_in(line) == ["--system", "--raw"]
 
     @pytest.mark.parametrize(
         "arguments",
@@ -52,7 +59,7 @@ class TestErrors:
         ],
     )
     def test_a_wrong_command_line(self, arguments):
-        assert "--help" in fail(2, *arguments)
+        mentions(fail(2, *arguments), "--help")
 
     def test_nothing_at_all_shows_the_help_and_fails(self):
         result = invoke()
@@ -61,33 +68,36 @@ class TestErrors:
         assert "generate" in result.stderr
 
     @pytest.mark.parametrize(
-        ("options", "expected"),
+        ("options", "values"),
         [
-            (["--n-ctx", 0], "--n-ctx must be at least 1, got 0; leave it out for the file's context length"),
-            (["--n-ctx", 1_000_000], "--n-ctx must be from 1 to 512"),
-            (["--isa", "sse9"], "'--isa': 'sse9' is not one of 'scalar', 'avx2'"),
-            (["--temperature", -1], "--temperature must be from 0 to 1000000"),
-            (["--top-p", 2], "--top-p must be above 0 and at most 1, got 2"),
-            (["--min-tokens", 5, "--max-tokens", 3], "--min-tokens must be at most 3"),
-            (["--kv-dtype", "q8_0", "--executor", "candle"], "--kv-dtype"),
-            (["--rope-factors", "long"], "--rope-factors"),
+            (["--n-ctx", 0], [1, 0, 4096]),
+            (["--n-ctx", 1_000_000], [1, 512, 1_000_000]),
+            (["--isa", "sse9"], ["'sse9'", "'scalar'", "'avx2'", "'neon-i8mm'"]),
+            (["--temperature", -1], [0, 1_000_000, -1]),
+            (["--top-p", 2], [0, 1, 2]),
+            (["--min-tokens", 5, "--max-tokens", 3], [3, 5]),
+            (["--kv-dtype", "q8_0", "--executor", "candle"], ["f16", "f32", "candle", "q8_0"]),
+            (["--rope-factors", "long"], ["auto", "long"]),
         ],
     )
-    def test_a_value_out_of_its_range_is_a_wrong_command_line_whoever_finds_out(self, options, expected):
+    def test_a_value_out_of_its_range_is_a_wrong_command_line_whoever_finds_out(self, options, values):
         line = fail(2, "generate", "--demo", *options, PROMPT)
-        assert expected in line
+        assert flags_in(line) == [options[0]]
+        mentions(line, *values)
         assert "_" not in line.replace("q8_0", "")
         assert "None" not in line
 
     def test_a_device_of_an_unknown_name_is_a_wrong_command_line(self):
-        assert "abacus" in fail(2, "generate", "--demo", "--device", "abacus", PROMPT)
+        line = fail(2, "generate", "--demo", "--device", "abacus", PROMPT)
+        assert flags_in(line) == ["--device"]
+        mentions(line, "abacus", "cpu", "cuda:N")
 
     @pytest.mark.parametrize("command", [["generate", PROMPT, "--model"], ["info"]])
     def test_files_that_are_no_models(self, command, tmp_path):
         other = tmp_path / "note.txt"
         other.write_text("not a model, although it is longer than a header would be" * 10)
         for path in (tmp_path / "missing.gguf", tmp_path, other):
-            assert str(path) in fail(1, *command, path)
+            mentions(fail(1, *command, path), path)
 
     def test_a_download_that_is_not_cached_offline(self, tmp_path):
         fail(1, "download", "phi-3-mini-4k", "--offline", "--cache-dir", tmp_path)
@@ -95,26 +105,28 @@ class TestErrors:
 
     def test_a_file_in_the_place_of_a_name(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert "there is no model named" in fail(2, "generate", "--name", "model.gguf", "--offline", PROMPT)
+        line = fail(2, "generate", "--name", "model.gguf", "--offline", PROMPT)
+        assert flags_in(line) == []
+        mentions(line, "model.gguf", *NAMES)
         (tmp_path / "model.gguf").write_bytes(DEMO.read_bytes())
-        assert "did you mean --model model.gguf?" in fail(2, "chat", "--name", "model.gguf")
+        mentions(fail(2, "chat", "--name", "model.gguf"), "--model model.gguf")
 
     def test_a_count_of_tokens_in_the_place_of_a_name(self):
-        assert "did you mean --max-tokens 32?" in fail(2, "generate", "-n", 32, PROMPT)
+        mentions(fail(2, "generate", "-n", 32, PROMPT), "--max-tokens 32")
 
     def test_a_file_that_is_missing_is_said_before_a_prompt_that_is(self):
-        assert "no such file: hello.gguf" in fail(1, "generate", "--model", "hello.gguf", stdin="")
+        mentions(fail(1, "generate", "--model", "hello.gguf", stdin=""), "hello.gguf")
 
     def test_neither_a_file_nor_a_name(self):
         for command in (["generate", "--model", "phi4mini", PROMPT], ["info", "phi4mini"], ["bench", "phi4mini"]):
             line = fail(2, *command)
-            assert "there is no file 'phi4mini'" in line
-            assert "`phi-4-mini`" in line
+            # The two that are meant come before all that there are.
+            assert named(line, ["phi4mini", *NAMES]) == ["phi4mini", "phi4mini", "phi-4-mini", "phi-4", *NAMES]
 
     def test_a_home_that_the_shell_has_left_alone(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))
         for command in (["generate", PROMPT, "--model"], ["generate", PROMPT, "--demo", "--tokenizer"], ["info"]):
-            assert str(tmp_path / "none") in fail(1, *command, "~/none")
+            mentions(fail(1, *command, "~/none"), tmp_path / "none")
         trace = succeed("generate", "--demo", "--max-tokens", 1, "--trace", "~/trace.json", PROMPT)
         assert trace.stderr == ""
         assert (tmp_path / "trace.json").exists()
@@ -122,12 +134,15 @@ class TestErrors:
     def test_a_trace_that_cannot_be_written(self, tmp_path):
         trace = ("generate", "--demo", PROMPT, "--trace")
         missing = tmp_path / "none" / "trace.json"
-        why = f"cannot write a trace to {missing}: there is no folder {missing.parent}"
-        assert fail(1, *trace, missing) == f"error: {why}"
-        assert "it is a directory; expected the path of a file in it" in fail(1, *trace, tmp_path)
+        line = fail(1, *trace, missing)
+        mentions(line, missing)
+        # The folder is named too, apart from the path that begins with it.
+        mentions(line.replace(str(missing), ""), missing.parent)
+        mentions(fail(1, *trace, tmp_path), tmp_path)
 
     def test_an_unknown_name(self, tmp_path):
-        assert "fi-3-mini" in fail(2, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)
+        line = fail(2, "download", "fi-3-mini", "--offline", "--cache-dir", tmp_path)
+        assert named(line, ["fi-3-mini", *NAMES])[:2] == ["fi-3-mini", "phi-3.5-mini"]
 
     @pytest.mark.parametrize("where", [["--debug", "info"], ["info", "--debug"]])
     def test_the_traceback_is_shown_on_request(self, where, tmp_path):
@@ -142,7 +157,9 @@ class TestErrors:
             raise KeyError("what")
 
         monkeypatch.setattr(Phi3Session, "demo", broken)
-        assert "unexpected KeyError: 'what' (--debug shows where)" in fail(1, "generate", "--demo", PROMPT)
+        line = fail(1, "generate", "--demo", PROMPT)
+        assert flags_in(line) == ["--debug"]
+        mentions(line, "KeyError", "'what'")
 
 
 class TestFlags:
@@ -185,10 +202,10 @@ class TestFlags:
     [
         ("2>&-", "generate --demo --json --stats --temperature 0 --max-tokens 1 Hello", 0, "{", ""),
         ("2>&-", "generate --demo --max-tokens 0 Hello", 2, "", ""),
-        ("<&-", "generate --demo --max-tokens 5", 2, "", "error: the prompt is empty"),
+        ("<&-", "generate --demo --max-tokens 5", 2, "", "error: "),
         ("<&-", "chat --demo", 0, "", ""),
-        (">&-", "generate --demo Hello", 1, "", "error: the standard output is closed"),
-        (">&-", "models", 1, "", "error: the standard output is closed"),
+        (">&-", "generate --demo Hello", 1, "", "error: "),
+        (">&-", "models", 1, "", "error: "),
     ],
 )
 def test_streams_that_are_closed(redirection, arguments, code, stdout, stderr):

@@ -25,6 +25,7 @@ from candle_phi import (
 from candle_phi._options import OPTIONS
 from candle_phi.config import GenerationOptions, LoadOptions, SessionOptions
 from candle_phi.types import LogitsProcessor, Progress
+from messages import mentions, named
 
 
 def test_the_defaults_sample_from_the_models_own_distribution():
@@ -70,6 +71,11 @@ def test_the_keywords_have_the_types_of_the_fields():
     assert keywords == get_type_hints(GenerationOptions)
 
 
+ALL_OPTIONS = {
+    *GenerationOptions.__annotations__,
+    *SessionOptions.__annotations__,
+    *("path", "name_or_repo", "filename", "quantization", "revision"),
+}
 SCOPES = {"generation": GenerationOptions, "session": SessionOptions, "loading": LoadOptions}
 TYPES = {
     "int": int,
@@ -118,45 +124,45 @@ def test_none_is_the_default_everywhere(session):
 
 
 BAD = [
-    ("max_tokens", 0, "at least 1"),
-    ("max_tokens", -5, "-5"),
-    ("temperature", -0.1, "from 0 to 1000000"),
-    ("temperature", 1e7, "got 10000000"),
-    ("temperature", math.nan, "nan"),
-    ("temperature", math.inf, "inf"),
-    ("top_k", 0, "at least 1, got 0; use None for all tokens"),
-    ("top_k", -1, "got -1; use None for all tokens"),
-    ("top_p", 0.0, "above 0 and at most 1"),
-    ("top_p", 2, "above 0 and at most 1, got 2"),
-    ("typical_p", 0, "above 0 and at most 1, got 0; use None for all tokens"),
-    ("typical_p", 1.5, "above 0 and at most 1"),
-    ("min_p", 1.5, "from 0 to 1"),
-    ("min_p", -0.5, "from 0 to 1"),
-    ("repetition_penalty", 0, "from 0.001 to 1000"),
-    ("repetition_penalty", -1, "from 0.001 to 1000"),
-    ("repetition_penalty", 1e-4, "got 0.0001"),
-    ("repetition_penalty", 1e6, "got 1000000"),
-    ("repeat_last_n", -1, "at least 0"),
-    ("presence_penalty", 1e9, "got 1000000000"),
-    ("presence_penalty", math.nan, "nan"),
-    ("frequency_penalty", -math.inf, "inf"),
-    ("logit_bias", {3: math.nan}, "token 3"),
-    ("logit_bias", {3: math.inf}, "token 3"),
-    ("logit_bias", {-3: 1.0}, "-3"),
-    ("logit_bias", {3: 1e9}, "token 3"),
-    ("logit_bias", {3: -1e39}, "token 3"),
-    ("stop", "", "empty"),
-    ("stop", ["a", ""], "empty"),
-    ("stop", "a\udc00", "lone surrogate"),
-    ("stop_token_ids", [-1], "-1 at index 0"),
-    ("stop_token_ids", [2**32], "4294967296"),
-    ("seed", -1, "got -1; use None for a random seed"),
-    ("seed", 2**64, "18446744073709551616"),
-    ("seed", 10**400, "seed"),
-    ("temperature", 10**400, "temperature"),
-    ("logprobs", -1, "at least 0"),
-    ("timeout", 0, "above 0"),
-    ("on_overflow", "truncate", '"error", "stop", "truncate_oldest", got "truncate"'),
+    ("max_tokens", 0, (1, 0)),
+    ("max_tokens", -5, (1, -5)),
+    ("temperature", -0.1, (0, 1_000_000, -0.1)),
+    ("temperature", 1e7, (0, 1_000_000, 10_000_000)),
+    ("temperature", math.nan, (0, 1_000_000, "nan")),
+    ("temperature", math.inf, (0, 1_000_000, "inf")),
+    ("top_k", 0, (1, 0, "None")),
+    ("top_k", -1, (1, -1, "None")),
+    ("top_p", 0.0, (0, 1, "None")),
+    ("top_p", 2, (0, 1, 2)),
+    ("typical_p", 0, (0, 1, "None")),
+    ("typical_p", 1.5, (0, 1, 1.5)),
+    ("min_p", 1.5, (0, 1, 1.5)),
+    ("min_p", -0.5, (0, 1, -0.5)),
+    ("repetition_penalty", 0, (0.001, 1000, 0)),
+    ("repetition_penalty", -1, (0.001, 1000, -1)),
+    ("repetition_penalty", 1e-4, (0.001, 1000, 0.0001)),
+    ("repetition_penalty", 1e6, (0.001, 1000, 1_000_000)),
+    ("repeat_last_n", -1, (0, -1)),
+    ("presence_penalty", 1e9, (-1_000_000, 1_000_000, 1_000_000_000)),
+    ("presence_penalty", math.nan, (-1_000_000, 1_000_000, "nan")),
+    ("frequency_penalty", -math.inf, (-1_000_000, 1_000_000, "-inf")),
+    ("logit_bias", {3: math.nan}, (3, "nan")),
+    ("logit_bias", {3: math.inf}, (3, "inf")),
+    ("logit_bias", {-3: 1.0}, (0, 2**32 - 1, -3)),
+    ("logit_bias", {3: 1e9}, (3, -1_000_000, 1_000_000, 1_000_000_000)),
+    ("logit_bias", {3: -1e39}, (3, -1_000_000, 1_000_000, "-1e39")),
+    ("stop", "", (0,)),
+    ("stop", ["a", ""], (1,)),
+    ("stop", "a\udc00", (1, r"'\udc00'")),
+    ("stop_token_ids", [-1], (0, 2**32 - 1, -1)),
+    ("stop_token_ids", [1, 2**32], (1, 2**32 - 1, 2**32)),
+    ("seed", -1, (0, -1, "None")),
+    ("seed", 2**64, (0, 2**64 - 1, 2**64)),
+    ("seed", 10**400, (0, 2**64 - 1)),
+    ("temperature", 10**400, (0, 1_000_000)),
+    ("logprobs", -1, (0, -1)),
+    ("timeout", 0, (0, "None")),
+    ("on_overflow", "truncate", ('"error"', '"stop"', '"truncate_oldest"', '"truncate"')),
 ]
 WRONG_TYPE = [
     ("max_tokens", "many"),
@@ -180,15 +186,17 @@ WRONG_TYPE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), BAD)
-def test_a_value_out_of_range_names_the_option_the_range_and_the_value(name, value, words):
-    with pytest.raises(InvalidOptionError, match=words) as caught:
+@pytest.mark.parametrize(("name", "value", "values"), BAD)
+def test_a_value_out_of_range_names_the_option_the_range_and_the_value(name, value, values):
+    with pytest.raises(InvalidOptionError) as caught:
         GenerationConfig(**{name: value})
     assert caught.value.option == name
     assert str(caught.value).startswith(f"{name} ")
     assert isinstance(caught.value, ValueError)
-    with pytest.raises(InvalidOptionError, match=words):
+    mentions(caught.value, *values)
+    with pytest.raises(InvalidOptionError) as replaced:
         GenerationConfig().replace(**{name: value})
+    assert (replaced.value.option, str(replaced.value)) == (name, str(caught.value))
 
 
 def test_min_tokens_above_max_tokens_is_refused_when_the_configuration_is_made():
@@ -224,8 +232,9 @@ def test_a_value_of_the_wrong_type_names_the_option(name, value):
     ],
 )
 def test_the_engine_refuses_on_its_own_what_the_configuration_refuses(session, name, value):
-    with pytest.raises(InvalidOptionError, match=name):
+    with pytest.raises(InvalidOptionError) as caught:
         GenerationConfig(**{name: value})
+    assert caught.value.option == name
     config = GenerationConfig()
     object.__setattr__(config, name, value)
     with pytest.raises(InvalidOptionError) as caught:
@@ -296,24 +305,29 @@ def test_what_was_given_can_change_later_without_effect():
     ],
 )
 def test_an_unknown_keyword_says_what_was_meant(call, given, meant):
-    named = {Phi3Session.from_pretrained, Phi3Model.from_pretrained, download, estimate_memory}
-    arguments = ["x"] if call in named else []
-    with pytest.raises(TypeError, match=f"no option '{given}': did you mean '{meant}'") as caught:
+    of_a_name = {Phi3Session.from_pretrained, Phi3Model.from_pretrained, download, estimate_memory}
+    arguments = ["x"] if call in of_a_name else []
+    with pytest.raises(TypeError) as caught:
         call(*arguments, **{given: 1})
     assert not isinstance(caught.value, Phi3Error)
+    assert named(caught.value, {given, *ALL_OPTIONS}) == [given, meant]
 
 
 def test_what_another_library_calls_the_first_argument_is_told_before_that_it_is_missing():
     for call in (Phi3Session.from_pretrained, Phi3Model.from_pretrained, download):
-        with pytest.raises(TypeError, match="no option 'repo_id': did you mean 'name_or_repo'"):
+        with pytest.raises(TypeError) as caught:
             call(repo_id="microsoft/Phi-3-mini-4k-instruct-gguf", filename="Phi-3-mini-4k-instruct-q4.gguf")
+        assert named(caught.value, {"repo_id", *ALL_OPTIONS}) == ["repo_id", "name_or_repo"]
 
 
 def test_all_wrong_keywords_are_named_at_once():
     with pytest.raises(TypeError) as caught:
         Phi3Session(model_path="model.gguf", n_gpu_layers=1, verbose=False, xyzzy=1)
-    for word in ("'model_path'", "'path'", "'n_gpu_layers'", "'device'", "'verbose'", "'xyzzy'", "kv_dtype"):
-        assert word in str(caught.value)
+    given = ("model_path", "n_gpu_layers", "verbose", "xyzzy")
+    hints, parameters = ["path", "device"], inspect.signature(Phi3Session).parameters
+    assert named(caught.value, given) == list(given)
+    # What was meant, and as one of them is like nothing, also all that there are.
+    assert named(caught.value, parameters) == [*hints, *sorted(parameters)]
 
 
 @pytest.mark.parametrize("word", [*_foreign.ADVICE, "stream"])
@@ -335,31 +349,47 @@ def test_no_word_of_another_library_is_an_option():
     [("chat", "chat_stream"), ("generate", "stream"), ("achat", "achat_stream"), ("agenerate", "astream")],
 )
 def test_a_stream_is_another_call(call, streams):
-    assert f"{streams}()" in str(_foreign.advice(call, "stream"))
-    assert f"{streams}()" in str(_foreign.advice(streams, "stream"))
+    for function in (call, streams):
+        mentions(str(_foreign.advice(function, "stream")), f"{streams}()")
 
 
-@pytest.mark.parametrize("word", ["temprature", "max_token", "topk", "presense_penalty", "logit_biases"])
-def test_only_what_is_alike_is_suggested(session, word):
-    with pytest.raises(TypeError, match="did you mean"):
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("temprature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("topk", "top_k"),
+        ("presense_penalty", "presence_penalty"),
+        ("logit_biases", "logit_bias"),
+    ],
+)
+def test_only_what_is_alike_is_suggested(session, word, meant):
+    options = {"config", *GenerationOptions.__annotations__}
+    with pytest.raises(TypeError) as caught:
         session.chat("hello", **{word: 1})
+    assert named(caught.value, options) == [meant]
     for far in ("sample", "store_it", "token", "batch", "logits"):
         with pytest.raises(TypeError) as caught:
             session.chat("hello", **{far: 1})
-        assert "did you mean" not in str(caught.value), far
+        # All that there are, as none is meant more than another.
+        assert named(caught.value, options) == sorted(options), far
 
 
 @pytest.mark.parametrize("option", ["n_ctx", "device", "kv_dtype"])
 def test_an_option_of_a_session_is_not_one_of_a_call(session, option):
-    with pytest.raises(TypeError, match="when the session is opened"):
+    with pytest.raises(TypeError) as caught:
         session.chat("hello", **{option: 1})
+    mentions(caught.value, repr(option), "Phi3Session()")
+    assert named(caught.value, ALL_OPTIONS) == [option]
 
 
 @pytest.mark.parametrize("opens", [Phi3Session, Phi3Model, Phi3Session.demo, Phi3Model.demo, SessionConfig])
 def test_an_option_of_a_call_is_not_one_of_a_session(opens):
     arguments = ["x"] if opens in {Phi3Session, Phi3Model} else []
-    with pytest.raises(TypeError, match="the call that generates"):
+    with pytest.raises(TypeError) as caught:
         opens(*arguments, temperature=0)
+    mentions(caught.value, "'temperature'", "chat()", "generate()")
+    assert named(caught.value, ALL_OPTIONS) == ["temperature"]
 
 
 def test_help_shows_the_options():
@@ -375,16 +405,20 @@ def test_help_shows_the_options():
 @pytest.mark.parametrize("method", ["generate", "stream", "chat", "chat_stream"])
 def test_everything_that_generates_takes_the_same_options(session, method):
     call = getattr(session, method)
-    with pytest.raises(TypeError, match=rf"^{method}\(\) has no option 'temp': did you mean 'temperature'"):
+    with pytest.raises(TypeError) as unknown:
         call("hello", temp=0.5)
-    with pytest.raises(TypeError, match="it has "):
+    mentions(unknown.value, f"{method}()", "'temp'", "'temperature'")
+    with pytest.raises(TypeError) as unknown:
         call("hello", xyzzy=0.5)
-    with pytest.raises(InvalidOptionError, match="top_p"):
-        call("hello", top_p=2)
-    with pytest.raises(InvalidOptionError, match="top_p"):
-        call("hello", GenerationConfig(), top_p=2)
-    with pytest.raises(TypeError, match="config must be a GenerationConfig, got dict"):
+    mentions(unknown.value, f"{method}()", "'xyzzy'", *GenerationOptions.__annotations__)
+    for config in ([], [GenerationConfig()]):
+        with pytest.raises(InvalidOptionError) as caught:
+            call("hello", *config, top_p=2)
+        assert caught.value.option == "top_p"
+    with pytest.raises(TypeError) as unknown:
         call("hello", {"temperature": 0.5})
+    assert str(unknown.value).startswith("config ")
+    mentions(unknown.value, "GenerationConfig", "dict")
 
 
 def test_keywords_go_over_the_configuration(session):
@@ -395,25 +429,28 @@ def test_keywords_go_over_the_configuration(session):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "words"),
+    ("name", "value", "error", "values"),
     [
-        ({"n_ctx": 0}, InvalidOptionError, "n_ctx must be at least 1, got 0"),
-        ({"n_ctx": 1_000_000_000}, InvalidOptionError, "n_ctx"),
-        ({"n_ctx": 1.5}, TypeError, "n_ctx"),
-        ({"kv_dtype": "f64"}, InvalidOptionError, '"f16", "f32", "q8_0", got "f64"'),
-        ({"kv_dtype": 16}, TypeError, "kv_dtype"),
-        ({"n_threads": 0}, InvalidOptionError, "n_threads"),
-        ({"n_threads": 1.5}, TypeError, "n_threads"),
-        ({"n_threads": 1025}, InvalidOptionError, "n_threads must be from 1 to 1024, got 1025"),
-        ({"isa": "mmx"}, InvalidOptionError, '"scalar", .*, got "mmx"'),
-        ({"isa": 2}, TypeError, "isa"),
-        ({"prefill_chunk": 0}, InvalidOptionError, "prefill_chunk"),
-        ({"config": {}}, TypeError, "SessionConfig"),
+        ("n_ctx", 0, InvalidOptionError, (1, 0)),
+        ("n_ctx", 1_000_000_000, InvalidOptionError, (1, 512, 1_000_000_000)),
+        ("n_ctx", 1.5, TypeError, (1.5,)),
+        ("kv_dtype", "f64", InvalidOptionError, ('"f16"', '"f32"', '"q8_0"', '"f64"')),
+        ("kv_dtype", 16, TypeError, (16,)),
+        ("n_threads", 0, InvalidOptionError, (1, 1024, 0)),
+        ("n_threads", 1.5, TypeError, (1.5,)),
+        ("n_threads", 1025, InvalidOptionError, (1, 1024, 1025)),
+        ("isa", "mmx", InvalidOptionError, ('"scalar"', '"avx2"', '"neon"', '"mmx"')),
+        ("isa", 2, TypeError, (2,)),
+        ("prefill_chunk", 0, InvalidOptionError, (1, 0)),
+        ("config", {}, TypeError, ("SessionConfig", "dict")),
     ],
 )
-def test_a_bad_option_of_a_session(model, options, error, words):
-    with pytest.raises(error, match=words):
-        Phi3Session(model=model, **options)
+def test_a_bad_option_of_a_session(model, name, value, error, values):
+    with pytest.raises(error) as caught:
+        Phi3Session(model=model, **{name: value})
+    assert str(caught.value).startswith(f"{name} ")
+    assert getattr(caught.value, "option", None) == (name if error is InvalidOptionError else None)
+    mentions(caught.value, *values)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 50])
@@ -424,16 +461,18 @@ def test_any_number_of_threads_computes(model, n_threads):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("name", "value", "values"),
     [
-        ({"n_threads": 777}, 'n_threads must .* got 777; .*RAYON_NUM_THREADS.*set executor to "kernels"'),
-        ({"isa": "scalar"}, 'isa.*candle.*"scalar"'),
-        ({"kv_dtype": "q8_0"}, 'kv_dtype must be "f16" or "f32" with the candle executor, got "q8_0"'),
+        ("n_threads", 777, (777, "RAYON_NUM_THREADS", "executor", '"kernels"')),
+        ("isa", "scalar", ("executor", '"candle"', '"scalar"')),
+        ("kv_dtype", "q8_0", ('"f16"', '"f32"', "executor", "candle", '"q8_0"')),
     ],
 )
-def test_what_only_the_kernels_can_do(options, words):
-    with pytest.raises(InvalidOptionError, match=words):
-        Phi3Session.demo(executor="candle", **options)
+def test_what_only_the_kernels_can_do(name, value, values):
+    with pytest.raises(InvalidOptionError) as caught:
+        Phi3Session.demo(executor="candle", **{name: value})
+    assert caught.value.option == name
+    mentions(caught.value, *values)
 
 
 def test_a_session_takes_its_options_one_by_one_or_as_a_configuration(model):

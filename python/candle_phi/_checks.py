@@ -1,4 +1,4 @@
-"""The checks on what callers give: each says what was expected, what was found and what to do."""
+"""Checks of callers' arguments. Each error says what was expected, what was found and what to do."""
 
 import difflib
 import inspect
@@ -17,51 +17,51 @@ _R = TypeVar("_R")
 
 TOKEN_ID_MAX = 2**32 - 1
 COUNT_MAX = 2**32 - 1
-# How alike two words must be for one to be suggested in place of the other, from 0 to 1.
+# The similarity from which a word is suggested in place of another, from 0 to 1.
 _ALIKE = 0.78
 
 
 def type_name(value: object) -> str:
-    """What a value is, for a message."""
+    """Return the name of a value's type, for a message."""
     return type(value).__name__
 
 
 def called_elsewhere(name: str, known: Iterable[str]) -> str | None:
-    """The option that other libraries call by a name.
+    """Return the option for which other libraries use a name.
 
     Args:
-        name: The name.
+        name: The name in other libraries.
         known: The options to choose from.
 
     Returns:
-        The option; None if no option is called so.
+        The option; None if the name is not known.
     """
     ours = _foreign.OPTIONS.get(name)
     return ours if ours in tuple(known) else None
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The name that is most like another.
+    """Return the known name that is most similar to a given one.
 
     Args:
-        name: The other.
+        name: The given name.
         known: The names to choose from.
 
     Returns:
-        The name; None if none of them is so like it that it was surely meant.
+        The most similar name; None if no name is similar enough.
     """
     return next(iter(difflib.get_close_matches(name, tuple(known), n=1, cutoff=_ALIKE)), None)
 
 
 def invalid(option: str, problem: str) -> InvalidOptionError:
-    """The error for a value that is out of its range.
+    """Create the error for a value that is out of its range.
 
     Args:
         option: The name of the option or argument, or of a part of one.
         problem: What is wrong, what was found, and what to do.
 
     Returns:
-        The error. Its message is the name and the problem.
+        The error. Its message consists of the name and the problem.
     """
     return InvalidOptionError(f"{option} {problem}", option if option.isidentifier() else None)
 
@@ -69,13 +69,13 @@ def invalid(option: str, problem: str) -> InvalidOptionError:
 def check_keywords(
     function: str, given: Iterable[str], known: Iterable[str], belongs: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse keywords that do not exist, and say what to do instead of each.
+    """Refuse keywords that do not exist, with a hint for each.
 
     Args:
-        function: What was called, for the message.
-        given: The keywords it was given.
-        known: The keywords that it has.
-        belongs: What to do with keywords that another function has.
+        function: The name of the called function, for the message.
+        given: The caller's keywords.
+        known: The keywords of the function.
+        belongs: The hints for keywords that belong to another function.
 
     Raises:
         TypeError: A keyword does not exist. All such keywords are named.
@@ -100,13 +100,13 @@ def check_keywords(
 
 
 def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Makes a function say what was meant when it is given a keyword that it doesn't have.
+    """Make a function suggest the right keyword if it is given an unknown one.
 
     Args:
         function: A function with a plain signature, without ``**``.
 
     Returns:
-        The same function, with the better message.
+        The function, with the better message.
     """
     return suggests_keywords_and(())(function)
 
@@ -114,16 +114,17 @@ def suggests_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def suggests_keywords_and(
     options: Iterable[str], belongs: Mapping[str, str] | None = None
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """As `suggests_keywords`, for a function that takes more of them with ``**options``.
+    """Do the same as `suggests_keywords`, for a function with ``**options``.
 
-    It looks before Python does: another library's word for an argument comes before that the argument is missing.
+    The check precedes Python's own, so that another library's name for an argument is reported rather than the
+    missing argument.
 
     Args:
-        options: The keywords that ``**options`` may have.
-        belongs: What to do with keywords that another function has.
+        options: The keywords that ``**options`` accepts.
+        belongs: The hints for keywords that belong to another function.
 
     Returns:
-        What makes a function such a one.
+        A decorator.
     """
 
     def suggests(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -143,20 +144,20 @@ def suggests_keywords_and(
 
 
 def whole(value: object, name: str, least: int = 0, most: int = COUNT_MAX) -> int:
-    """The value, if it is a whole number of a range.
+    """Check that a value is an integer in a range.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
-        least: The smallest.
-        most: The largest.
+        least: The smallest valid value.
+        most: The largest valid value.
 
     Returns:
         The number.
 
     Raises:
-        InvalidOptionError: It is out of the range.
-        TypeError: It is not a whole number.
+        InvalidOptionError: The value is out of the range.
+        TypeError: The value is not an integer.
     """
     number = as_number(value, int)
     if number is None:
@@ -169,19 +170,19 @@ def whole(value: object, name: str, least: int = 0, most: int = COUNT_MAX) -> in
 
 
 def finite(value: object, name: str, least: float = -math.inf) -> float:
-    """The value, if it is a finite number.
+    """Check that a value is a finite number.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
-        least: The smallest.
+        least: The smallest valid value.
 
     Returns:
         The number.
 
     Raises:
-        InvalidOptionError: It is smaller, infinite or not a number.
-        TypeError: It is of another type.
+        InvalidOptionError: The value is too small, infinite or NaN.
+        TypeError: The value is of another type.
     """
     what = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
     number = as_number(value, float)
@@ -193,14 +194,14 @@ def finite(value: object, name: str, least: float = -math.inf) -> float:
 
 
 def as_number(value: object, kind: type[int] | type[float]) -> float | int | None:
-    """A Python number from anything that stands for one, numpy's scalars included; a bool is none.
+    """Convert a value to a Python number. numpy's scalars are accepted, a bool is not.
 
     Args:
-        value: What was given.
-        kind: int, or float, which takes an int too.
+        value: The caller's value.
+        kind: int, or float, which accepts an int too.
 
     Returns:
-        The number, or None if it is none of that kind.
+        The number, or None if the value is not of that kind.
     """
     if isinstance(value, bool):
         return None
@@ -219,17 +220,17 @@ def _float(value: int) -> float:
 
 
 def as_bool(value: object, name: str) -> bool:
-    """The value, if it is a bool.
+    """Check that a value is a bool.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The option's name, for the message.
 
     Returns:
-        The same.
+        The value.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: The value is of another type.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r} of type {type_name(value)}")
@@ -237,19 +238,19 @@ def as_bool(value: object, name: str) -> bool:
 
 
 def as_text(value: object, name: str, wrong_type: type[TypeError] = TypeError) -> str:
-    """The value, if it is text that has an encoding.
+    """Check that a value is text that can be encoded.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
         wrong_type: The error for another type; `InputTypeError` for an argument that is data.
 
     Returns:
-        The same.
+        The value.
 
     Raises:
-        InvalidOptionError: It has half of a surrogate pair, which is no character.
-        TypeError: It is not a str.
+        InvalidOptionError: The text contains a lone surrogate, which is not a character.
+        TypeError: The value is not a str.
     """
     if not isinstance(value, str):
         raise wrong_type(f"{name} must be a str, got {type_name(value)}")
@@ -259,63 +260,63 @@ def as_text(value: object, name: str, wrong_type: type[TypeError] = TypeError) -
         raise invalid(
             name,
             f"must be text that can be encoded, got the lone surrogate {value[error.start]!r} at index "
-            f"{error.start}; decode the text with its encoding, or replace what cannot be decoded",
+            f"{error.start}; decode the text with its encoding, or replace the bytes that cannot be decoded",
         ) from None
     return value
 
 
 def optional_text(value: object, name: str) -> str | None:
-    """The value, if it is None or text that has an encoding.
+    """Check that a value is None or text that can be encoded.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
 
     Returns:
-        The same.
+        The value.
 
     Raises:
-        InvalidOptionError: It has half of a surrogate pair, which is no character.
-        TypeError: It is neither a str nor None.
+        InvalidOptionError: The text contains a lone surrogate, which is not a character.
+        TypeError: The value is neither a str nor None.
     """
     return None if value is None else as_text(value, name)
 
 
 def optional_function(value: object, name: str) -> Callable[..., Any] | None:
-    """The value, if it is None or a function that is done when it returns.
+    """Check that a value is None or a plain function.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The option's name, for the message.
 
     Returns:
-        The same.
+        The value.
 
     Raises:
-        TypeError: It is something else, or a coroutine function.
+        TypeError: The value is of another type, or a coroutine function.
     """
     if value is None:
         return None
     if not callable(value):
         raise TypeError(f"{name} must be a function or None, got {value!r} of type {type_name(value)}")
     if inspect.iscoroutinefunction(value):
-        raise TypeError(f"{name} must be a plain function, got a coroutine function: nobody would await it")
+        raise TypeError(f"{name} must be a plain function, got a coroutine function, which would not be awaited")
     return value
 
 
 def each(value: object, name: str, convert: Callable[[Any], _R]) -> list[_R]:
-    """The value's items, converted.
+    """Convert the items of a sequence.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
-        convert: What makes an item of one.
+        convert: The function that converts an item.
 
     Returns:
-        The items.
+        The converted items.
 
     Raises:
-        TypeError: It is no sequence.
+        TypeError: The value is not a sequence.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a sequence, got {type_name(value)}")
@@ -323,18 +324,18 @@ def each(value: object, name: str, convert: Callable[[Any], _R]) -> list[_R]:
 
 
 def as_path(value: object, name: str) -> str:
-    """The value as a path.
+    """Convert a value to a path.
 
     Args:
-        value: What was given.
+        value: The caller's value.
         name: The argument's name, for the message.
 
     Returns:
         The path.
 
     Raises:
-        InvalidOptionError: It is empty or has a NUL in it.
-        TypeError: It is no path.
+        InvalidOptionError: The path is empty or contains a NUL character.
+        TypeError: The value is not a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a str or an os.PathLike, got {type_name(value)}")
@@ -347,7 +348,7 @@ def as_path(value: object, name: str) -> str:
 def input_tokens(
     value: object, name: str, vocabulary_size: int, expected: str = "a sequence of token ids"
 ) -> list[int]:
-    """As `token_ids`, for an argument that is data: a wrong type is an `InputTypeError`."""
+    """Do the same as `token_ids`, for an argument that is data: a wrong type raises an `InputTypeError`."""
     return token_ids(value, name, vocabulary_size, InputTypeError, expected)
 
 
@@ -358,21 +359,21 @@ def token_ids(
     wrong_type: type[TypeError] = TypeError,
     expected: str = "a sequence of token ids",
 ) -> list[int]:
-    """The value as token ids.
+    """Convert a value to token ids.
 
     Args:
-        value: What was given: a sequence of integers, a numpy array for one.
+        value: The caller's value: a sequence of integers, for example a numpy array.
         name: The argument's name, for the message.
-        vocabulary_size: How many tokens there are.
+        vocabulary_size: The number of tokens in the vocabulary.
         wrong_type: The error for another type.
-        expected: What it must be, for the message.
+        expected: The expected value, for the message.
 
     Returns:
         The ids.
 
     Raises:
-        InvalidOptionError: One of them isn't in the vocabulary.
-        TypeError: It is no sequence of integers.
+        InvalidOptionError: An id is not in the vocabulary.
+        TypeError: The value is not a sequence of integers.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise wrong_type(f"{name} must be {expected}, got {type_name(value)}")
@@ -392,17 +393,17 @@ def token_ids(
 
 
 def stop_texts(value: object) -> tuple[str, ...] | None:
-    """The value as the texts that end a generation, None for none.
+    """Convert a value to stop texts.
 
     Args:
-        value: What was given.
+        value: The caller's value.
 
     Returns:
-        The texts.
+        The texts, or None if there are none.
 
     Raises:
-        InvalidOptionError: One of them cannot be encoded.
-        TypeError: It is neither text nor texts.
+        InvalidOptionError: A text cannot be encoded.
+        TypeError: The value is neither a str nor a sequence of str.
     """
     if value is None:
         return None
@@ -414,17 +415,17 @@ def stop_texts(value: object) -> tuple[str, ...] | None:
 
 
 def logit_biases(value: object) -> dict[int, float] | None:
-    """The value as biases by token id.
+    """Convert a value to a mapping of token ids to biases.
 
     Args:
-        value: What was given.
+        value: The caller's value.
 
     Returns:
         The biases.
 
     Raises:
         InvalidOptionError: A key is not a token id.
-        TypeError: It is no such mapping.
+        TypeError: The value is not a mapping of integers to numbers.
     """
     if value is None:
         return None

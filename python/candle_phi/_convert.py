@@ -1,4 +1,4 @@
-"""From what the native module returns to the public dataclasses."""
+"""Conversions from the native module's classes to the public dataclasses."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -28,13 +28,13 @@ def _logprob(native: tuple[int, float, list[tuple[int, float]]]) -> TokenLogprob
 
 
 def chunk(native: _native.Chunk) -> Chunk:
-    """A chunk of a stream."""
+    """Convert a chunk of a stream."""
     logprob = native.logprob
     return Chunk(native.text, native.token_id, None if logprob is None else _logprob(logprob))
 
 
 def completion(native: _native.Completion, config: GenerationConfig) -> Completion:
-    """What a generation gave, and the options that it used, its seed included."""
+    """Convert a completion; ``config`` holds the options that it used, including its seed."""
     return Completion(
         text=native.text,
         tokens=native.tokens,
@@ -64,12 +64,12 @@ def completion(native: _native.Completion, config: GenerationConfig) -> Completi
 
 
 def messages(native: list[tuple[str, str]]) -> list[Message]:
-    """Messages of a conversation."""
+    """Convert the messages of a conversation."""
     return [Message(cast("Role", role), content) for role, content in native]
 
 
 def model_info(native: _native.ModelInfo) -> ModelInfo:
-    """What a model file says about itself."""
+    """Convert the description of a model file."""
     return ModelInfo(
         name=native.name,
         architecture=native.architecture,
@@ -98,12 +98,12 @@ def model_info(native: _native.ModelInfo) -> ModelInfo:
 
 
 def progress(native: _native.Progress) -> Progress:
-    """How far a download is."""
+    """Convert the progress of a download."""
     return Progress(native.file, native.bytes_done, native.bytes_total)
 
 
 def named_model(native: _native.NamedModel) -> NamedModel:
-    """A model that has a short name."""
+    """Convert a model that has a short name."""
     return NamedModel(
         name=native.name,
         repo=native.repo,
@@ -118,7 +118,7 @@ def named_model(native: _native.NamedModel) -> NamedModel:
 
 
 def cached_model(native: _native.CachedModel) -> CachedModel:
-    """A model file in the cache."""
+    """Convert a model file in the cache."""
     return CachedModel(
         repo=native.repo,
         file=native.file,

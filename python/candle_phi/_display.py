@@ -1,4 +1,4 @@
-"""How values show themselves: short in a terminal, as HTML in a notebook."""
+"""The display of values: short in a terminal, as HTML in a notebook."""
 
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import MISSING, Field, fields
@@ -7,18 +7,18 @@ from typing import Any, cast
 
 _TEXT_CHARACTERS = 100
 _ITEMS = 6
-# Of the few items that are shown and not counted.
+# The most characters of the items that are shown rather than counted.
 _ITEMS_CHARACTERS = 100
 
 
 def represent(self: Any) -> str:
-    """The `repr` of a dataclass that fits on a line or two.
+    """Return a `repr` of a dataclass that fits on a line or two.
 
-    Fields that have their default are left out, and so are those with ``repr=False``, which dots stand for. Long
-    texts are cut, long sequences counted.
+    Fields with their default value are omitted; fields with ``repr=False`` are replaced by dots. Long texts are
+    truncated; long sequences are replaced by their length.
 
     Args:
-        self: The dataclass's instance.
+        self: The dataclass instance.
 
     Returns:
         The text.
@@ -43,7 +43,7 @@ def _is_default(field: "Field[Any]", value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A field's value."""
+    """Format a field's value."""
     if isinstance(value, str) and len(value) > _TEXT_CHARACTERS:
         return f"{value[:_TEXT_CHARACTERS]!r}...({len(value):,} characters)"
     if isinstance(value, float):
@@ -57,7 +57,7 @@ def _shown(value: object) -> str:
 
 
 def _items_shown(value: Sized) -> str:
-    """A short list, tuple or mapping, its numbers rounded as those of a field are."""
+    """Format a short list, tuple or mapping; its numbers are rounded as those of a field are."""
     if type(value) is list:
         return f"[{', '.join(map(_shown, cast('list[object]', value)))}]"
     if type(value) is tuple:
@@ -70,14 +70,14 @@ def _items_shown(value: Sized) -> str:
 
 
 def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
-    """A table of names and values for a notebook.
+    """Return a table of names and values for a notebook.
 
     Args:
-        title: What it is a table of.
-        rows: The names and their values; a row without a value is left out.
+        title: The title of the table.
+        rows: The names and their values; a row without a value is omitted.
 
     Returns:
-        The HTML. What comes from outside is escaped.
+        The HTML. Names and values are escaped.
     """
     lines = "".join(
         f"<tr><th style='text-align: left'>{escape(name)}</th>"
@@ -89,14 +89,14 @@ def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
 
 
 def html_text(text: str, below: str) -> str:
-    """A text for a notebook, as it is written, with a small line below.
+    """Return a preformatted text for a notebook, with a small line below.
 
     Args:
         text: The text.
-        below: What to say about it.
+        below: The small line.
 
     Returns:
-        The HTML. What comes from outside is escaped.
+        The HTML. Both texts are escaped.
     """
     return (
         f"<div><pre style='white-space: pre-wrap'>{escape(text)}</pre>"

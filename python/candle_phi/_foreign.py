@@ -1,24 +1,24 @@
-"""The words of other libraries: what each is called here, or what to do instead.
+"""The names that other libraries use: the name in this package, or what to do instead.
 
-These tables are hints for error messages. No word in them is accepted as an alias.
+These tables are hints for error messages. No name in them is accepted as an alias.
 """
 
 from typing import TYPE_CHECKING
 
 _STRUCTURED_OUTPUT = (
-    "structured output is not available in this version; docs/guides/json-answers.md says what to do meanwhile"
+    "structured output is not available in this version; docs/guides/json-answers.md describes alternatives"
 )
-_TOOL_CALLS = "tool calls are not available in this version; docs/guides/coming-from.md says what to do meanwhile"
+_TOOL_CALLS = "tool calls are not available in this version; docs/guides/coming-from.md describes alternatives"
 _TEXT_ONLY = "the model reads and writes text only"
 _SYSTEM = 'begin the messages with Message.system("...")'
 _SEVERAL = "use generate_many(), which returns several completions of one prompt"
 _CONFIG = "pass the options as keywords, or a GenerationConfig as config"
-_NO_SERVICE = "leave it out: the model runs in this process, and there is no service behind it"
-_REUSED = "leave it out: what a prompt has in common with the last one is always reused"
+_NO_SERVICE = "leave it out: the model runs in this process, without a service"
+_REUSED = "leave it out: the prefix that a prompt shares with the last one is always reused"
 _AUTOMATIC = "leave it out: it is chosen automatically"
-_IN_THE_FILE = "leave it out: it is read from the model's file"
-_OTHER_FILE = "the file decides it: choose another one with quantization or filename"
-_NO_STAGE = "this sampling stage is not available; GenerationConfig lists those that are"
+_IN_THE_FILE = "leave it out: it is read from the model file"
+_OTHER_FILE = "it is a property of the file: choose another file with quantization or filename"
+_NO_STAGE = "this sampling stage is not available; GenerationConfig lists the available ones"
 
 OPTIONS = {
     "cache_type_k": "kv_dtype",
@@ -75,7 +75,7 @@ OPTIONS = {
     "use_mlock": "mlock",
     "use_mmap": "mmap",
 }
-"""What other libraries call an option of this package, and its name here."""
+"""Names of options in other libraries, and the options of this package."""
 
 ADVICE = {
     # Structured output and tools
@@ -94,22 +94,22 @@ ADVICE = {
     **dict.fromkeys(("audio", "chat_handler", "clip_model_path", "images", "modalities", "videos"), _TEXT_ONLY),
     # Another call, or another argument
     "best_of": f"{_SEVERAL}, and choose one of them",
-    "do_sample": "set temperature to 0 for the likeliest token each time; any other temperature samples",
+    "do_sample": "set temperature to 0 for greedy decoding; any other temperature samples",
     "logits_all": "use logits(), score(), or logprobs with echo",
     "messages": "use chat(), which takes messages",
-    "model": "a session has its model already; open a session for each model",
+    "model": "a session already has its model; open one session for each model",
     "n": _SEVERAL,
     "num_beams": f"beam search is not available; {_SEVERAL}",
     "num_return_sequences": _SEVERAL,
     "options": _CONFIG,
     "prompt": "use generate(), which takes a raw prompt",
-    "stream_options": "leave it out: after the last chunk, stream.result.usage has the counts",
+    "stream_options": "leave it out: after the last chunk, stream.result.usage has the token counts",
     "streamer": "use chat_stream(), and print each chunk",
-    "top_logprobs": "set logprobs to the number of likeliest tokens to report",
+    "top_logprobs": "set logprobs to the number of most likely tokens to report",
     "verbose": 'use logging.getLogger("candle_phi"); docs/guides/logging.md describes the levels',
     **dict.fromkeys(("extra_body", "generation_config", "generation_kwargs", "sampling_params"), _CONFIG),
     **dict.fromkeys(("instructions", "system", "system_message", "system_prompt"), _SYSTEM),
-    # What has no counterpart
+    # No counterpart
     **dict.fromkeys(("embedding", "embeddings"), "embeddings are not available"),
     **dict.fromkeys(
         ("adapter", "lora", "lora_base", "lora_path"),
@@ -140,12 +140,12 @@ ADVICE = {
     **dict.fromkeys(("rope_freq_base", "rope_freq_scale", "rope_scaling", "rope_scaling_type"), _IN_THE_FILE),
     **dict.fromkeys(("dtype", "load_in_4bit", "load_in_8bit", "quantization_config", "torch_dtype"), _OTHER_FILE),
     **dict.fromkeys(("split_mode", "tensor_split"), "a model runs on one device; set device"),
-    **dict.fromkeys(("attention_mask", "pad_token_id"), "leave it out: there is no padding"),
+    **dict.fromkeys(("attention_mask", "pad_token_id"), "leave it out: prompts are not padded"),
     "reasoning_effort": "leave it out: a model reasons as it was trained to",
     "think": "leave it out: a model reasons as it was trained to",
-    "trust_remote_code": "leave it out: no code from a repository is run",
+    "trust_remote_code": "leave it out: code from repositories is never run",
 }
-"""Keywords of other libraries that no option of this package is like, and what to do instead."""
+"""Keywords of other libraries without a counterpart in this package, and what to do instead."""
 
 _STREAMING = {"agenerate": "astream", "achat": "achat_stream", "chat": "chat_stream", "generate": "stream"}
 
@@ -166,20 +166,20 @@ MESSAGE_KEYS = {
     "audio": _TEXT_ONLY,
     "function_call": _TOOL_CALLS,
     "images": _TEXT_ONLY,
-    "name": "the chat formats have no names: write the name into the content",
+    "name": "chat formats do not have names: write the name into the content",
     "tool_call_id": _TOOL_CALLS,
     "tool_calls": _TOOL_CALLS,
     "tool_name": _TOOL_CALLS,
 }
-"""Keys of messages in other libraries that cannot be honored, and why."""
+"""Keys of messages in other libraries that are not supported, and what to do instead."""
 
-_TEXT = "str() of it, or .text, is the text"
+_TEXT = "use .text, or str() of the object"
 _ON_A_SESSION = "open a session on the model: Phi3Session(model=model)"
 
 ATTRIBUTES = {
     "Completion": {
         **dict.fromkeys(("choices", "content", "message", "output_text", "outputs", "response"), _TEXT),
-        "model": "the session has it: session.model",
+        "model": "use session.model",
     },
     "Chunk": dict.fromkeys(("choices", "content", "delta", "message", "response"), _TEXT),
     "Phi3Session": {
@@ -192,7 +192,7 @@ ATTRIBUTES = {
             "use chat() or chat_stream()",
         ),
         **dict.fromkeys(("create_embedding", "embed", "encode_text"), "embeddings are not available"),
-        **dict.fromkeys(("history", "turns"), "the conversation is .messages"),
+        **dict.fromkeys(("history", "turns"), "use .messages, which is the conversation"),
         **dict.fromkeys(("set_system", "system", "system_prompt"), _SYSTEM),
         "tokenizer": "use tokenize() and detokenize()",
     },
@@ -219,10 +219,10 @@ ATTRIBUTES = {
 
 
 def advice(function: str, keyword: str) -> str | None:
-    """What to do instead of giving a keyword of another library.
+    """Return what to do instead of passing a keyword of another library.
 
     Args:
-        function: The function that was called.
+        function: The name of the called function.
         keyword: The keyword.
 
     Returns:
@@ -236,14 +236,14 @@ def advice(function: str, keyword: str) -> str | None:
 
 
 class ForeignAttributes:
-    """Tells what to use instead of an attribute that objects of other libraries have."""
+    """A base class whose error for an unknown attribute suggests what to use in place of another library's one."""
 
     __slots__ = ()
 
     if not TYPE_CHECKING:  # type checkers should report such an attribute
 
         def __getattr__(self, name: str) -> object:
-            """Raises the error for an attribute that does not exist."""
+            """Raise the error for an attribute that does not exist."""
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
             hints = (ATTRIBUTES.get(cls.__name__, {}).get(name) for cls in type(self).__mro__)
             hint = next((hint for hint in hints if hint is not None), None)

@@ -1,7 +1,7 @@
-"""Imports the native module, and in a build for CUDA finds its libraries first.
+"""The import of the native module, which in a CUDA build finds CUDA's libraries first.
 
-Such a build is linked against the CUDA toolkit's libraries. Where the system's loader finds none, those of PyPI's
-packages are taken (``pip install candle-phi[cuda13]``), or those of a toolkit that is in its usual place.
+A CUDA build is linked against the CUDA toolkit's libraries. If the system's loader does not find them, those of
+the PyPI packages are used (``pip install candle-phi[cuda13]``), or those of a toolkit in its usual place.
 """
 
 import ctypes
@@ -12,20 +12,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# First: whether the processor can run what is imported below.
+# Imported first: it checks that the processor can run the native module.
 from candle_phi import _processor  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 _NOT_FOUND = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
 _DRIVER = "libcuda.so"
-# In this order, since one needs the ones before it.
+# In this order: each library may need the ones before it.
 _NAMES = ("libcudart", "libnvrtc-builtins", "libnvrtc", "libcublasLt", "libcublas", "libcurand")
 
 
 def import_native() -> None:
-    """Imports the native module.
+    """Import the native module.
 
     Raises:
-        ImportError: It cannot be imported. If a library is missing, the message says which, and what to do.
+        ImportError: The module cannot be imported. If a library is missing, the message names it and says what to
+            do.
     """
     try:
         _import()
@@ -50,20 +51,20 @@ def _import() -> None:
 
 
 def missing_library(error: ImportError) -> str | None:
-    """The library that an import failed for, if it was one.
+    """Return the missing library that made an import fail.
 
     Args:
-        error: What the import raised.
+        error: The import's exception.
 
     Returns:
-        The library's name.
+        The library's name; None if the import failed for another reason.
     """
     found = _NOT_FOUND.search(str(error))
     return found[1] if found else None
 
 
 def advice(missing: str) -> str:
-    """What to do about a library that is missing.
+    """Return what to do about a missing library.
 
     Args:
         missing: The library's name.
@@ -74,7 +75,7 @@ def advice(missing: str) -> str:
     if missing.startswith(_DRIVER):
         return (
             f'this build of candle-phi has the feature "cuda" and needs {missing}, which comes with NVIDIA\'s '
-            "driver: install the driver, or on a machine without a GPU a build without that feature"
+            "driver: install the driver; on a machine without a GPU, install a build without that feature"
         )
     return (
         f'this build of candle-phi has the feature "cuda" and needs {missing} of the CUDA toolkit that it was '
@@ -84,10 +85,10 @@ def advice(missing: str) -> str:
 
 
 def library_folders() -> Iterator[Path]:
-    """Where CUDA's libraries may be although the system does not look there.
+    """Find the folders that may hold CUDA's libraries but that the system does not search.
 
     Yields:
-        Folders, those of PyPI's packages first.
+        The folders, those of the PyPI packages first.
     """
     nvidia = importlib.util.find_spec("nvidia")
     for package in (nvidia and nvidia.submodule_search_locations) or ():
@@ -99,18 +100,18 @@ def library_folders() -> Iterator[Path]:
 
 
 def load(folder: Path) -> None:
-    """Loads those of CUDA's libraries that are in a folder, for whatever needs one by its name.
+    """Load the CUDA libraries of a folder, so that later imports find them by name.
 
     Args:
-        folder: The folder. It need not exist.
+        folder: The folder. It may be missing.
     """
     for name in _NAMES:
         for library in sorted(folder.glob(f"{name}.so.*")):
             try:
                 ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
             except OSError:
-                continue  # of another version, or in need of what is not there: the import will say so
+                continue  # another version, or a missing dependency: the import reports it
 
 
-# When it is imported, which is the first thing that the package does.
+# On import, which is the first step of the package.
 import_native()

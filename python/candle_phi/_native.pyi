@@ -1,5 +1,5 @@
-# The compiled part of candle-phi, without the checks and the documentation of the package around it.
-# What each thing does stands in rust/bindings/src. Errors are those of candle_phi.exceptions.
+# The native module of candle-phi. The Python package adds the checks and the documentation.
+# rust/bindings/src documents each class and function. Errors are those of candle_phi.exceptions.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, final
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 __version__: str
-# "candle-phi build: needs fp16" or "candle-phi build: needs nothing": what candle_phi._processor looks for.
+# "candle-phi build: needs fp16" or "candle-phi build: needs nothing": the marker that candle_phi._processor reads.
 __build__: str
 
 @final

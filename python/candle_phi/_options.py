@@ -1,4 +1,4 @@
-"""The options of generations, sessions and loading, as the engine's table has them."""
+"""The options of generations, sessions and loading, from the engine's table."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -10,13 +10,13 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 Scope: TypeAlias = Literal["generation", "session", "loading"]
-"""What an option belongs to."""
+"""The scope of an option."""
 
 OPTIONS = {option.name: option for option in _native.options()}
 
 
 def names(scope: Scope) -> tuple[str, ...]:
-    """The names of the options of a scope, in the order of the table.
+    """Return the names of a scope's options, in the order of the table.
 
     Args:
         scope: The scope.
@@ -28,18 +28,18 @@ def names(scope: Scope) -> tuple[str, ...]:
 
 
 def value(name: str, given: object) -> Any:
-    """An option's value in the type that the engine takes.
+    """Convert an option's value to the type that the engine takes.
 
     Args:
         name: The option.
-        given: What the caller gave. None stands for the default.
+        given: The caller's value. None stands for the default.
 
     Returns:
-        The value.
+        The converted value.
 
     Raises:
-        InvalidOptionError: It is out of the option's range.
-        TypeError: It is of the wrong type.
+        InvalidOptionError: The value is out of the option's range.
+        TypeError: The value is of the wrong type.
     """
     option = OPTIONS[name]
     if given is None:
@@ -50,7 +50,7 @@ def value(name: str, given: object) -> Any:
 
 
 def spelled_out(options: Iterable[str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Makes `help` and `inspect.signature` show the keywords that a function takes with ``**options``.
+    """Make `help` and `inspect.signature` show the keywords that a function takes with ``**options``.
 
     Args:
         options: The keywords.

@@ -1,4 +1,4 @@
-"""Where a measurement comes from: its date, its command and its machine, in the same form for every program."""
+"""The provenance of a measurement: its date, command and machine, in the same form for every program."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# What the kernels use, or could use, by the system's name for it.
+# The instruction sets that the kernels use or could use, by the system's names.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx_vnni": "AVX-VNNI",
@@ -23,12 +23,12 @@ _INSTRUCTIONS = {
     "asimddp": "dot products",
     "i8mm": "8-bit matrix products",
 }
-# The folders of an absolute path say how a machine is laid out, and nothing about the measurement.
+# The folders of an absolute path describe the machine's file system, not the measurement.
 _FOLDERS = re.compile(r"(?<![\w.-])~?/(?:[^\s/]+/)*")
 
 
 def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Describe the measurement that this process makes.
+    """Describe the measurement of this process.
 
     Args:
         argv: The command, its program first. None: the command of this process.
@@ -44,7 +44,7 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def command(argv: Sequence[str]) -> str:
-    """Write a command as a shell takes it, without the folders of absolute paths."""
+    """Quote a command for a shell, without the folders of absolute paths."""
     program = Path(argv[0])
     if program.name == "__main__.py":
         words = ["python", "-m", program.parent.name]
@@ -57,7 +57,7 @@ def command(argv: Sequence[str]) -> str:
 def machine() -> dict[str, Any]:
     """Describe the machine: ``system``, ``processor``, ``instructions``, ``cores`` and ``memory_bytes``.
 
-    What the system does not say is None, or an empty list.
+    A value that the system does not report is None, or an empty list.
     """
     about = _cpuinfo()
     flags = set((about.get("flags") or about.get("Features") or "").split())
@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's entries of /proc/cpuinfo; empty where there is none."""
+    """Return the first processor's entries of /proc/cpuinfo; empty if the file does not exist."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,13 +1,13 @@
-"""What lives in this process and nowhere else."""
+"""A base class for objects that cannot leave this process."""
 
 from typing import ClassVar, NoReturn, SupportsIndex
 
 
 class Unpicklable:
-    """Refuses to be pickled and copied, and says what to do in place of it.
+    """A base class that refuses pickling and copying; the error says what to do instead.
 
-    Without this, Python would say that some object of the compiled module cannot be pickled, or, worse, copy what
-    refers to it.
+    Without it, Python would report that some object of the native module cannot be pickled, or would copy an
+    object that refers to one.
     """
 
     __slots__ = ()

@@ -1,11 +1,11 @@
-"""How fast a model runs on this machine, and what memory it takes.
+"""Measurements of a model's speed and memory on this machine.
 
     from candle_phi.bench import bench
 
     report = bench("Phi-3-mini-4k-instruct-q4.gguf", rounds=5)
     print(report.decode[0].tokens_per_second.median)
 
-`candle-phi bench` is the same on the command line.
+`candle-phi bench` makes the same measurements on the command line.
 """
 
 import os
@@ -39,13 +39,13 @@ _ROUNDS_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure that was measured several times.
+    """The statistics of a value that was measured several times.
 
     Attributes:
         median: The median.
-        min: The least.
-        max: The greatest.
-        rounds: All of them, in the order of measuring.
+        min: The smallest value.
+        max: The largest value.
+        rounds: All values, in the order in which they were measured.
     """
 
     median: float
@@ -55,7 +55,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of some values.
+        """Compute the spread of some values.
 
         Args:
             values: The values, at least one.
@@ -64,18 +64,18 @@ class Spread:
             Their spread.
 
         Raises:
-            InvalidOptionError: There are none, or one is not finite.
-            TypeError: They are no numbers.
+            InvalidOptionError: The sequence is empty, or a value is not finite.
+            TypeError: The values are not numbers.
         """
         values = _checks.each(values, "values", lambda value: _checks.finite(value, "values"))
         if not values:
-            raise _checks.invalid("values", "must have at least one number, got none")
+            raise _checks.invalid("values", "must have at least one number, got an empty sequence")
         return cls(statistics.median(values), min(values), max(values), tuple(values))
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillSpeed:
-    """How fast a prompt is read that has nothing in common with one before.
+    """The speed of prefill, for a prompt without a cached prefix.
 
     Attributes:
         tokens: The length of the prompt.
@@ -88,11 +88,11 @@ class PrefillSpeed:
 
 @dataclass(frozen=True, slots=True)
 class DecodeSpeed:
-    """How fast tokens are generated.
+    """The speed of decoding.
 
     Attributes:
-        depth: How many tokens were in the context before.
-        tokens: How many tokens were generated each time.
+        depth: The number of tokens in the context before the generated ones.
+        tokens: The number of tokens generated in each round.
         tokens_per_second: The speed.
     """
 
@@ -103,12 +103,12 @@ class DecodeSpeed:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What is usually measured, and was not: the context is too short for it.
+    """A default measurement that was skipped because the context is too short for it.
 
     Attributes:
         measure: "prefill" or "decode".
-        tokens: The length of the prompt, or for "decode" the tokens before those that would have been generated.
-        needed_tokens: The context that it needs.
+        tokens: The length of the prompt; for "decode", the number of tokens before the generated ones.
+        needed_tokens: The context length that the measurement needs.
     """
 
     measure: Literal["prefill", "decode"]
@@ -118,12 +118,12 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the process has in memory.
+    """The memory of the process.
 
     Attributes:
-        resident_bytes: All of it.
-        anonymous_bytes: Pages that only this process has.
-        file_backed_bytes: Pages of files. Processes share them, and the system drops them when memory is short.
+        resident_bytes: The total.
+        anonymous_bytes: Pages that belong only to this process.
+        file_backed_bytes: Pages of files. Processes share them, and the system drops them when memory is scarce.
     """
 
     resident_bytes: int
@@ -133,17 +133,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What the process has in memory, from step to step.
+    """The memory of the process after each step.
 
     Attributes:
-        at_start: Before anything was loaded.
-        after_load: With the model loaded, before it computed anything.
+        at_start: Before loading.
+        after_load: With the model loaded, before any computation.
         after_answer: After a prompt and an answer.
         prompt_tokens: The length of that prompt.
         answer_tokens: The length of that answer.
-        kv_cache_bytes: What the keys and values of both take.
-        anonymous_beyond_cache_bytes: How much the process has taken for itself alone since `at_start`, the keys
-            and values not counted: copies of weights, and buffers to work in.
+        kv_cache_bytes: The size of the keys and values of both.
+        anonymous_beyond_cache_bytes: The growth of anonymous memory since `at_start` without the keys and values:
+            copies of weights, and working buffers.
     """
 
     at_start: Memory
@@ -157,7 +157,7 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """What `bench` has measured, and with what.
+    """The results of `bench`, and the configuration that they were measured with.
 
     Attributes:
         version: The version of candle-phi.
@@ -165,20 +165,20 @@ class BenchReport:
         name: The model's name, if the file gives one.
         architecture: Its architecture, such as "phi3".
         quantization: The type of most of its weights, such as "Q4_K_M".
-        parameter_count: How many parameters it has.
+        parameter_count: The number of its parameters.
         file_size_bytes: The size of the file.
-        device: Where it computed.
-        executor: What computed: "kernels" or "candle".
-        isa: The processor's instructions that the fastest loops used.
-        n_threads: How many threads computed.
+        device: The device that computed.
+        executor: The implementation that computed: "kernels" or "candle".
+        isa: The instruction set level that the kernels used.
+        n_threads: The number of threads that computed.
         n_ctx: The length of the context.
         kv_dtype: The number format of the key-value cache.
-        load_s: Seconds to load, with a session on it.
-        open_to_first_token_s: Seconds from the path of the file to the first token behind a prompt of 8 tokens.
-        prefill: How fast prompts are read.
-        decode: How fast tokens are generated.
-        left_out: What would have been measured too, if the context were longer.
-        memory: What it takes in memory; None where the system does not say (it does on Linux).
+        load_s: Seconds to load the model and open a session.
+        open_to_first_token_s: Seconds from opening the file to the first token after a prompt of 8 tokens.
+        prefill: The speed of prefill for each prompt length.
+        decode: The speed of decoding for each depth.
+        left_out: The default measurements that were skipped because the context is too short.
+        memory: The memory of the process; None if the system does not report it (Linux does).
     """
 
     version: str
@@ -202,7 +202,7 @@ class BenchReport:
     memory: MemoryUse | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain dictionaries, lists and numbers, which JSON can hold."""
+        """Return the report as dictionaries, lists and numbers that JSON can represent."""
         return asdict(self)
 
 
@@ -217,28 +217,28 @@ def bench(
     progress: Callable[[str], object] | None = None,
     **options: Unpack[SessionOptions],
 ) -> BenchReport:
-    """Measures a model on this machine.
+    """Measure a model on this machine.
 
-    Speeds are those of `Completion.timings`. Prompts are random token ids, so no prefix that is in the cache
-    helps; what the model says to them is noise, and its end tokens are passed over.
+    Speeds are those of `Completion.timings`. Prompts are random token ids, so that no cached prefix is reused. The
+    answers are noise, and end tokens are ignored.
 
     Args:
         path: The GGUF file.
-        prefill: The lengths of the prompts to read. None: 64, 128 and 512, those of them that fit the context; the
-            others are in `BenchReport.left_out`.
-        depth: How many tokens to have in the context before measuring how fast tokens are generated. None: 0, 1000
-            and 4000, those of them that fit; the others are in `BenchReport.left_out`.
-        decode_tokens: How many tokens to generate at each depth.
-        rounds: How many times to measure everything.
+        prefill: The prompt lengths for measuring prefill. None: those of 64, 128 and 512 that fit into the
+            context; `BenchReport.left_out` lists the others.
+        depth: The numbers of tokens in the context for measuring decoding. None: those of 0, 1000 and 4000 that
+            fit; `BenchReport.left_out` lists the others.
+        decode_tokens: The number of tokens to generate at each depth.
+        rounds: How many times to repeat each measurement.
         seed: The seed of the random prompts.
-        progress: Is told what is measured, in words.
-        **options: As for `Phi3Session`. Without ``n_ctx`` the context is as long as the measuring needs.
+        progress: A function that is called with a description of each measurement.
+        **options: As for `Phi3Session`. Without ``n_ctx``, the context is as long as the measurements need.
 
     Returns:
-        The figures.
+        The report.
 
     Raises:
-        InvalidOptionError: An option is out of its range, or a length doesn't fit the context.
+        InvalidOptionError: An option is out of its range, or a length does not fit into the context.
         TypeError: An argument is of the wrong type, or the option does not exist.
         ModelLoadError: The file cannot be loaded.
         InferenceError: The computation failed.
@@ -258,7 +258,7 @@ def bench(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What fits the context, and the context that it takes."""
+    """The measurements that fit into the context, and the context length that they need."""
 
     n_ctx: int
     prefill: tuple[int, ...]
@@ -301,7 +301,7 @@ class _Plan:
                     )
             return numbers
 
-        # The first generated token comes out of the prompt, and its own place is never needed by the last.
+        # The prompt yields the first generated token, and the last one needs no position of its own.
         more = decode_tokens + 1
         if depth is None and decode_tokens != _DECODED and more > most:
             raise _checks.invalid(
@@ -353,7 +353,7 @@ class _Bench:
             decode = tuple(self._decode(session, depth) for depth in self.plan.depth)
             isa, n_threads, kv_dtype = session.isa, session.n_threads, session.config.kv_dtype
         info, device, executor = model.info, model.device, model.executor
-        del session, model  # the weights: the loads that follow should find the memory that they would alone
+        del session, model  # free the weights, so that the following loads find as much memory as the first
         for number in range(1, self.rounds):
             self.progress(f"loading, round {number + 1} of {self.rounds}")
             again, _ = self._open()
@@ -388,7 +388,7 @@ class _Bench:
         loaded = _memory()
         looked = time.perf_counter()
         session.generate(self._prompt(session.model, _FIRST_PROMPT_TOKENS), max_tokens=1, temperature=0)
-        # Looking at the memory takes a while, and is no part of it.
+        # Reading the memory statistics takes time, which is not part of the measurement.
         self.first_s.append(self.load_s[-1] + time.perf_counter() - looked)
         return session, loaded
 
@@ -424,8 +424,8 @@ class _Bench:
         return PrefillSpeed(tokens, Spread.of(speeds))
 
     def _decode(self, session: Phi3Session, depth: int) -> DecodeSpeed:
-        # Something must stand before a token that is generated: at depth 0 that is one token. The session has the
-        # prompt of a depth in its cache from the second round on.
+        # A generated token needs a token before it: at depth 0 that is one token. From the second round on, the
+        # session has the prompt of a depth in its cache.
         prompt = self._prompt(session.model, max(depth, 1))
         tokens = self.plan.decode_tokens
         speeds: list[float] = []
@@ -445,7 +445,7 @@ class _Bench:
 
 
 def _memory() -> Memory | None:
-    """What the process has in memory now, where the system says it."""
+    """Return the memory of the process, or None if the system does not report it."""
     try:
         text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
     except OSError:

@@ -23,12 +23,12 @@ __all__ = [
 ]
 
 Executor: TypeAlias = Literal["auto", "kernels", "candle"]
-"""What computes: "kernels" are the package's own, for CPUs; "candle" is Candle's operations, for any device;
-"auto" takes the kernels on a CPU and Candle elsewhere."""
+"""The implementation that computes: "kernels", this package's own for CPUs; "candle", Candle's operations, for any
+device; "auto", the kernels on a CPU and Candle on any other device."""
 
 
 class LoadOptions(TypedDict, total=False):
-    """The keywords for loading a model, which `candle_phi.Phi3Model` takes. None stands for the default."""
+    """The keywords for loading a model, as `candle_phi.Phi3Model` takes them. None stands for the default."""
 
     device: str | None
     executor: Executor | None
@@ -54,7 +54,7 @@ class SessionOptions(LoadOptions, total=False):
 
 
 class GenerationOptions(TypedDict, total=False):
-    """The keywords of everything that generates, see `GenerationConfig`. None stands for the default."""
+    """The keywords of every method that generates; see `GenerationConfig`. None stands for the default."""
 
     max_tokens: int | None
     min_tokens: int | None
@@ -100,7 +100,7 @@ def _checks_keywords(belongs: Mapping[str, str]) -> Callable[[_Class], _Class]:
 
 
 def _check(config: "GenerationConfig | SessionConfig", scope: _options.Scope) -> None:
-    """Gives each field the value that the engine takes."""
+    """Convert each field to the value that the engine takes."""
     for name in _options.names(scope):
         object.__setattr__(config, name, _options.value(name, getattr(config, name)))
 
@@ -123,10 +123,10 @@ class GenerationConfig:
         min_tokens: The model's end tokens and `stop_token_ids` are forbidden before this many tokens. `stop` texts
             still end the generation.
         timeout: The time starts with the first computation, and includes the prompt and the time that the reader
-            of a stream takes. The result is the text so far, its `finish_reason` is "timeout".
+            of a stream takes. The result is the text so far, with the `finish_reason` "timeout".
         logit_bias: A mapping of token ids to numbers.
         stop: One text, or several.
-        seed: The seed of a generation is in `Completion.seed`, also if it was random.
+        seed: `Completion.seed` reports the seed of a generation, including a random one.
         echo: Prepend the prompt to the text of the completion, or in a stream as the first chunk. A string is
             echoed unchanged. Messages, token ids and truncated prompts are echoed as the text of their tokens,
             control tokens included. With `logprobs`, the log-probabilities of the prompt are reported too
@@ -140,16 +140,16 @@ class GenerationConfig:
             its length.
 
             "truncate_oldest": The oldest part is removed, which `Usage.truncated_tokens` and
-            `Completion.truncated_messages` report. Before the answer this happens if the prompt leaves less room
-            than `max_tokens`, or than a quarter of the context if that is less. From a raw prompt the oldest
-            tokens are removed until there is that room, except for the BOS token. From a chat the oldest turns are
+            `Completion.truncated_messages` report. Before the answer this happens if the prompt leaves less space
+            than `max_tokens`, or than a quarter of the context if that is less. For a raw prompt, the oldest
+            tokens are removed until there is enough space; the BOS token is kept. For a chat, the oldest turns are
             removed until at most half of the context is in use; if only the last turn would remain, just enough of
-            them. System messages and the last turn are never removed. The removed turns leave the session's
-            conversation when the answer has ended. An answer that fills the context continues after the oldest
-            part was removed again, down to half of the context, until `max_tokens` or an end token. If what must
-            stay takes more than three quarters of the context, the answer ends with "length". What remains is
-            computed again, as a new session would compute it. A last turn that is longer than the context is a
-            `ContextLengthError` all the same.
+            them are removed. System messages and the last turn are never removed. The removed turns leave the
+            session's conversation when the answer has ended. If an answer fills the context, the oldest part is
+            removed again, down to half of the context, and the answer continues until `max_tokens` or an end
+            token. If the part that is never removed takes more than three quarters of the context, the answer ends
+            with "length". The remaining part is recomputed, as a new session would compute it. A last turn that is
+            longer than the context still raises a `ContextLengthError`.
         logits_processor: Called as ``function(tokens, logits)`` with the ids of the prompt and of all generated
             tokens as a list, and with the logits after penalties and bias as a writable memoryview of format "f",
             shape (vocabulary,). It edits the logits in place and returns None; ``numpy.asarray(logits)`` is an
@@ -189,7 +189,7 @@ class GenerationConfig:
     __repr__ = represent
 
     if TYPE_CHECKING:
-        # Each keyword may be None, and no field is None for that.
+        # Each keyword may be None, which does not make its field None.
         def __init__(self, **options: Unpack[GenerationOptions]) -> None: ...
 
     def __post_init__(self) -> None:
@@ -201,7 +201,7 @@ class GenerationConfig:
         """Return the settings of the Candle tutorial: 100 tokens, temperature 1.0, repetition penalty 1.2 over 64.
 
         Args:
-            **options: Other settings for some of the options.
+            **options: The options to change.
 
         Returns:
             The configuration.
@@ -214,7 +214,7 @@ class GenerationConfig:
         """Return a configuration that always takes the most likely token.
 
         Args:
-            **options: Settings for other options.
+            **options: Other options.
 
         Returns:
             The configuration.
@@ -247,10 +247,10 @@ def generation_config(
     """Return the configuration of a call: its ``config``, with its keywords on top.
 
     Args:
-        function: What was called, for the message.
+        function: The name of the called function, for the message.
         config: The configuration, or None for the defaults.
         options: The keywords.
-        recommended: Options that replace the defaults where there is no ``config``.
+        recommended: Options that replace the defaults if ``config`` is None.
 
     Returns:
         The configuration.
@@ -281,16 +281,16 @@ class SessionConfig:
             exact; it needs the kernels on a CPU, and heads whose size is a multiple of 32.
         n_threads: Results do not depend on it. With the "candle" executor the number is fixed for the process by
             the variable RAYON_NUM_THREADS, and only that number is accepted.
-        isa: A level that the machine has. None: the environment variable CANDLE_PHI_ISA, or the best level. For
-            tests and comparisons.
-        prefill_chunk: None chooses: many tokens with the kernels and on a GPU; with Candle on a CPU few enough
-            that Ctrl-C acts soon. 1 feeds the prompt token by token.
+        isa: A level that the machine supports, for tests and comparisons. None: the environment variable
+            CANDLE_PHI_ISA, or the best level.
+        prefill_chunk: None selects a size: large with the kernels and on a GPU; with Candle on a CPU small enough
+            that Ctrl-C acts soon. 1 computes the prompt token by token.
         rope_factors: Which of the LongRoPE factors to use, on a model that has them (the 128k ones). "auto" is
             exact: the short factors for a sequence of up to 4096 tokens (`ModelInfo.original_context_length`), the
-            long ones for a longer one. A conversation that crosses this boundary is computed again from its start,
-            once, which `Usage.recomputed_tokens` reports. "long" avoids that for a conversation that will be long,
-            and deviates from the training while it is short. "short" is for conversations that stay short; beyond
-            the boundary it is wrong.
+            long factors for a longer one. A conversation that crosses this boundary is recomputed once from its
+            start, which `Usage.recomputed_tokens` reports. "long" avoids the recomputation for a conversation
+            that will be long, but deviates from the training while it is short. "short" is for conversations that
+            stay short; beyond the boundary it is wrong.
 
     Raises:
         InvalidOptionError: A value is out of its range.

@@ -1,4 +1,4 @@
-"""What this machine has for the package, and whether the package works on it."""
+"""A report on this machine, with a test that the package works on it."""
 
 import os
 import platform
@@ -22,12 +22,12 @@ _TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that the package knows.
+    """A device that the package supports.
 
     Attributes:
         name: The name that ``device=`` takes.
-        available: Whether it is compiled in and there.
-        reason: Why it is not, or None.
+        available: Whether its support is compiled in and the device is present.
+        reason: Why it is not available, or None.
     """
 
     name: str
@@ -37,24 +37,24 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found.
+    """The result of `diagnose`.
 
     Attributes:
         version: The package's version.
         python: The interpreter's version.
-        system: The operating system and the processor's kind.
+        system: The operating system and the kind of processor.
         isa: The instruction set level that the kernels use.
-        n_threads: How many threads a session uses by default.
-        devices: What can be computed on.
-        device: What ``device="auto"`` stands for here.
-        device_reason: Why it is that one.
-        environment: The variables that change what the package does, where they are set.
-        cached_models: How many model files are in the cache.
-        cached_bytes: How much they take.
-        agrees: Whether the kernels, and the GPU that ``device="auto"`` stands for where there is one, chose the
-            same tokens as Candle's operations on the CPU, the reference, on the embedded model, greedily.
-        tokens_per_second: How fast the embedded model, a toy, generated with the kernels, in about a second.
-        problems: What does not work, in sentences; none if all is well.
+        n_threads: The number of threads that a session uses by default.
+        devices: The devices that the package supports.
+        device: The device that ``device="auto"`` selects on this machine.
+        device_reason: Why ``device="auto"`` selects it.
+        environment: The environment variables that are set and change the package's behavior.
+        cached_models: The number of model files in the cache.
+        cached_bytes: Their total size.
+        agrees: Whether the kernels, and the GPU if ``device="auto"`` selects one, chose the same tokens as the
+            reference: Candle's operations on the CPU, with the embedded model and greedy sampling.
+        tokens_per_second: The speed of the embedded toy model with the kernels, measured for about a second.
+        problems: The problems that were found, one sentence each; empty if everything works.
     """
 
     version: str
@@ -73,22 +73,22 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+        """Return the report as a dictionary that JSON can represent."""
         return asdict(self)
 
 
 def diagnose(seconds: float = 1.0) -> Diagnosis:
-    """Looks at the machine and tests the package with the embedded model. Nothing is downloaded.
+    """Inspect the machine and test the package with the embedded model. Nothing is downloaded.
 
     Args:
-        seconds: How long to generate for the speed.
+        seconds: How long to generate for measuring the speed.
 
     Returns:
-        What was found. What does not work is told, not raised.
+        The report. Problems are listed in it, not raised.
 
     Raises:
-        InvalidOptionError: The time is negative or endless.
-        TypeError: It is no number.
+        InvalidOptionError: The time is negative or infinite.
+        TypeError: The time is not a number.
     """
     _checks.finite(seconds, "seconds", 0)
     problems: list[str] = []
@@ -97,13 +97,13 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
     with Phi3Session.demo(device="cpu") as session:
         answer = session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
         found = f"the kernels ({session.isa}) and Candle's operations chose different tokens on the embedded model"
-        advice = 'set executor to "candle", or isa to a lower level'
-        agrees = _agrees(answer, reference, f"{found}: results may be wrong; {advice}, and report it", problems)
+        advice = 'set executor to "candle", or isa to a lower level, and report the problem'
+        agrees = _agrees(answer, reference, f"{found}: results may be wrong; {advice}", problems)
         speed = _speed(session, seconds)
         isa, n_threads = session.isa, session.n_threads
     if device != "cpu":
         found = f"the device {device} and the CPU chose different tokens on the embedded model"
-        advice = 'results may be wrong; set device to "cpu", and report it'
+        advice = 'results may be wrong; set device to "cpu", and report the problem'
         agrees &= _agrees(_answer(device, problems), reference, f"{found}: {advice}", problems)
     cached = _cached(problems)
     return Diagnosis(
@@ -125,17 +125,17 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
 
 
 def _answer(device: str, problems: list[str]) -> list[int] | None:
-    """What Candle's operations say on a device, or None where they cannot be asked."""
+    """Return the tokens that Candle's operations generate on a device, or None if they fail there."""
     try:
         with Phi3Session(model=Phi3Model.demo(device=device, executor="candle")) as session:
             return session.chat(_PROMPT, GenerationConfig.greedy(max_tokens=_TOKENS)).tokens
     except Phi3Error as error:
-        problems.append(f"Candle's operations do not compute on {device}: {error}")
+        problems.append(f"Candle's operations fail on {device}: {error}")
         return None
 
 
 def _agrees(answer: list[int] | None, reference: list[int] | None, complaint: str, problems: list[str]) -> bool:
-    """Whether two answers are the same; where they are not, that is a problem."""
+    """Return whether two answers are equal; if they differ, add the complaint to the problems."""
     if answer is None or reference is None:
         return False
     if answer != reference:
@@ -144,7 +144,7 @@ def _agrees(answer: list[int] | None, reference: list[int] | None, complaint: st
 
 
 def _speed(session: Phi3Session, seconds: float) -> float:
-    """Tokens per second, of as many generations as fit into the time."""
+    """Measure the tokens per second of the generations that fit into the time."""
     config = GenerationConfig.greedy(max_tokens=64, ignore_eos=True)
     tokens, computed_s = 0, 0.0
     end = time.monotonic() + seconds
@@ -164,7 +164,7 @@ def _device(name: str) -> Device:
 
 
 def _cached(problems: list[str]) -> list[int]:
-    """The sizes of what is in the cache."""
+    """Return the sizes of the model files in the cache."""
     try:
         return [model.size_bytes for model in hub.cached_models()]
     except (Phi3Error, OSError) as error:
@@ -173,5 +173,5 @@ def _cached(problems: list[str]) -> list[int]:
 
 
 def _counts(name: str) -> bool:
-    """Whether a variable of the environment changes what the package does, and may be shown: tokens may not."""
+    """Return whether a variable changes the package's behavior and may be shown. Tokens are never shown."""
     return name.startswith(("CANDLE_PHI_", "RAYON_", "HF_", "CUDA_")) and "TOKEN" not in name

@@ -1,7 +1,7 @@
 """The exceptions of candle-phi.
 
-Every one is a `Phi3Error`, and where a built-in exception fits it is that too, so
-``except FileNotFoundError`` and ``except ValueError`` work as one expects:
+Every exception is a `Phi3Error`. If a built-in exception fits, it is a subclass of that too, so
+``except FileNotFoundError`` and ``except ValueError`` work as expected:
 
     Phi3Error
     ├── ModelLoadError
@@ -23,7 +23,7 @@ Every one is a `Phi3Error`, and where a built-in exception fits it is that too, 
 
 An option of the wrong type, or an unknown keyword, is Python's own `TypeError`. Data of the wrong type (a prompt,
 messages, token ids, a text to tokenize) is an `InputTypeError`, so that ``except Phi3Error`` catches a bad row.
-Ctrl-C is `KeyboardInterrupt`, and leaves the session usable.
+Ctrl-C raises `KeyboardInterrupt`; the session remains usable.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ RefusalReason: TypeAlias = Literal[
 
 
 class Phi3Error(Exception):
-    """The base of everything that candle-phi raises on its own account."""
+    """The base class of all exceptions of candle-phi."""
 
 
 class ModelLoadError(Phi3Error):
@@ -65,27 +65,27 @@ class ModelLoadError(Phi3Error):
 
 
 class ModelNotFoundError(ModelLoadError, FileNotFoundError):
-    """There is no model file at the path, or none in the cache to remove."""
+    """The model file does not exist, or the model to remove is not in the cache."""
 
 
 class InvalidModelError(ModelLoadError, ValueError):
-    """The file is damaged, cut short, contradicts itself, or is no GGUF file at all."""
+    """The file is damaged, truncated, inconsistent, or not a GGUF file."""
 
 
 class UnsupportedModelError(ModelLoadError):
-    """The file is sound, but of an architecture, tensor type or tokenizer that is not supported."""
+    """The file is valid, but its architecture, a tensor type or its tokenizer is not supported."""
 
 
 class DeviceError(Phi3Error, RuntimeError):
-    """The device does not exist, was not compiled in, failed, or has no more memory."""
+    """The device does not exist, is not compiled in, failed, or ran out of memory."""
 
 
 class InvalidOptionError(Phi3Error, ValueError):
     """An option or an argument is out of its range.
 
     Attributes:
-        option: The name of the option or argument, such as "top_p". None if the error is not about a single one.
-            The message is complete without it.
+        option: The name of the option or argument, such as "top_p". None if the error concerns several. The
+            message is complete without it.
     """
 
     option: str | None
@@ -98,7 +98,7 @@ class InvalidOptionError(Phi3Error, ValueError):
 class InputTypeError(Phi3Error, TypeError):
     """Data is of the wrong type: a prompt, a message, its role or content, a token id, or a text to tokenize.
 
-    A row of data that is None, for example. An option of the wrong type is a plain `TypeError`.
+    For example, a row of data that is None. An option of the wrong type raises a plain `TypeError`.
     """
 
 
@@ -106,8 +106,8 @@ class ContextLengthError(Phi3Error, ValueError):
     """The prompt does not fit into the context.
 
     Attributes:
-        prompt_tokens: How many tokens the prompt has.
-        context_length: How many tokens the session's context holds.
+        prompt_tokens: The length of the prompt in tokens.
+        context_length: The length of the session's context in tokens.
     """
 
     prompt_tokens: int
@@ -124,20 +124,20 @@ class ContextLengthError(Phi3Error, ValueError):
 
 
 class SessionClosedError(Phi3Error, RuntimeError):
-    """The session was closed."""
+    """The session is closed."""
 
 
 class SessionBusyError(Phi3Error, RuntimeError):
-    """The session is at work: another thread uses it, or a stream of it is neither at its end nor closed."""
+    """The session is in use by another thread, or by a stream that is neither finished nor closed."""
 
 
 class SavedConversationError(Phi3Error, ValueError):
-    """The file holds no conversation that can go on in this session.
+    """The file does not hold a conversation that this session can continue.
 
     Attributes:
         reason: Why: "not_a_conversation", a file of another kind; "newer_version", written by a newer version of
-            this package; "damaged", cut short or changed; "other_model", said with another model, or with the same
-            one under another sliding window; "other_kv_dtype", computed in another `kv_dtype`; "too_long", longer
+            this package; "damaged", truncated or changed; "other_model", computed by another model, or by the same
+            model with another sliding window; "other_kv_dtype", computed in another `kv_dtype`; "too_long", longer
             than the session's context.
     """
 
@@ -152,20 +152,20 @@ class SavedConversationError(Phi3Error, ValueError):
 
 
 class ConversationFileError(Phi3Error, OSError):
-    """A conversation cannot be written to the file, or read from it: the system does not let it."""
+    """The operating system refused to read or write the file of a conversation."""
 
 
 class ConversationNotFoundError(ConversationFileError, FileNotFoundError):
-    """There is no file of a saved conversation at the path."""
+    """The file of a saved conversation does not exist."""
 
 
 class InsufficientMemoryError(Phi3Error, MemoryError):
-    """The machine has not as much memory to give as is needed. The session is as it was before.
+    """The machine does not have enough available memory. The session is unchanged.
 
     Attributes:
-        needed_bytes: How much is needed.
-        available_bytes: How much there is: of the machine, of what its control groups leave the process, and of
-            the process's own limits, the least.
+        needed_bytes: The memory that is needed.
+        available_bytes: The memory that is available: the minimum of the machine's memory, the limits of the
+            process's control groups, and the process's own limits.
     """
 
     needed_bytes: int

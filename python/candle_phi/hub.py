@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, and in its cache on this machine."""
+"""Models on the Hugging Face hub and in its local cache."""
 
 import os
 import re
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 
 DOWNLOAD = "candle_phi.download({!r}) returns the path of its file"
-"""What to do with a model's name where a file is needed; see `model_path`."""
+"""The hint for a model name that was given in place of a file; see `model_path`."""
 
 _QUANTIZATION = re.compile(r"(?i)\b(?:I?Q\d(?:_[A-Z0-9]+)*|B?F16|F32)\b")
-# The width of the bar, and of the figures beside it with some space for a ^C.
+# The width of the bar, and of the figures next to it with some space for a ^C.
 _BAR_WIDTH = 16
 _FIGURES_WIDTH = 42
-# Nothing is shown for a connection that takes less.
+# A connection that takes less time than this is not shown.
 _QUIET_S = 1.0
 
 
@@ -41,32 +41,32 @@ def download(
     local_files_only: bool = False,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> Path:
-    """Fetches a model into the cache, or finds it there.
+    """Download a model into the cache, or find it there.
 
-    A download that was interrupted goes on where it stopped. The file is whole or absent, never half.
+    An interrupted download resumes where it stopped. The file appears in the cache only when it is complete.
 
     Args:
         name_or_repo: A short name (`named_models` lists them), or a repository "owner/name". Either may end in a
             quantization: "owner/name:Q4_K_M".
-        filename: The file in the repository. A part of a split file, "name-00001-of-00003.gguf", stands for all
-            of them.
-        quantization: The quantization of the file, such as "Q5_K_M". A repository that is not in the table of
-            models is asked for its files, or offline the cache. None: a named model's first; for any other
-            repository give this or ``filename``.
+        filename: The file in the repository. For a split file, any part ("name-00001-of-00003.gguf")
+            selects all parts.
+        quantization: The quantization of the file, such as "Q5_K_M". For a repository that is not in the table
+            of models, the hub lists its files, or the cache does if it is offline. None: the first quantization of
+            a named model; any other repository needs this or ``filename``.
         revision: The branch, tag or commit. None: "main".
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
-        token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
-        local_files_only: Use the cache only, and open no connection.
-        progress: What to tell how far it is: a function, which is called on this thread and ends the download with
-            what it raises; True for a bar on stderr; False for nothing; None for a bar if stderr is a terminal.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
+        token: The access token. None: the token of HF_TOKEN or ``hf auth login``.
+        local_files_only: Use only the cache; do not connect to the hub.
+        progress: How to report progress: a function, which is called on this thread and whose exception ends the
+            download; True for a bar on stderr; False for no report; None for a bar if stderr is a terminal.
 
     Returns:
         The path of the GGUF file, or of the first part of a split one.
 
     Raises:
         DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
-        InvalidOptionError: There is no model of that name, no file or several files of the repository have the
-            quantization, or an option is out of its range.
+        InvalidOptionError: The model name is not known, the quantization matches no file or several files of the
+            repository, or an option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
     path, _tokenizer = fetch(
@@ -93,10 +93,14 @@ def fetch(
     local_files_only: object,
     progress: object,
 ) -> tuple[Path, Path | None]:
-    """As `download`; returns the tokenizer.json too, where the model has one of its own on the hub."""
+    """Download a model as `download` does, with its tokenizer.json if the hub has a separate one.
+
+    Returns:
+        The paths of the model file and of the tokenizer.json, or None for the latter.
+    """
     text = _checks.optional_text
     name = _checks.as_text(name_or_repo, "name_or_repo")
-    _refuse_what_is_not_a_file(text(filename, "filename"))
+    _refuse_patterns(text(filename, "filename"))
     try:
         with _listener(progress) as listener:
             path, tokenizer = _native.download(
@@ -110,7 +114,7 @@ def fetch(
                 progress=listener,
             )
     except InvalidOptionError as error:
-        # It may be right as a repository's name, too: only where it is not does a file of that name matter.
+        # The word may also be a valid repository name: a local file of that name matters only if it is not.
         if filename is None and "\0" not in name and Path(name).is_file():
             raise InvalidOptionError(f"{error} {_opened_by_its_path(name)}", error.option) from None
         raise
@@ -118,23 +122,23 @@ def fetch(
 
 
 def _opened_by_its_path(name: str) -> str:
-    return f"There is a file {name!r} on this machine, which is opened by its path: Phi3Session({name!r})"
+    return f"A local file has this name; open it by its path: Phi3Session({name!r})"
 
 
 def model_path(path: object, instead: str) -> str:
-    """The path of a model's file.
+    """Return the path of a model file.
 
     Args:
-        path: What was given.
-        instead: What to do with the name of a model or of its repository, with a placeholder for it.
+        path: The caller's argument.
+        instead: The hint for the name of a model or a repository, with a placeholder for the name.
 
     Returns:
         The path.
 
     Raises:
-        ModelNotFoundError: It is the name of a model, and not the path of a file.
-        InvalidOptionError: It is empty or has a NUL in it.
-        TypeError: It is not a path.
+        ModelNotFoundError: The argument is the name of a model, not the path of a file.
+        InvalidOptionError: The path is empty or contains a NUL character.
+        TypeError: The argument is not a path.
     """
     text = _checks.as_path(path, "path")
     if not Path(text).exists() and any(
@@ -144,8 +148,8 @@ def model_path(path: object, instead: str) -> str:
     return text
 
 
-def _refuse_what_is_not_a_file(filename: str | None) -> None:
-    """Refuses a pattern and the name of a quantization, which no file is called by."""
+def _refuse_patterns(filename: str | None) -> None:
+    """Refuse a filename that is a pattern or only the name of a quantization."""
     if filename is None:
         return
     found = _QUANTIZATION.search(filename)
@@ -155,19 +159,19 @@ def _refuse_what_is_not_a_file(filename: str | None) -> None:
             f"{filename}"
         )
     if set("*?[") & set(filename):
-        remedy = "give the whole name, or set quantization" + (f" to {found.group()}" if found else "")
+        remedy = "give the full name, or set quantization" + (f" to {found.group()}" if found else "")
         raise InvalidOptionError(f"filename must be the name of a file, got the pattern {filename!r}: {remedy}")
 
 
 def local_file(text: str) -> Path | None:
-    """Return the path that a text is, unless it is the name of a model.
+    """Return the path that a text denotes, unless the text is the name of a model.
 
     Args:
         text: A path, a short name, or a repository with or without a quantization.
 
     Returns:
-        The path if there is such a file, or if the text cannot be a name: it ends in ".gguf", begins as paths
-        do, or has several separators. None for a name, known or not, and for "owner/name".
+        The path if the file exists, or if the text cannot be a name: it ends in ".gguf", begins as a path does,
+        or has several separators. None for a name, known or unknown, and for "owner/name".
     """
     path = Path(text)
     with suppress(RuntimeError):  # the home directory is not known
@@ -182,7 +186,7 @@ def local_file(text: str) -> Path | None:
 
 
 def _exists(look: Callable[[], bool]) -> bool:
-    """Look at the disk; False for a text that cannot be a path."""
+    """Check the file system; return False for a text that cannot be a path."""
     try:
         return look()
     except (OSError, ValueError):
@@ -190,38 +194,38 @@ def _exists(look: Callable[[], bool]) -> bool:
 
 
 def named_model(name: str) -> NamedModel | None:
-    """Return the model of a short name, which may end in a quantization; None if the name is not known."""
+    """Return the model with a short name, which may end in a quantization; None if the name is not known."""
     short = name.partition(":")[0].strip().lower()
     return next((model for model in named_models() if model.name == short), None)
 
 
 def named_models() -> list[NamedModel]:
-    """The models that have a short name.
+    """List the models that have a short name.
 
     Returns:
-        All of them.
+        The models, in the order of the table.
     """
     return [_convert.named_model(model) for model in _native.named_models()]
 
 
 def cached_models(cache_dir: str | os.PathLike[str] | None = None) -> list[CachedModel]:
-    """The GGUF files in the cache. All parts of a split one are one model, which is listed once they are there.
+    """List the GGUF files in the cache. A split file is listed as one model, once all of its parts are present.
 
     Args:
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
 
     Returns:
-        All of them; none if there is no cache.
+        The models; an empty list if the cache does not exist.
 
     Raises:
         DownloadError: The cache cannot be read.
-        TypeError: It is no path.
+        TypeError: The argument is not a path.
     """
     return [_convert.cached_model(model) for model in _native.cached_models(_cache_dir(cache_dir))]
 
 
 def repository(name_or_repo: str) -> str:
-    """The repository of a model with a short name; what is no short name is taken for a repository.
+    """Return the repository of a short name. Any other name is returned unchanged, as a repository.
 
     Args:
         name_or_repo: The short name, or the repository.
@@ -234,21 +238,21 @@ def repository(name_or_repo: str) -> str:
 
 
 def remove_cached(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> int:
-    """Removes a repository's model files from the cache.
+    """Remove a repository's model files from the cache.
 
-    The tokenizer.json that came with a named model goes too, unless its repository has other files in the cache.
+    The tokenizer.json of a named model is removed too, unless its repository has other files in the cache.
 
     Args:
         repo: The repository, "owner/name", or the short name of a model that has one (`named_models` lists them).
-        cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
+        cache_dir: The cache. None: Hugging Face's own, at HF_HUB_CACHE or in HF_HOME.
 
     Returns:
-        How many bytes that freed.
+        The number of bytes freed.
 
     Raises:
-        ModelNotFoundError: The cache doesn't have it.
+        ModelNotFoundError: The repository is not in the cache.
         DownloadError: The files cannot be removed.
-        InvalidOptionError: It is neither a short name nor the name of a repository.
+        InvalidOptionError: The text is neither a short name nor the name of a repository.
         TypeError: An argument is of the wrong type.
     """
     return _native.remove_cached(repository(_checks.as_text(repo, "repo")), _cache_dir(cache_dir))
@@ -260,12 +264,12 @@ def _cache_dir(cache_dir: object) -> str | None:
 
 @contextmanager
 def _listener(progress: object) -> Generator[Callable[[_native.Progress], object] | None, None, None]:
-    """What the native module tells how far the download is."""
+    """Yield the function that the native module calls with the progress of a download."""
     if callable(progress):
         yield lambda native: progress(_convert.progress(native))
         return
     if progress is not None:
-        _checks.as_bool(progress, "progress, where it isn't a function,")
+        _checks.as_bool(progress, "progress, if it is not a function,")
     if progress or (progress is None and _is_terminal(sys.stderr)):
         with _bars() as update:
             yield lambda native: update(_convert.progress(native))
@@ -281,13 +285,13 @@ def _is_terminal(stream: object) -> bool:
 @contextmanager
 def _bars() -> Generator[Callable[[Progress], None], None, None]:
     """Draw a progress bar for each file on stderr, and a status line while a connection takes long."""
-    # Imported when a bar is drawn: it takes longer than all the rest of the package.
+    # Imported only when a bar is drawn: this import takes longer than the rest of the package.
     from rich import filesize  # noqa: PLC0415
     from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    # The columns that are left for the name and the bar.
+    # The columns that remain for the name and the bar.
     room = console.width - _FIGURES_WIDTH if console.is_terminal else _FIGURES_WIDTH + _BAR_WIDTH
     bar_width = _BAR_WIDTH if room >= 2 * _BAR_WIDTH else 0
     name_width = room - bar_width
@@ -326,7 +330,7 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
             if last is not None:
                 size = filesize.decimal(last.bytes_done)
                 console.print(
-                    f"Interrupted after {size} of {last.file}; the same call again resumes the download."
+                    f"Interrupted after {size} of {last.file}; repeat the same call to resume the download."
                 )
             raise
         finally:
@@ -336,10 +340,10 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
 
 @contextmanager
 def _connecting(console: "Console") -> Generator[Callable[[], None], None, None]:
-    """Show that a connection is being made, if that takes longer than a second.
+    """Show a status line if connecting takes longer than a second.
 
     Yields:
-        A function that removes the line. It is called at the end too.
+        A function that removes the line. It is also called at the end.
     """
     endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
     status = console.status(f"connecting to {endpoint}")

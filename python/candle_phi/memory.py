@@ -1,4 +1,4 @@
-"""How much memory a session takes, told before there is one."""
+"""Estimates of a session's memory, made without loading the model."""
 
 import os
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ __all__ = ["MemoryEstimate", "estimate_memory"]
 class MemoryEstimate:
     """The memory that a session takes on a CPU when its context is full.
 
-    It is that of the package's own kernels on a mapped file, which is what a session has unless it is told
-    otherwise. Candle's executor copies the weights, and ``mmap=False`` reads them into memory: then they are no
-    longer the file's. A further session on the same model takes its own cache, and shares the rest.
+    The estimate is for the package's own kernels on a memory-mapped file, the default. Candle's executor copies
+    the weights, and ``mmap=False`` reads them into memory: in both cases they are no longer pages of the file.
+    Each further session on the same model needs its own cache and shares the rest.
 
     Attributes:
         n_ctx: The length of the context in tokens.
         kv_dtype: The number format of the key-value cache.
-        weights_bytes: The weights. They are pages of the file: the system drops them when it needs memory, and
-            reads them again. With less memory than this an answer takes long, and does not fail.
-        kv_cache_bytes: The keys and values of a full context; with a sliding window, of what is kept of them. It
-            is taken as the context fills.
-        working_bytes: About what the tokenizer, the header of the file and the computing take.
+        weights_bytes: The weights. They are pages of the file, which the system drops when it needs memory and
+            reads again later. With less memory than this, generation is slow but does not fail.
+        kv_cache_bytes: The keys and values of a full context; with a sliding window, those that are kept. They are
+            allocated as the context fills.
+        working_bytes: The approximate size of the tokenizer, the file's header and the computation's buffers.
     """
 
     n_ctx: int
@@ -36,17 +36,17 @@ class MemoryEstimate:
 
     @property
     def anonymous_bytes(self) -> int:
-        """What must be there: the cache and the working memory. The system cannot drop it."""
+        """The memory that the system cannot drop: the cache and the working memory."""
         return self.kv_cache_bytes + self.working_bytes
 
     @property
     def droppable_bytes(self) -> int:
-        """What the system may drop and read again: the weights."""
+        """The memory that the system may drop and read again: the weights."""
         return self.weights_bytes
 
     @property
     def total_bytes(self) -> int:
-        """All of it together."""
+        """The sum of all parts."""
         return self.weights_bytes + self.anonymous_bytes
 
 
@@ -54,10 +54,10 @@ class MemoryEstimate:
 def estimate_memory(
     path: str | os.PathLike[str], *, n_ctx: int | None = None, kv_dtype: KvDtype | None = "f16"
 ) -> MemoryEstimate:
-    """The memory that a session on a model file takes, from the file's header alone.
+    """Estimate the memory of a session on a model file, from the file's header alone.
 
     Args:
-        path: The GGUF file; of a split one any part.
+        path: The GGUF file; for a split file, any part.
         n_ctx: The length of the context in tokens. None: the default of a session, see `SessionConfig`.
         kv_dtype: The number format of the key-value cache.
 
@@ -65,10 +65,10 @@ def estimate_memory(
         The estimate.
 
     Raises:
-        ModelNotFoundError: There is no such file.
-        InvalidModelError: The file is damaged, cut short, or no GGUF file.
-        UnsupportedModelError: The file is of an architecture that is not supported.
-        InvalidOptionError: The context is longer than the model's, or there is no such number format.
+        ModelNotFoundError: The file does not exist.
+        InvalidModelError: The file is damaged, truncated, or not a GGUF file.
+        UnsupportedModelError: The architecture of the file is not supported.
+        InvalidOptionError: The context is longer than the model's, or the number format does not exist.
         TypeError: An argument is of the wrong type.
     """
     native = _native.estimate_memory(

@@ -1,4 +1,4 @@
-"""What the engine does and when, in a file that chrome://tracing and Perfetto show."""
+"""Traces of the engine's work, in a file that chrome://tracing and Perfetto can show."""
 
 import os
 from collections.abc import Generator
@@ -11,35 +11,36 @@ __all__ = ["trace"]
 
 
 def trace(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
-    """Writes a trace of everything that the engine does inside the ``with`` block, in any thread.
+    """Write a trace of everything that the engine does inside the ``with`` block, on any thread.
 
         with candle_phi.trace("generation.json"):
             session.generate(prompt)
 
     The file is JSON of the Chrome trace format: open it at https://ui.perfetto.dev or in chrome://tracing. It
-    shows how a model is loaded, a prompt tokenized and read chunk by chunk, and each token computed layer by
-    layer, drawn and made text. It is whole after Ctrl-C and after an exception, and up to its last second if the
-    process is killed. Where a GPU computes, the layers show when work was handed to it.
+    shows the loading of a model, the tokenization of a prompt and its prefill chunk by chunk, and for each token
+    the computation layer by layer, the sampling and the decoding to text. The file is complete after Ctrl-C and
+    after an exception; if the process is killed, at most the last second is missing. On a GPU, the layers show
+    when work was submitted to it.
 
-    A token of a large model takes some tens of kilobytes in the file. While no trace is written, this costs
-    nothing that can be measured.
+    A token of a large model takes some tens of kilobytes in the file. While no trace is written, tracing has no
+    measurable cost.
 
     Args:
-        path: The file; one that is there is overwritten.
+        path: The file. An existing file is overwritten.
 
     Returns:
-        What ``with`` takes; it gives nothing.
+        A context manager, whose ``with`` block has no value.
 
     Raises:
-        InvalidOptionError: A trace is being written already; a process has one at a time.
+        InvalidOptionError: A trace is already being written; a process writes one trace at a time.
         OSError: The file cannot be written.
-        TypeError: It is no path.
+        TypeError: The argument is not a path.
     """
     return _Trace(_checks.as_path(path, "path"))
 
 
 class _Trace(ContextDecorator, AbstractContextManager[None]):
-    """Can be entered again; the file is then written anew."""
+    """A context manager that can be entered again, which overwrites the file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -58,7 +59,7 @@ class _Trace(ContextDecorator, AbstractContextManager[None]):
 
 @contextmanager
 def _told(path: str) -> Generator[None, None, None]:
-    """Says what the file was for, and what is wrong with its path, as the errors of saving a conversation do."""
+    """Raise errors that name the file's purpose and what is wrong with its path."""
     try:
         yield
     except OSError as error:

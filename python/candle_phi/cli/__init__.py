@@ -1,4 +1,4 @@
-"""The command line, `candle-phi`. One file for each group of commands; `app.py` puts them together."""
+"""The command line, `candle-phi`. Each command group has a file; `app.py` combines them."""
 
 from candle_phi.cli.app import app
 
@@ -6,5 +6,5 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Runs the command line and leaves the process with its exit code."""
+    """Run the command line and exit with its exit code."""
     app()

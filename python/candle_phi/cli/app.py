@@ -1,4 +1,4 @@
-"""The command `candle-phi`: its commands, and what becomes of their errors."""
+"""The program `candle-phi`: its commands, and the handling of their errors."""
 
 import os
 import sys
@@ -26,9 +26,9 @@ EXIT_USAGE = 2
 
 
 class CommandLine(Group):
-    """All commands, with one rule for their errors: a line on stderr, and an exit code that says which kind.
+    """All commands, with one rule for their errors: a line on stderr, and an exit code for the kind of error.
 
-    A reader that has gone away (`| head`) is no error.
+    A reader that closes the pipe (`| head`) is not an error.
     """
 
     def main(
@@ -40,7 +40,7 @@ class CommandLine(Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs the command in `args` and leaves with `SystemExit`."""
+        """Run the command in `args` and exit with `SystemExit`."""
         console.debug = False
         try:
             console.open_closed_streams()
@@ -62,21 +62,21 @@ class CommandLine(Group):
         except typer.Abort:
             console.error("cancelled")
             code = EXIT_FAILURE
-        except Exception as error:  # noqa: BLE001 # the last line of defence: a person reads a sentence, not a traceback
+        except Exception as error:  # noqa: BLE001 # the last resort: a user sees a sentence, not a traceback
             if console.debug:
                 traceback.print_exc()
             else:
                 console.error(failure_message(error, self))
-            # An option's value that cannot be meant, whoever found that out.
+            # An invalid value of an option is a usage error, also if the package has found it.
             code = EXIT_USAGE if isinstance(error, InvalidOptionError) else EXIT_FAILURE
         sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Reads the words up to the command."""
+        """Parse the words before the command."""
         return super().parse_args(ctx, shells.with_shells(args))
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
-        """Reads the command line, which may ask for nothing but help."""
+        """Parse the command line, which may print the help and exit."""
         try:
             return super().make_context(*arguments, **extra)
         except BrokenPipeError:
@@ -84,7 +84,7 @@ class CommandLine(Group):
             raise typer.Exit(0) from None
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
+        """Run the command."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -95,12 +95,12 @@ class CommandLine(Group):
 
 
 def leave_quietly() -> None:
-    """Gives what is still buffered a place to go when the interpreter flushes at its end."""
+    """Redirect stdout to the null device, so that the interpreter can flush it at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def failure_message(error: Exception, command: Any) -> str:
-    """What went wrong, as a sentence. Errors that nobody has foreseen name their class."""
+    """Return the message for an error. The message for an unexpected error names its class."""
     if isinstance(error, Phi3Error):
         return flags.worded(error, command)
     if isinstance(error, OSError):
@@ -111,7 +111,7 @@ def failure_message(error: Exception, command: Any) -> str:
 
 
 def show_version(wanted: bool) -> None:
-    """Prints the version and leaves, if `wanted`."""
+    """Print the version and exit, if `wanted`."""
     if wanted:
         print(f"candle-phi {__version__}")
         raise typer.Exit
@@ -132,7 +132,7 @@ def candle_phi(
     ctx: typer.Context,
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Debug = False,
     install_completion: shells.InstallCompletion = None,

@@ -1,4 +1,4 @@
-"""`candle-phi bench`: how fast a model runs on this machine, and what memory it takes."""
+"""`candle-phi bench`: the speed of a model on this machine, and its memory."""
 
 import contextlib
 import json
@@ -24,22 +24,23 @@ def bench(
     prefill: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N,...", help="Lengths of the prompts to read.  [default: those of 64,128,512 that fit]"
+            metavar="N,N,...",
+            help="Prompt lengths for measuring prefill.  [default: those of 64,128,512 that fit]",
         ),
     ] = None,
     depth: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Tokens before those that are generated.  [default: those of 0,1000,4000 that fit]",
+            help="Tokens in the context before the generated ones.  [default: those of 0,1000,4000 that fit]",
         ),
     ] = None,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at each depth.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to measure.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to repeat each measurement.")] = 5,
     n_threads: options.Threads = None,
     n_ctx: Annotated[
         int | None,
-        options.of_table("n_ctx", unset="what the measuring needs"),
+        options.of_table("n_ctx", unset="the length that the measurements need"),
     ] = None,
     kv_dtype: options.KvCache = None,
     executor: options.WhatComputes = None,
@@ -49,7 +50,7 @@ def bench(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how fast a model runs, and the memory that it takes."""
+    """Measure a model's speed and memory."""
     del debug
     path = source.file_of(model, demo=demo, may_fetch=True)
     given = {
@@ -84,13 +85,13 @@ def bench(
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:
-    """The numbers of a list with commas between."""
+    """Parse a list of integers separated by commas."""
     if text is None:
         return None
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise console.UsageProblem(f"--{option} takes whole numbers with commas between, got {text!r}") from None
+        raise console.UsageProblem(f"--{option} must be integers separated by commas, got {text!r}") from None
 
 
 def _print(report: BenchReport) -> None:
@@ -106,7 +107,7 @@ def _print(report: BenchReport) -> None:
     print()
     table = Table(box=None, pad_edge=False)
     table.add_column(f"median of {len(report.load_s.rounds)}")
-    for column in ("", "least", "greatest"):
+    for column in ("", "min", "max"):
         table.add_column(column, justify="right")
     for name, spread, unit in _figures(report):
         table.add_row(name, *(f"{value:.{_digits(unit)}f} {unit}" for value in _three(spread)))
@@ -119,7 +120,7 @@ def _print(report: BenchReport) -> None:
     print()
     memory = Table(box=None, pad_edge=False)
     memory.add_column("memory")
-    for column in ("resident", "anonymous", "of files"):
+    for column in ("resident", "anonymous", "file-backed"):
         memory.add_column(column, justify="right")
     use = report.memory
     answer = f"after {use.prompt_tokens} + {use.answer_tokens} tokens"
@@ -128,7 +129,7 @@ def _print(report: BenchReport) -> None:
     console.print_rich(memory)
     grown = console.human_bytes(max(0, use.anonymous_beyond_cache_bytes))
     cache = console.human_bytes(use.kv_cache_bytes)
-    print(f"{grown} anonymous beside the start and the {cache} of keys and values")
+    print(f"{grown} anonymous memory in addition to the start and the {cache} of keys and values")
 
 
 def _figures(report: BenchReport) -> list[tuple[str, Spread, str]]:
@@ -146,7 +147,7 @@ def _left_out(report: BenchReport) -> str:
         f"{names[left.measure].format(left.tokens)} (needs {left.needed_tokens} tokens)"
         for left in report.left_out
     )
-    return f"left out, as the context cannot hold it: {', '.join(left_out)}"
+    return f"skipped because the context is too short: {', '.join(left_out)}"
 
 
 def _digits(unit: str) -> int:

@@ -1,4 +1,4 @@
-"""`candle-phi chat`: a conversation at a terminal, or line by line in a pipe."""
+"""`candle-phi chat`: a conversation on a terminal, or line by line in a pipe."""
 
 import sys
 from pathlib import Path
@@ -28,18 +28,18 @@ def chat(
     sampling: Sampling,
     loading: Loading,
     history: Annotated[
-        bool, typer.Option("--history/--no-history", help="Keep what is typed for the next chat.")
+        bool, typer.Option("--history/--no-history", help="Store the typed messages for the next chat.")
     ] = True,
     load: Annotated[
-        Path | None, typer.Option(help="Continue a conversation that /save wrote.", metavar="FILE")
+        Path | None, typer.Option(help="Continue a conversation saved with /save.", metavar="FILE")
     ] = None,
     stats: options.Stats = False,
     trace: options.Trace = None,
     debug: options.Debug = False,
 ) -> None:
-    """Talk with a model. At a terminal, /help lists what else there is; a pipe is answered line by line."""
+    """Chat with a model. On a terminal, /help lists the commands; a pipe is answered line by line."""
     del debug
-    # Imported here: the editor of the line takes longer to load than all other commands need.
+    # Imported here: the line editor takes longer to import than all other commands.
     from candle_phi.cli.repl.conversation import Conversation  # noqa: PLC0415
     from candle_phi.cli.repl.loop import Chat, answer_lines  # noqa: PLC0415
     from candle_phi.cli.repl.terminal import Terminal, history_path  # noqa: PLC0415
@@ -47,7 +47,9 @@ def chat(
     sampling.config()  # so that a wrong value is refused before the model is fetched
     chosen = source.chosen(_model(word, source))
     if load is not None and system is not None:
-        raise console.UsageProblem("--system and --load exclude each other: a saved conversation has its own")
+        raise console.UsageProblem(
+            "--system and --load exclude each other: a saved conversation has its own system message"
+        )
     console.print_any_text()
     with options.traced(trace), chosen.open(loading) as session:
         conversation = Conversation(session, sampling.config(session.model.info.sampling), system)
@@ -64,7 +66,7 @@ def chat(
 
 
 def _model(word: str | None, source: Source) -> str | None:
-    """Return the argument if it can be a model; a message is refused, since chat asks for it."""
+    """Return the argument if it can be a model. Refuse a message, which the chat asks for."""
     if word is None or (not source.options and foreign.looks_like_model(word)):
         return word
     example = source.options[:1] if source.demo else ["phi-4-mini"]

@@ -1,4 +1,4 @@
-"""How the command line talks: results to stdout, everything else to stderr, colour only on a terminal."""
+"""The output of the command line: results to stdout, everything else to stderr, color only on a terminal."""
 
 import contextlib
 import os
@@ -12,29 +12,29 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-# Set by --debug: errors then come with their traceback.
+# Set by --debug: errors are then printed with their traceback.
 debug = False
 
 _UNITS = ("KB", "MB", "GB", "TB")
-# Wide enough that no cell is cut where nobody's terminal sets the width.
+# Wide enough that no cell is truncated if there is no terminal to set the width.
 _PIPE_WIDTH = 1000
 
 
 class UsageProblem(typer.TyperException):
-    """The command line asks for something that cannot be meant."""
+    """A usage error of the command line."""
 
     exit_code = 2
-    # The context of the command that it is about.
+    # The context of the command.
     ctx: object = None
 
 
 def stderr_console() -> Console:
-    """A console on stderr, made when it is needed: tests exchange the stream."""
+    """Return a console on stderr, created when it is needed because tests replace the stream."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def note(text: str) -> None:
-    """Says something beside the results, less loud than they."""
+    """Print a remark on stderr, dimmed."""
     _print_wrapped(text, style="dim")
 
 
@@ -57,7 +57,7 @@ def _print_wrapped(text: str, *, style: str | None = None, end: str = "\n") -> N
 
 
 def note_table(rows: list[list[str]]) -> None:
-    """Says something in columns beside the results."""
+    """Print a table of remarks on stderr, dimmed."""
     table = Table(box=None, show_header=False, pad_edge=False, style="dim")
     for _ in rows[0]:
         table.add_column(overflow="fold")
@@ -67,21 +67,21 @@ def note_table(rows: list[list[str]]) -> None:
 
 
 def error(message: str) -> None:
-    """Print what went wrong on stderr: one line, wrapped between words on a terminal."""
+    """Print an error on stderr: one line, wrapped between words on a terminal."""
     _print_wrapped(f"error: {' '.join(message.split())}")
 
 
 def print_any_text() -> None:
-    """Lets stdout take any text: what a console of another encoding lacks becomes a question mark."""
+    """Let stdout accept any text: a character that its encoding lacks becomes a question mark."""
     with contextlib.suppress(AttributeError):  # a stand-in for a terminal may lack it
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a text file, unless it is such a stand-in
 
 
 def open_closed_streams() -> None:
-    """Gives a program that was started with stdin or stderr closed (`<&-`) empty ones.
+    """Replace stdin and stderr by empty streams if they were closed at the start (`<&-`).
 
     Raises:
-        OSError: Its stdout is closed: there is nobody to answer.
+        OSError: stdout is closed.
     """
     if sys.stdin is None:
         sys.stdin = _nothing(os.O_RDONLY, "r")
@@ -92,18 +92,18 @@ def open_closed_streams() -> None:
 
 
 def _nothing(flags: int, mode: str) -> TextIO:
-    """Stays open as long as the process, as what it stands for does."""
+    """Open the null device, for the lifetime of the process."""
     return cast("TextIO", os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8", closefd=False))
 
 
 def write(text: str) -> None:
-    """Prints a piece of text on stdout at once."""
+    """Write text to stdout and flush it."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def utf8(text: bytes) -> str:
-    """What came from stdin as text."""
+    """Decode the input of stdin."""
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -111,7 +111,7 @@ def utf8(text: bytes) -> str:
 
 
 def at_home(path: Path) -> Path:
-    """A path whose ~ is the home; as it is, where nobody knows one."""
+    """Expand the ~ of a path; return the path unchanged if the home directory is not known."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -119,7 +119,7 @@ def at_home(path: Path) -> Path:
 
 
 def human_bytes(count: int) -> str:
-    """A size for people, in decimal units as file managers and the hub show it."""
+    """Format a size in decimal units, as file managers and the hub do."""
     if count < 1000:
         return f"{count} B"
     size = count / 1000
@@ -131,7 +131,7 @@ def human_bytes(count: int) -> str:
 
 
 def human_count(count: int) -> str:
-    """A count of parameters for people: 3.8 B."""
+    """Format a count of parameters, such as 3.8 B."""
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
         if count >= size:
             return f"{count / size:.1f}{unit}"
@@ -144,7 +144,7 @@ def terminal_width() -> int | None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Prints a table on stdout; columns that hold sizes stand to the right."""
+    """Print a table on stdout; sizes are right-aligned."""
     table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
@@ -170,7 +170,7 @@ def print_paragraphs(title: str, rows: list[list[str]]) -> None:
 
 
 def print_rich(renderable: Table) -> None:
-    """Prints on stdout: with the terminal's width, or in full and without padding in a pipe."""
+    """Print on stdout with the terminal's width, or in a pipe untruncated and without padding."""
     if sys.stdout.isatty():
         Console(markup=False, highlight=False).print(renderable)
         return

@@ -1,4 +1,4 @@
-"""`candle-phi doctor`: what this machine has, and whether the package works on it."""
+"""`candle-phi doctor`: a report on this machine, with a test that the package works on it."""
 
 import json
 
@@ -10,7 +10,7 @@ from candle_phi.doctor import Diagnosis, diagnose
 
 
 def doctor(*, as_json: options.Json = False, debug: options.Debug = False) -> None:
-    """Show what this machine has, and test that the package works."""
+    """Describe this machine, and test that the package works on it."""
     del debug
     found = diagnose()
     if as_json:
@@ -38,7 +38,7 @@ def _print(found: Diagnosis) -> None:
         table.add_row(name, value)
     who = "the kernels" if found.device == "cpu" else f"the kernels, {found.device}"
     agrees = f"{who} and Candle agree" if found.agrees else "FAILED"
-    table.add_row("self-test", f"{agrees}; {found.tokens_per_second:.0f} tokens/s of the embedded toy model")
+    table.add_row("self-test", f"{agrees}; {found.tokens_per_second:.0f} tokens/s with the embedded toy model")
     console.print_rich(table)
     for problem in found.problems:
         console.error(problem)

@@ -1,4 +1,4 @@
-"""`candle-phi download`: fetch a model into the hub cache."""
+"""`candle-phi download`: download a model into the hub cache."""
 
 import json
 from dataclasses import asdict
@@ -31,7 +31,7 @@ def download(
 ) -> None:
     """Download a model, and print the path of its file."""
     del debug
-    # On a terminal's stderr the package draws a bar by itself.
+    # If stderr is a terminal, the package shows a progress bar.
     path = candle_phi.download(
         name,
         file,
@@ -46,5 +46,5 @@ def download(
         return
     model = next((model for model in cached_models(cache_dir) if model.path == path), None)
     if model is None:
-        raise ModelNotFoundError(f"{path} was removed from the cache meanwhile; download it again")
+        raise ModelNotFoundError(f"{path} was removed from the cache in the meantime; download it again")
     print(json.dumps(asdict(model), indent=2, default=str))

@@ -1,11 +1,11 @@
-"""The package's options as the command line spells them: `--n-ctx` for `n_ctx`."""
+"""The spelling of the package's options on the command line: `--n-ctx` for `n_ctx`."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from candle_phi._options import OPTIONS
 
-# Options about the hub, by the package's name for them.
+# Options of the hub, by their names in the package.
 HUB = {
     "filename": "file",
     "quantization": "quantization",
@@ -17,11 +17,11 @@ HUB = {
 
 
 def worded(error: Exception, command: Any) -> str:
-    """An error's message, in which the option that it is about is spelled as on the command line.
+    """Return an error's message with its option spelled as on the command line.
 
     Args:
         error: The error.
-        command: The command, or the group of commands, which has the option.
+        command: The command or command group that has the option.
 
     Returns:
         The message.
@@ -40,7 +40,7 @@ def worded(error: Exception, command: Any) -> str:
 
 
 def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """The names of all options, each with the word for it."""
+    """List the names of all options, each with its flag."""
     for parameter in command.params:
         if parameter.param_type_name == "option":
             yield parameter.name, next((word for word in parameter.opts if word.startswith("--")), "")

@@ -1,4 +1,4 @@
-"""Commands and options of other programs, and the sentence that answers each."""
+"""Commands and options of other programs, with a hint for each."""
 
 import re
 import shlex
@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 
 from candle_phi import hub
 
-_NO_SERVER = "there is no server yet; docs/guides/asyncio.md shows how a program answers several requests at once"
-_NO_BATCH = "there is no command for many prompts yet; docs/guides/asyncio.md shows how a program answers many"
+_NO_SERVER = "a server is not included; docs/guides/serve-http.md shows how to serve a model over HTTP"
+_NO_BATCH = "a command for many prompts is not available; docs/guides/many-rows.md shows how to run them in Python"
 _NO_SCHEMA = (
-    "the answer cannot be held to a schema or a grammar yet; ask for JSON in the prompt, and check the answer"
+    "structured output is not available in this version; docs/guides/json-answers.md describes alternatives"
 )
-_NO_TOOLS = "the model cannot be given tools yet"
-_NOTHING_RUNS = "no model runs in the background: each command loads the model that it needs, and ends with it"
-_TEXT_ONLY = "the models read text only"
-_STREAMS = "the answer is always streamed; a file or a pipe has all of it at the end"
+_NO_TOOLS = "tool calls are not available in this version"
+_NOTHING_RUNS = "no model runs in the background: each command loads its model, and unloads it at its end"
+_TEXT_ONLY = "the models read and write text only"
+_STREAMS = "the answer is always streamed; a file or a pipe receives all of it"
 _STDIN = "a prompt in a file is read from stdin: add < FILE"
 _STDOUT = "the answer is written to stdout: add > FILE"
-_VERBOSE = "--stats prints counts and speeds, and --debug the traceback of an error"
-_CHAT = "'candle-phi chat' is the conversation"
-_ONE_ANSWER = "a command gives one answer; another --seed gives another one"
-_CHUNKS = "the package chooses how many tokens of a prompt are computed at once"
-_NO_ADAPTERS = "adapters are not supported: convert the model with the adapter merged into it"
+_VERBOSE = "use --stats for counts and speeds, --debug for the traceback of an error"
+_CHAT = "use 'candle-phi chat' for a conversation"
+_ONE_ANSWER = "a command generates one answer; use another --seed for another answer"
+_CHUNKS = "leave it out: the number of prompt tokens per batch is chosen automatically"
+_NO_ADAPTERS = "adapters are not available: merge the adapter into the model before it is converted"
 
 # Commands of other programs.
 COMMANDS = {
@@ -37,7 +37,7 @@ COMMANDS = {
     "inspect": "did you mean 'candle-phi info'?",
     "interactive": "did you mean 'candle-phi chat'?",
     "list": "'candle-phi models' lists the models",
-    "login": "the hub's token is given as --token or HF_TOKEN, or by 'hf auth login'",
+    "login": "set the hub's token with --token, HF_TOKEN or 'hf auth login'",
     "ls": "'candle-phi models' lists the models",
     "ps": _NOTHING_RUNS,
     "pull": "did you mean 'candle-phi download'?",
@@ -59,7 +59,7 @@ _OPTIONS = {
     **dict.fromkeys(["tool", "tools", "tool_choice", "functions"], _NO_TOOLS),
     **dict.fromkeys(["stream", "no_stream", "streaming"], _STREAMS),
     **dict.fromkeys(["host", "port", "api_key", "listen", "keep_alive", "keepalive"], _NO_SERVER),
-    **dict.fromkeys(["input", "input_file"], f"{_STDIN}; there is no command for many prompts yet"),
+    **dict.fromkeys(["input", "input_file"], f"{_STDIN}; {_NO_BATCH}"),
     **dict.fromkeys(["prompt_file", "file", "f"], _STDIN),
     **dict.fromkeys(["output", "output_file", "o", "out"], _STDOUT),
     **dict.fromkeys(["batch", "prompts"], _NO_BATCH),
@@ -69,10 +69,10 @@ _OPTIONS = {
     **dict.fromkeys(["batch_size", "ubatch_size", "b", "ub"], _CHUNKS),
     **dict.fromkeys(["lora", "lora_base", "adapter"], _NO_ADAPTERS),
     **dict.fromkeys(["best_of", "num_return_sequences"], _ONE_ANSWER),
-    "jinja": "the chat template of the file is used; --chat-format chooses another one",
+    "jinja": "leave it out: the file's chat template is used; --chat-format selects another one",
 }
 
-# Options of other programs, and what is written here instead.
+# Options of other programs, with the options to use instead.
 _WITH_VALUE = {
     **dict.fromkeys(["gpu", "cuda", "use_gpu", "ngl", "n_gpu_layers", "gpu_layers"], "--device cuda"),
     "metal": "--device metal",
@@ -89,15 +89,15 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(:[\w-]+)?")
 
 
 def of_option(name: str, value: str | None, known: Mapping[str, str]) -> str | None:
-    """Answer an option that other programs have.
+    """Return the hint for an option that other programs have.
 
     Args:
         name: The option, without dashes and with underscores.
         value: The word after it.
-        known: The command's options as they are written, by their names.
+        known: The command's options as they are typed, by their names.
 
     Returns:
-        A sentence without its end; None if the option is not known.
+        A clause; None if the option is not known.
     """
     if name == "n" and "max_tokens" in known:
         if value is not None and names_model(value):
@@ -111,35 +111,35 @@ def of_option(name: str, value: str | None, known: Mapping[str, str]) -> str | N
 
 
 def names_model(word: str) -> bool:
-    """Whether a word has the form of a model's name or path, known or not."""
+    """Return whether a word has the form of a model's name or path, known or unknown."""
     is_name = hub.named_model(word) is not None or _REPOSITORY.fullmatch(word) is not None
     return is_name or hub.local_file(word) is not None
 
 
 def looks_like_model(word: str) -> bool:
-    """Whether `names_model`, or the word may be a misspelt short name such as phi4-mini, or an address."""
+    """Return whether a word names a model, or may be a misspelled short name such as phi4-mini, or a URL."""
     return names_model(word) or re.fullmatch(r"phi[\w.:-]*", word, re.IGNORECASE) is not None or "://" in word
 
 
 def is_quantization(word: str) -> bool:
-    """Whether a word is the name of a quantization."""
+    """Return whether a word is the name of a quantization."""
     return _QUANTIZATION.fullmatch(word) is not None
 
 
 def command_line(*words: str) -> str:
-    """Quote words for a shell, after the program's name."""
+    """Return a command line of this program, quoted for a shell."""
     return shlex.join(["candle-phi", *words])
 
 
 def in_quotes(words: Sequence[str], chosen: Mapping[str, object]) -> str:
-    """Answer a prompt that was written as several words.
+    """Return the hint for a prompt of several words without quotes.
 
     Args:
         words: The arguments of `generate`.
         chosen: The options that choose a model, by their names, with their values.
 
     Returns:
-        A sentence without its end.
+        A clause.
     """
     options = [
         part
@@ -150,29 +150,29 @@ def in_quotes(words: Sequence[str], chosen: Mapping[str, object]) -> str:
     has_model = not options and looks_like_model(words[0])
     model = words[:1] if has_model else options or ["phi-4-mini"]
     prompt = " ".join(words[1:] if has_model else words)
-    return f"a prompt of several words is written in quotes: {command_line('generate', *model, prompt)}"
+    return f"a prompt of several words needs quotes: {command_line('generate', *model, prompt)}"
 
 
 def of_command(word: str) -> str | None:
-    """Answer a word where a command is expected: another program's command, a model or a prompt.
+    """Return the hint for a word in place of a command: another program's command, a model or a prompt.
 
     Args:
         word: The word.
 
     Returns:
-        A sentence without its end; None if the word is not known.
+        A clause; None if the word is not known.
     """
     if word in COMMANDS:
         return COMMANDS[word]
     if looks_like_model(word):
-        return f"to talk with a model: {command_line('chat', word)}"
+        return f"to chat with a model: {command_line('chat', word)}"
     if " " in word.strip():
-        return f"to have a prompt answered: {command_line('generate', 'phi-4-mini', word)}"
+        return f"to answer a prompt: {command_line('generate', 'phi-4-mini', word)}"
     return None
 
 
 def generate_instead(arguments: Sequence[str]) -> str:
-    """Write the command for options without one, as llama.cpp's program takes them.
+    """Return the command line for options without a command, as llama.cpp's program takes them.
 
     Args:
         arguments: The words of the command line.

@@ -1,4 +1,4 @@
-"""`candle-phi generate`: a prompt in, text out as it comes."""
+"""`candle-phi generate`: stream the answer to one prompt."""
 
 import contextlib
 import json
@@ -28,13 +28,16 @@ def generate(
     ] = None,
     second: Annotated[
         str | None,
-        typer.Argument(help="What to say to the model; '-' or nothing reads it from stdin.", metavar="PROMPT"),
+        typer.Argument(help="The prompt; '-' or no PROMPT reads it from stdin.", metavar="PROMPT"),
     ] = None,
     *,
     source: Source,
     system: options.System = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Take the prompt as it is: no chat template, control tokens count.")
+        bool,
+        typer.Option(
+            "--raw", help="Use the prompt unchanged: without a chat template, and control tokens in it are parsed."
+        ),
     ] = False,
     sampling: Sampling,
     loading: Loading,
@@ -44,7 +47,7 @@ def generate(
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print JSON lines: one for each token, and one for the whole."),
+        typer.Option("--json", help="Print JSON lines: one for each token, and one for the completion."),
     ] = False,
     trace: options.Trace = None,
     debug: options.Debug = False,
@@ -52,7 +55,7 @@ def generate(
     """Answer a prompt, streaming the text to stdout."""
     del debug
     if raw and system is not None:
-        raise console.UsageProblem("--system needs the chat template, which --raw goes without")
+        raise console.UsageProblem("--system needs the chat template, which --raw does not use")
     model, prompt = _model_and_prompt([word for word in (first, second) if word is not None], source)
     chosen = source.chosen(model)
     neutral = sampling.config()  # so that a wrong value is refused before the model is fetched
@@ -74,7 +77,7 @@ def _stream(
     stats: bool,
     as_json: bool,
 ) -> None:
-    """Prints the answer piece by piece, and the statistics of as much of it as there was."""
+    """Stream the answer, then print the statistics, also if the answer was interrupted."""
     console.print_any_text()
     stream = session.stream(text, config) if messages is None else session.chat_stream(messages, config)
     with stream, status.reading(stream, is_shown=not as_json) as has_begun:
@@ -84,7 +87,7 @@ def _stream(
                 console.write(json.dumps(results.chunk_dict(chunk)) + "\n" if as_json else chunk.text)
         finally:
             has_begun()
-            # After Ctrl-C too: the prompt of the shell should start on a line of its own.
+            # Also after Ctrl-C, so that the prompt of the shell starts on a new line.
             with contextlib.suppress(BrokenPipeError):
                 console.write((json.dumps(results.completion_dict(stream.result)) if as_json else "") + "\n")
             if stats:
@@ -105,7 +108,7 @@ def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str
             return word, None
         case [word]:
             raise console.UsageProblem(
-                f"no model was chosen: {foreign.command_line('generate', 'phi-4-mini', word)}, or choose it by "
+                f"no model is chosen: {foreign.command_line('generate', 'phi-4-mini', word)}, or choose it with "
                 "--model FILE, --name NAME or --demo"
             )
         case [first, _] if source.options and foreign.names_model(first):
@@ -120,13 +123,13 @@ def _model_and_prompt(words: list[str], source: Source) -> tuple[str | None, str
 
 
 def _read_prompt(argument: str | None, *, keep_newline: bool, stop: Sequence[str] | None) -> str:
-    """The argument, or all of stdin. A raw prompt keeps the newline at its end; `echo` adds one for others."""
+    """Return the argument, or all of stdin. Only a raw prompt keeps the newline at its end, which `echo` adds."""
     hint = f": --stop took {stop[-1]!r} as its text" if stop else ""
     if argument is None and sys.stdin.isatty():
         raise console.UsageProblem(
             f"no prompt was given{hint}"
             if hint
-            else "no prompt was given: write one, or pipe one in; 'candle-phi chat' asks for one after the other"
+            else "no prompt was given: pass one, or pipe one to stdin; 'candle-phi chat' asks for each message"
         )
     if argument is not None and argument.startswith("@") and console.at_home(Path(argument[1:])).is_file():
         raise console.UsageProblem(f"a prompt in a file is read from stdin: < {argument[1:]}")
@@ -139,7 +142,7 @@ def _read_prompt(argument: str | None, *, keep_newline: bool, stop: Sequence[str
 
 
 def _print_prompt(session: Phi3Session, text: str, messages: list[Message] | None) -> None:
-    """What the model reads, and the ids it is read as."""
+    """Print the rendered prompt and its token ids."""
     if messages is None:
         add_bos = session.model._engine.add_bos  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         ids = session.tokenize(text, add_bos=add_bos, parse_special=True)

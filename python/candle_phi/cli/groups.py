@@ -1,4 +1,4 @@
-"""Options that belong together, written once for all commands that have them."""
+"""Groups of options, defined once for all commands that share them."""
 
 import inspect
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any, get_type_hints
 
 
 def takes_groups(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes the command line's options of the fields of a command's dataclass parameters.
+    """Turn the fields of a command's dataclass parameters into options of the command line.
 
     Args:
-        function: A command. A parameter whose type is a dataclass stands for its fields, which are annotated as
-            typer's options are and have their defaults.
+        function: A command. A parameter whose type is a dataclass is replaced by its fields, which are annotated
+            as typer's options and have defaults.
 
     Returns:
-        The same command, with a parameter for each field.
+        The command, with a parameter for each field.
     """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, tuple[Any, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""`candle-phi info`: what is in a GGUF file, without loading its weights."""
+"""`candle-phi info`: a description of a GGUF file, without loading its weights."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ def info(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a model's file holds, and how much memory it needs. Downloads nothing."""
+    """Describe a model file and the memory that it needs. Nothing is downloaded."""
     del debug
     path = source.file_of(model, demo=demo, may_fetch=False)
     described = describe(inspect_model(path), estimate_memory(path, n_ctx=n_ctx, kv_dtype=kv_dtype or "f16"))
@@ -35,13 +35,13 @@ def info(
 
 
 def describe(model: ModelInfo, memory: MemoryEstimate) -> dict[str, Any]:
-    """Everything that is known of the file, as JSON can hold it."""
+    """Return the description of the file, as JSON can represent it."""
     sums = {"anonymous_bytes": memory.anonymous_bytes, "total_bytes": memory.total_bytes}
     return {**asdict(model), "memory": {**asdict(memory), **sums}}
 
 
 def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
-    """The same for people."""
+    """Format the description as rows of a table."""
     memory = described["memory"]
     heads, kv_heads, head_dim = (described[key] for key in ("head_count", "head_count_kv", "head_dim"))
     weights, cache, working, total = (
@@ -60,13 +60,16 @@ def rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("chat format", "; ".join((str(described["chat_format"] or "(none)"), *described["chat_corrections"]))),
         *([("sampling", sampling)] if (sampling := _sampling(described)) else []),
         ("file size", console.human_bytes(described["file_size_bytes"])),
-        ("memory", f"about {total}: {weights} for the weights, {cache} for {context}, {working} to work with"),
+        (
+            "memory",
+            f"about {total}: {weights} for the weights, {cache} for {context}, {working} of working memory",
+        ),
         ("", "the weights are pages of the file, which the system can drop and read again"),
     ]
 
 
 def _sampling(described: dict[str, Any]) -> str:
-    """The options that the file recommends, which chat and generate use by default."""
+    """Format the options that the file recommends, which chat and generate use by default."""
     return ", ".join(f"{name} {value}" for name, value in described["sampling"].items() if value is not None)
 
 
@@ -74,6 +77,6 @@ def _context(described: dict[str, Any]) -> str:
     context, original = described["context_length"], described["original_context_length"]
     extended = f", extended from {original} by LongRoPE" if original < context else ""
     window = described["sliding_window"]
-    # A window as wide as the context hides nothing.
+    # A window as wide as the context has no effect.
     narrow = window is not None and window < context
     return f"{context} tokens{extended}" + (f", sliding window of {window}" if narrow else "")

@@ -1,4 +1,4 @@
-"""`candle-phi models`: which models are known, which are cached, and away with one."""
+"""`candle-phi models`: the known and the cached models, and the removal of one."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from candle_phi.cli.command import Command, Group
 from candle_phi.hub import repository
 from candle_phi.types import NamedModel
 
-# A narrower terminal gets a list: the cells of a table would be wrapped to a few characters.
+# A narrower terminal shows a list: it would wrap the cells of a table to a few characters.
 _TABLE_WIDTH = 140
 
 models_app: typer.Typer = typer.Typer(
@@ -59,11 +59,11 @@ def list_models(
         last = example.quantizations[-1]
         print()
         console.print_line(
-            f"Other quantizations: {example.name}:{last} and the like; 'candle-phi models --json' has all"
+            f"Other quantizations are chosen as in {example.name}:{last}; 'candle-phi models --json' lists them"
         )
     print()
     if not cached:
-        console.print_line("Nothing is cached yet: candle-phi download NAME")
+        console.print_line("The cache is empty; 'candle-phi download NAME' downloads a model")
         return
     (_list if is_narrow else console.print_table)(
         "Cached",
@@ -89,7 +89,7 @@ def remove(
         str, typer.Argument(help="A named model, or OWNER/REPO.", autocompletion=complete.cached_names)
     ],
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     cache_dir: options.CacheDir = None,
     debug: options.Debug = False,
 ) -> None:

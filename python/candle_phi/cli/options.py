@@ -17,7 +17,7 @@ from candle_phi.types import Isa, KvDtype
 
 _Group = TypeVar("_Group")
 _COMPLETIONS: dict[str, Callable[..., Any]] = {"device": complete.devices}
-# The types of the command line's values, by the table's kinds.
+# The types of values on the command line, by the kinds of the option table.
 _TYPES: dict[str, Any] = {
     "int": int,
     "float": float,
@@ -46,38 +46,44 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Demo = Annotated[bool, typer.Option("--demo", help="The embedded toy model, in the place of the file.")]
+Demo = Annotated[bool, typer.Option("--demo", help="Use the embedded toy model instead of a file.")]
 Quantization = Annotated[
     str | None,
     typer.Option(
-        help="Which of a named model's files, for instance Q5_K_M.", autocompletion=complete.quantizations
+        help="The quantization of a named model, for example Q5_K_M.", autocompletion=complete.quantizations
     ),
 ]
 File = Annotated[
     str | None, typer.Option("--file", help="The file in the repository.", autocompletion=complete.files)
 ]
 Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit of the repository.")]
-CacheDir = Annotated[Path | None, typer.Option(help="The hub cache.  [default: as Hugging Face's tools use it]")]
-Token = Annotated[str | None, typer.Option(help="A hub token.  [default: HF_TOKEN, or the one that is logged in]")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use the cache only; open no connection.")]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="The hub cache.  [default: the cache of Hugging Face's tools]")
+]
+Token = Annotated[
+    str | None, typer.Option(help="A hub token.  [default: HF_TOKEN, or the token of 'hf auth login']")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only the cache; do not connect to the hub.")]
 System = Annotated[str | None, typer.Option(help="A system message before the prompt.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Print counts and speeds to stderr at the end.")]
 Trace = Annotated[
     Path | None,
-    typer.Option(help="Write what is computed when into this file, for https://ui.perfetto.dev.", metavar="FILE"),
+    typer.Option(
+        help="Write a trace of the computation to this file, for https://ui.perfetto.dev.", metavar="FILE"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def of_table(name: str, *, unset: str | None = None) -> Any:
-    """The command line's option for one of the package's table.
+    """Create the command line's option for an option of the package's table.
 
     Args:
         name: The option.
-        unset: What happens without it. None: what the table says.
+        unset: The description of its default. None: that of the table.
 
     Returns:
-        What typer reads.
+        The option, as typer takes it.
     """
     option = OPTIONS[name]
     flag = f"--{name.replace('_', '-')}"
@@ -85,17 +91,17 @@ def of_table(name: str, *, unset: str | None = None) -> Any:
         flag = f"{flag}/--no-{name.replace('_', '-')}"
     text = option.help.removesuffix(".") + (f"; {option.note}." if option.note else ".")
     if option.kind == "texts":
-        text += " May be given again."
+        text += " May be repeated."
     default = unset or option.unset or option.default
     shown = "" if isinstance(default, bool) else f"  [default: {default}]"
     return typer.Option(flag, metavar=option.metavar, help=text + shown, autocompletion=_COMPLETIONS.get(name))
 
 
 def group(*scopes: Scope) -> Callable[[type[_Group]], type[_Group]]:
-    """Makes a class a group of options: those of the package's table that the command line has, and its own.
+    """Make a class a group of options: its own, and those of the package's table that the command line has.
 
     Args:
-        scopes: Which options of the table.
+        scopes: The scopes of the options in the table.
 
     Returns:
         A decorator, which makes the class a dataclass.
@@ -113,11 +119,11 @@ def group(*scopes: Scope) -> Callable[[type[_Group]], type[_Group]]:
 
 
 def given(group: object, *scopes: Scope) -> dict[str, Any]:
-    """The options of the table that were given, as keywords; the package has the defaults.
+    """Return the given options of the table as keywords; the package has the defaults.
 
     Args:
         group: The values of a group of options.
-        scopes: Which options of the table.
+        scopes: The scopes of the options in the table.
 
     Returns:
         The keywords.
@@ -146,5 +152,5 @@ InstructionSet = Annotated[Isa | None, of_table("isa")]
 
 
 def traced(path: Path | None) -> AbstractContextManager[None]:
-    """Writes a trace of what is done in it, if --trace asks for one."""
+    """Return a context manager that writes a trace to the path of --trace, if it is given."""
     return nullcontext() if path is None else trace(path)

@@ -1,4 +1,4 @@
-"""Completions for people and for programs: the counts after an answer, and the same as JSON."""
+"""The output of completions: the statistics after an answer, and JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,12 +7,12 @@ from candle_phi import Chunk, Completion, GenerationConfig
 
 
 def chunk_dict(chunk: Chunk) -> dict[str, Any]:
-    """A chunk as a JSON object."""
+    """Convert a chunk to a JSON object."""
     return {"type": "chunk", "text": chunk.text, "token_id": chunk.token_id}
 
 
 def completion_dict(completion: Completion) -> dict[str, Any]:
-    """A completion as a JSON object."""
+    """Convert a completion to a JSON object."""
     timings = completion.timings
     return {
         "type": "completion",
@@ -32,19 +32,19 @@ def completion_dict(completion: Completion) -> dict[str, Any]:
 
 
 def stats(completion: Completion) -> str:
-    """Counts, speeds, and how it ended."""
+    """Format the counts, the speeds and the finish reason of a completion."""
     usage, timings = completion.usage, completion.timings
     reason: str = completion.finish_reason or "interrupted"
     if isinstance(completion.stop_reason, int):
-        reason += f" at the end token {completion.stop_reason}"
+        reason += f" at end token {completion.stop_reason}"
     elif completion.stop_reason is not None:
-        reason += f" before {completion.stop_reason!r}"
+        reason += f" at stop text {completion.stop_reason!r}"
     first = timings.time_to_first_token_s
     lines = [
         f"load      {timings.load_s:.2f} s",
         f"prompt    {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached"
-        + (f", {usage.recomputed_tokens} computed again" if usage.recomputed_tokens else "")
-        + (f", {usage.truncated_tokens} left out" if usage.truncated_tokens else "")
+        + (f", {usage.recomputed_tokens} recomputed" if usage.recomputed_tokens else "")
+        + (f", {usage.truncated_tokens} truncated" if usage.truncated_tokens else "")
         + _speed(timings.prefill_tokens_per_second),
         f"answer    {usage.completion_tokens} tokens"
         + _speed(timings.decode_tokens_per_second)
@@ -56,14 +56,14 @@ def stats(completion: Completion) -> str:
 
 
 def _options(completion: Completion) -> str:
-    """The options that do not have their neutral default, those that the file recommends included."""
+    """Format the options that differ from their neutral defaults, including those that the file recommends."""
     neutral = asdict(GenerationConfig(seed=completion.seed))
     used = asdict(completion.config)
     return ", ".join(f"{name} {value}" for name, value in used.items() if value != neutral[name])
 
 
 def speed(completion: Completion) -> str:
-    """How much was said, and how fast, in a few words."""
+    """Format the number of tokens and the speed of an answer."""
     count = completion.usage.completion_tokens
     tokens = f"{count} token{'s' if count != 1 else ''}"
     return tokens + _speed(completion.timings.decode_tokens_per_second)

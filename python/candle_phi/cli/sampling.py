@@ -1,4 +1,4 @@
-"""How to generate, as options of the command line."""
+"""The options of generation on the command line."""
 
 from typing import Annotated
 
@@ -11,22 +11,22 @@ from candle_phi.cli import options
 
 @options.group("generation")
 class Sampling:
-    """When to end, and how to choose each token."""
+    """The options that say when to stop and how to sample each token."""
 
     tutorial: Annotated[
-        bool, typer.Option("--tutorial", help="Start from the tutorial's settings; other options still count.")
+        bool, typer.Option("--tutorial", help="Start from the tutorial's settings; other options still apply.")
     ] = False
 
     def config(self, recommended: RecommendedSampling | None = None) -> GenerationConfig:
-        """The package's configuration, which has the ranges and the defaults that no file recommends."""
+        """Return the configuration of the options. The package checks the ranges and has the other defaults."""
         start = GenerationConfig.tutorial() if self.tutorial else defaults(recommended)
         return start.replace(**options.given(self, "generation"))
 
 
 def defaults(recommended: RecommendedSampling | None) -> GenerationConfig:
-    """The configuration without any option given."""
+    """Return the configuration without any option, from the file's recommended sampling if it has one."""
     return GenerationConfig() if recommended is None else GenerationConfig(**recommended.options())
 
 
-# What the chat's /set sets.
+# The options that /set of the chat can set.
 SETTINGS = tuple(option.name for option in OPTIONS.values() if "set" in option.interfaces)

@@ -1,4 +1,4 @@
-"""`--install-completion` and `--show-completion`: the script with which a shell completes the command line."""
+"""`--install-completion` and `--show-completion`: shell completion of the command line."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -12,20 +12,20 @@ Shell: TypeAlias = Literal["auto", "bash", "zsh", "fish", "powershell", "pwsh"]
 _OPTIONS = ("--install-completion", "--show-completion")
 _DETECTED = "auto"
 
-# Tells typer what its shells are asked for and take, which it does nowhere else.
+# Registers the shells in typer, which nothing else does.
 completion.get_completion_inspect_parameters()
 
 
 def with_shells(args: list[str]) -> list[str]:
-    """The words of a command line, with a shell behind each option that wants one: the one it is called from.
+    """Add the value "auto" after a completion option without a shell, which selects the current shell.
 
-    An option whose value may be left out is nothing that typer has.
+    typer does not support options whose value is optional.
 
     Args:
-        args: The words.
+        args: The words of the command line.
 
     Returns:
-        The same words, and "auto" where a shell was left out.
+        The words, with "auto" added if the shell was omitted.
     """
     words = list(args)
     for index, word in enumerate(args):
@@ -53,12 +53,14 @@ def _show(ctx: typer.Context, param: typer.CallbackParam, shell: Shell | None) -
 
 
 def _named(shell: Shell | None) -> str | bool:
-    """The shell as typer takes it: by its name, or True for the one that it finds out."""
+    """Return the shell as typer takes it: its name, or True to detect it."""
     return bool(shell) if shell in {None, _DETECTED} else str(shell)
 
 
 def _unknown(option: str) -> console.UsageProblem:
-    return console.UsageProblem(f"name the shell: {option} bash, zsh, fish, powershell or pwsh")
+    return console.UsageProblem(
+        f"the current shell is not known: set {option} to bash, zsh, fish, powershell or pwsh"
+    )
 
 
 InstallCompletion = Annotated[
@@ -76,6 +78,6 @@ ShowCompletion = Annotated[
         metavar="[SHELL]",
         callback=_show,
         is_eager=True,
-        help="Print the script that completes in a shell, to put it where such things are kept.",
+        help="Print the shell completion script, so that you can install it yourself.",
     ),
 ]

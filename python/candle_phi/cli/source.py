@@ -1,4 +1,4 @@
-"""Where the model of a command comes from, and how it is loaded."""
+"""The options that choose a command's model and say how to load it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from candle_phi.cli import complete, console, flags, foreign, options
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the model comes from: a file, a name or the embedded one, by an option or as an argument."""
+    """The choice of a model: a file, a name or the embedded model, by an option or an argument."""
 
     model: Annotated[
         str | None,
@@ -35,12 +35,12 @@ class Source:
         str | None,
         typer.Option(
             "--name",
-            help="The same, but never a file. A repository with --file needs no quantization.",
+            help="Like --model, but never a file. A repository with --file needs no quantization.",
             metavar="NAME",
             autocompletion=complete.names,
         ),
     ] = None
-    demo: Annotated[bool, typer.Option("--demo", help="The embedded toy model: nothing is downloaded.")] = False
+    demo: Annotated[bool, typer.Option("--demo", help="Use the embedded toy model, without a download.")] = False
     quantization: options.Quantization = None
     file: options.File = None
     revision: options.Revision = None
@@ -50,7 +50,7 @@ class Source:
 
     @property
     def options(self) -> list[str]:
-        """The options that choose a model and were given."""
+        """The given options among those that choose a model."""
         chosen = {"--model": self.model is not None, "--name": self.name is not None, "--demo": self.demo}
         return [option for option, is_given in chosen.items() if is_given]
 
@@ -58,19 +58,19 @@ class Source:
         """Return the model that the options or an argument choose.
 
         Args:
-            word: An argument that names one.
+            word: An argument that names the model.
 
         Returns:
             The model. Nothing is loaded or downloaded here.
 
         Raises:
             UsageProblem: No model is chosen, or several are, or the other options do not fit the model.
-            ModelNotFoundError: There is no such file.
+            ModelNotFoundError: The file does not exist.
         """
         given = [*self.options, *([] if word is None else [repr(word)])]
         if not given:
             raise console.UsageProblem(
-                "no model was chosen: give --model FILE, --name NAME (see 'candle-phi models') or --demo"
+                "no model is chosen: use --model FILE, --name NAME (see 'candle-phi models') or --demo"
             )
         if len(given) > 1:
             raise console.UsageProblem(f"{' and '.join(given)} exclude each other")
@@ -79,29 +79,29 @@ class Source:
         text = word or self.model
         path = None if text is None else path_or_name(text)
         name = self.name if text is None else (None if path is not None else text)
-        # Options about the hub without a name would be ignored in silence.
+        # Options of the hub without a name would be ignored silently.
         for option in flags.HUB.values():
             if name is None and getattr(self, option):
                 hint = "; a prompt in a file is read from stdin: add < FILE" if option == "file" else ""
                 raise console.UsageProblem(
-                    f"--{option.replace('_', '-')} is about the hub, and needs a model's name: --name NAME{hint}"
+                    f"--{option.replace('_', '-')} is for the hub and needs a model's name: --name NAME{hint}"
                 )
-        # Before anything else is asked for, a prompt for one, which may be what was taken for the model.
+        # Checked before the prompt is asked for: the prompt may have been taken for the model.
         if path is not None and not path.exists():
-            inspect_model(path)  # which has the words for it
+            inspect_model(path)  # raises the error for a missing file
         return Chosen(path, name, {name: getattr(self, option) for name, option in flags.HUB.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The model of a command: a file, a name and what belongs to it on the hub, or neither: the embedded one."""
+    """The model of a command: a file, a name with its options of the hub, or neither for the embedded model."""
 
     path: Path | None
     name: str | None
     hub: dict[str, Any]
 
     def open(self, loading: "Loading") -> Phi3Session:
-        """Loads the model, which may be a download, and opens a session on it."""
+        """Load the model, downloading it if necessary, and open a session on it."""
         given = loading.given()
         if self.path is not None:
             return Phi3Session(self.path, **given)
@@ -111,7 +111,7 @@ class Chosen:
 
 
 def path_or_name(text: str) -> Path | None:
-    """Return the path that a word stands for; None for the name of a model.
+    """Return the path that a word denotes; None for the name of a model.
 
     Args:
         text: The word.
@@ -120,7 +120,7 @@ def path_or_name(text: str) -> Path | None:
         The path. The file may be missing.
 
     Raises:
-        UsageProblem: It is neither the path of a file nor the name of a model.
+        UsageProblem: The word is neither the path of a file nor the name of a model.
     """
     path = hub.local_file(text)
     if path is None and "/" not in text and hub.named_model(text) is None:
@@ -137,7 +137,7 @@ def file_of(model: str | None, *, demo: bool, may_fetch: bool) -> Path:
 
     Args:
         model: A path or a name.
-        demo: Whether to take the embedded model.
+        demo: Whether to use the embedded model.
         may_fetch: Whether to download a model that is not in the cache.
 
     Returns:
@@ -145,11 +145,11 @@ def file_of(model: str | None, *, demo: bool, may_fetch: bool) -> Path:
 
     Raises:
         UsageProblem: Both or neither were given, or the model is neither a file nor a name.
-        ModelNotFoundError: It must be downloaded first.
+        ModelNotFoundError: The model must be downloaded first.
     """
     if demo is (model is not None):
         raise console.UsageProblem(
-            "expected a model, which is a GGUF file or a name (see 'candle-phi models'), or --demo, and not both"
+            "expected either a model, which is a GGUF file or a name (see 'candle-phi models'), or --demo"
         )
     if model is None:
         return Phi3Model.demo().path
@@ -161,7 +161,7 @@ def file_of(model: str | None, *, demo: bool, may_fetch: bool) -> Path:
     try:
         return hub.download(model, local_files_only=True)
     except DownloadError:
-        download = f"'{foreign.command_line('download', model)}' fetches it{_about_size(model)}"
+        download = f"'{foreign.command_line('download', model)}' downloads it{_about_size(model)}"
         raise ModelNotFoundError(f"{model} is not in the cache: {download}") from None
 
 
@@ -181,8 +181,8 @@ def _refuse_file(name: str, *, has_file: bool) -> None:
 
 @options.group("session", "loading")
 class Loading:
-    """How the model is loaded and computes."""
+    """The options that say how to load the model and how to compute."""
 
     def given(self) -> dict[str, Any]:
-        """The options that were given, as keywords; the package has the defaults."""
+        """Return the given options as keywords; the package has the defaults."""
         return options.given(self, "session", "loading")

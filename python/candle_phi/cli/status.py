@@ -1,4 +1,4 @@
-"""A status line on a terminal's stderr while a prompt is read. It disappears when the answer begins."""
+"""A status line on stderr while a prompt is computed. It disappears when the answer begins."""
 
 import contextlib
 import threading
@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator
 from candle_phi import TokenStream
 from candle_phi.cli import console
 
-# Nothing is shown for a prompt that takes less.
+# A prompt that takes less time than this is not shown.
 _QUIET_S = 1.0
 _EVERY_S = 0.2
 
 
 @contextlib.contextmanager
 def reading(stream: TokenStream, *, is_shown: bool = True) -> Generator[Callable[[], None], None, None]:
-    """Show how much of a stream's prompt has been read, until its first chunk comes.
+    """Show how much of a stream's prompt has been computed, until its first chunk is ready.
 
     Args:
         stream: The stream.

@@ -1,4 +1,4 @@
-"""What is said of a command line that cannot be meant: what was expected, what was found, and what was meant."""
+"""Messages for usage errors: what was expected, what was found, and what was probably meant."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -9,50 +9,53 @@ import typer
 from candle_phi import _checks
 from candle_phi.cli import foreign
 
-# Arguments that elsewhere are options, and what llama.cpp calls options of ours.
+# Arguments that are options in other programs, and short names of options in llama.cpp.
 _ARGUMENTS = {"model": "model", "m": "model", "p": "prompt", "prompt": "prompt", "n": "name", "name": "name"}
 _SHORT = {"c": "n_ctx", "s": "seed", "t": "n_threads"}
-# More than these are no suggestion.
+# More options than this are too many for a suggestion.
 _MANY = 3
 
 
 def message(error: typer.TyperException) -> str:
-    """What was wrong, and where to read how it is meant.
+    """Return the message for a usage error, with a reference to the help.
 
     Args:
-        error: What the reading of the command line raised.
+        error: The exception from parsing the command line.
 
     Returns:
-        A sentence.
+        The message.
     """
     context: Any = getattr(error, "ctx", None)
     if hasattr(error, "possibilities") and context is not None:
         text = _no_such_option(error.option_name, context, getattr(error, "arguments", ()))  # type: ignore[attr-defined] # such an error has it
     elif _missing_argument(error) == "name":
-        text = "name the model, as in 'candle-phi download phi-4-mini'; 'candle-phi models' lists the names"
+        text = (
+            "missing the name of a model, as in 'candle-phi download phi-4-mini'; 'candle-phi models' lists the "
+            "names"
+        )
     else:
         error.message = _of_a_number(error.__cause__) or error.message
-        # The prefix is that of the library that looked at the value.
+        # The prefix comes from the library that validated the value.
         text = error.format_message().replace(": Value error, ", ": ", 1).rstrip(".")
     command = "candle-phi" if context is None else context.command_path
     return f"{text[:1].lower()}{text[1:]} (see '{command} --help')"
 
 
 def _missing_argument(error: typer.TyperException) -> str | None:
-    """The name of the argument that is missing, if that is what is wrong."""
+    """Return the name of the missing argument, or None if the error is another one."""
     parameter: Any = getattr(error, "param", None)
     return parameter.name if type(error).__name__ == "MissingParameter" and parameter is not None else None
 
 
 def unexpected(words: Sequence[str], context: Any) -> str:
-    """What is said of arguments that are too many.
+    """Return the message for unexpected arguments.
 
     Args:
         words: The arguments.
         context: The command's context.
 
     Returns:
-        A sentence.
+        The message.
     """
     text = f"unexpected argument {words[0]!r}"
     name = context.params.get("name")
@@ -69,14 +72,14 @@ def unexpected(words: Sequence[str], context: Any) -> str:
 
 
 def no_such_command(name: str, context: Any) -> str:
-    """What is said of a command that does not exist.
+    """Return the message for an unknown command.
 
     Args:
-        name: What was written.
-        context: The context of the group that should have it.
+        name: The unknown command.
+        context: The context of the command group.
 
     Returns:
-        A sentence.
+        The message.
     """
     text = f"no such command {name!r}"
     root, path, commands = context.find_root(), context.command_path, context.command.commands
@@ -84,7 +87,7 @@ def no_such_command(name: str, context: Any) -> str:
     if name in everywhere:
         return f"{text}: did you mean '{root.info_name} {name}'?"
     if context is not root and foreign.names_model(name):
-        return f"{text}: {foreign.command_line('info', name)} says what a model is"
+        return f"{text}: {foreign.command_line('info', name)} describes a model"
     if (answer := foreign.of_command(name)) is not None:
         return f"{text}: {answer}"
     meant = _checks.closest(name, commands)
@@ -114,7 +117,7 @@ def _no_such_option(word: str, context: Any, arguments: Sequence[str]) -> str:
 
 
 def _of_an_argument(name: str, command: Any) -> str | None:
-    """What is said of an option that the command takes as an argument."""
+    """Return the hint for an option that the command takes as an argument."""
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     wanted = _ARGUMENTS.get(name)
     for argument in arguments:
@@ -125,7 +128,7 @@ def _of_an_argument(name: str, command: Any) -> str | None:
 
 
 def _meant(name: str, options: dict[str, str]) -> list[str]:
-    """The options that a name surely stands for."""
+    """Return the options that a name most likely stands for."""
     other = _SHORT.get(name) or _checks.called_elsewhere(name, options)
     if other in options:
         return [options[other]]
@@ -134,12 +137,12 @@ def _meant(name: str, options: dict[str, str]) -> list[str]:
 
 
 def _options(command: Any) -> dict[str, str]:
-    """A command's options by their names in Python."""
+    """Return a command's options by their names in Python."""
     return {_name(word): word for word in _words(command) if word.startswith("--")}
 
 
 def _words(command: Any) -> list[str]:
-    """A command's options as they are written, the short ones too."""
+    """Return a command's options as they are typed, including the short ones."""
     options = (parameter for parameter in command.params if parameter.param_type_name == "option")
     return [word for option in options for word in (*option.opts, *option.secondary_opts)]
 
@@ -154,16 +157,16 @@ def _listed(words: Iterable[str], conjunction: str) -> str:
 
 
 def _of_a_number(cause: BaseException | None) -> str | None:
-    """What is wrong with a number, where the library that read it says what it found."""
+    """Return the message for an invalid number, if the library that parsed it reports the value."""
     errors: Any = getattr(cause, "errors", None)
     if errors is None:
         return None
     found = errors()[0]
     kind, value, bounds = str(found["type"]), found["input"], found.get("ctx", {})
     if kind.startswith("int_"):
-        return f"expected a whole number, found {value!r}"
+        return f"must be an integer, got {value!r}"
     if kind.startswith(("float_", "finite_")):
-        return f"expected a number, found {value!r}"
+        return f"must be a number, got {value!r}"
     if kind == "greater_than_equal":
         return f"must be at least {bounds['ge']}, got {value}"
     if kind == "less_than_equal":

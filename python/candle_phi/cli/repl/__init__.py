@@ -1,1 +1,1 @@
-"""What `candle-phi chat` is made of: the conversation, its answers, its commands, and the line that is typed."""
+"""The parts of `candle-phi chat`: the conversation, its answers, its commands, and the input line."""

@@ -1,4 +1,4 @@
-"""An answer on its way to the terminal: Ctrl-C ends it, and nothing else."""
+"""The display of an answer in the terminal. Ctrl-C stops the answer, not the program."""
 
 import contextlib
 import signal
@@ -11,9 +11,9 @@ from candle_phi.cli.repl.conversation import Conversation
 
 
 class _Interrupt:
-    """What Ctrl-C does meanwhile: it ends the answer after its next piece.
+    """The handler of Ctrl-C during an answer, which stops the answer after its next chunk.
 
-    A second one, or one before the first piece, ends it at once.
+    A second Ctrl-C, or one before the first chunk, stops it at once.
     """
 
     def __init__(self, stream: TokenStream) -> None:
@@ -28,7 +28,7 @@ class _Interrupt:
 
     @contextlib.contextmanager
     def heard(self) -> Generator[None, None, None]:
-        """Takes the place of Python's own handler, which would raise in the middle of anything."""
+        """Replace Python's own handler, which would raise at an arbitrary point."""
         before = signal.signal(signal.SIGINT, self)
         try:
             yield
@@ -37,14 +37,14 @@ class _Interrupt:
 
 
 def show(conversation: Conversation, stream: TokenStream) -> Completion:
-    """Prints an answer as it comes, and how fast it came; notes in the conversation whether it was said.
+    """Stream an answer to the terminal, print its speed, and commit its turn to the conversation.
 
     Args:
         conversation: The conversation that the answer belongs to.
-        stream: The answer.
+        stream: The stream of the answer.
 
     Returns:
-        The answer.
+        The completion.
     """
     interrupt = _Interrupt(stream)
     is_kept = False
@@ -68,17 +68,17 @@ def show(conversation: Conversation, stream: TokenStream) -> Completion:
 
 
 def _remarks(conversation: Conversation, completion: Completion, *, is_kept: bool) -> list[str]:
-    """What is said of an answer that did not end by itself."""
+    """Return the remarks about an answer that did not end by itself."""
     match completion.finish_reason:
         case "length" if len(conversation.session.tokens) >= conversation.session.n_ctx:
-            return ["the context is full: /undo or /reset make room, a larger --n-ctx more"]
+            return ["the context is full: use /undo or /reset, or a larger --n-ctx"]
         case "length":
             return ["cut off at max_tokens"]
         case "timeout":
-            return ["the time was over, and nothing was said; /retry says it again"]
+            return ["stopped by the timeout, and the turn was discarded; /retry sends the message again"]
         case "cancelled" if is_kept:
-            return ["stopped; what there is counts as said, /undo takes it back"]
+            return ["stopped; the partial answer is kept, and /undo removes it"]
         case "cancelled":
-            return ["stopped before the answer began, and nothing was said; /retry says it again"]
+            return ["stopped before the answer began, and the turn was discarded; /retry sends the message again"]
         case _:
             return []

@@ -16,14 +16,14 @@ from candle_phi.config import SessionOptions
 if TYPE_CHECKING:
     from candle_phi.cli.repl.loop import Chat
 
-# Other names of our commands that are as clear.
+# Accepted aliases.
 _SAME = {"bye": "quit", "exit": "quit"}
-# How the numbers of a setting are read, by the table's kinds.
+# The conversions of numeric settings, by the kinds of the option table.
 _NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {
     "int": (int, "an integer"),
     "float": (float, "a number"),
 }
-# What other programs call our commands.
+# Names of commands in other programs, which are hints only.
 _ELSEWHERE = {
     "?": "help",
     "clear": "reset",
@@ -37,7 +37,7 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: what is written behind it, what it does, and how."""
+    """A command: its arguments, its description, and its function."""
 
     arguments: str
     about: str
@@ -45,15 +45,15 @@ class Command:
 
 
 def run(chat: "Chat", line: str) -> None:
-    """Does what a line says that begins with a slash.
+    """Run the command of a line that begins with a slash.
 
     Args:
         chat: The chat.
         line: The line.
 
     Raises:
-        InvalidOptionError: There is no such command, or what is behind it makes no sense.
-        EOFError: The chat is to end.
+        InvalidOptionError: The command does not exist, or its argument is invalid.
+        EOFError: The command ends the chat.
     """
     name, _, argument = line.removeprefix("/").partition(" ")
     command = COMMANDS.get(_SAME.get(name, name))
@@ -61,12 +61,11 @@ def run(chat: "Chat", line: str) -> None:
         meant = _ELSEWHERE.get(name.lower()) or _checks.closest(name.lower(), COMMANDS)
         hint = "/help lists them" if meant is None else f"did you mean /{meant}?"
         raise InvalidOptionError(
-            f"there is no command /{name}: {hint}; what is said to the model and begins with a slash is "
-            "written with two"
+            f"there is no command /{name}: {hint}; to send a message that begins with a slash, type two slashes"
         )
     argument = argument.strip()
     if argument and not command.arguments:
-        raise InvalidOptionError(f"/{name} takes nothing behind it, found {argument!r}")
+        raise InvalidOptionError(f"/{name} takes no argument, got {argument!r}")
     command.run(chat, argument)
 
 
@@ -74,19 +73,21 @@ def _help(_chat: "Chat", _argument: str) -> None:
     rows = [[f"/{name} {command.arguments}".rstrip(), command.about] for name, command in COMMANDS.items()]
     console.note_table(rows)
     console.note(
-        "Enter says it. Alt-Enter, or a backslash at the end of a line, begins a new line; so does Enter between "
-        'two """. Ctrl-C stops an answer. At an empty line Ctrl-D leaves, as does Ctrl-C pressed twice.'
+        "Enter sends the message. Alt-Enter starts a new line, as does Enter after a backslash or between two "
+        '""". Ctrl-C stops an answer. On an empty line, Ctrl-D or a second Ctrl-C leaves the chat.'
     )
 
 
 def _reset(chat: "Chat", _argument: str) -> None:
     chat.conversation.begin_anew()
-    console.note("forgotten" + ("; the system message stays" if chat.conversation.system is not None else ""))
+    console.note(
+        "conversation cleared" + ("; the system message is kept" if chat.conversation.system is not None else "")
+    )
 
 
 def _system(chat: "Chat", argument: str) -> None:
     chat.conversation.set_system(argument or None)
-    console.note("system message set" if argument else "no system message")
+    console.note("system message set" if argument else "system message removed")
 
 
 def _retry(chat: "Chat", _argument: str) -> None:
@@ -95,13 +96,13 @@ def _retry(chat: "Chat", _argument: str) -> None:
 
 def _undo(chat: "Chat", argument: str) -> None:
     said = chat.conversation.take_back(_count(argument))
-    console.note(f"taken back: {short(said[0])}" + (f" and {len(said) - 1} more" if len(said) > 1 else ""))
+    console.note(f"removed: {short(said[0])}" + (f" and {len(said) - 1} more" if len(said) > 1 else ""))
 
 
 def _edit(chat: "Chat", argument: str) -> None:
     last = chat.conversation.last_said
     if last is None:
-        raise InvalidOptionError("nothing was said yet")
+        raise InvalidOptionError("no message has been sent yet: send one first")
     text = argument or chat.ask(last)
     if text.strip():
         chat.show(chat.conversation.say_again(text))
@@ -163,18 +164,20 @@ def _quit(_chat: "Chat", _argument: str) -> None:
 
 COMMANDS = {
     "help": Command("", "list the commands", _help),
-    "reset": Command("", "forget what was said, but not the system message", _reset),
-    "system": Command("[TEXT]", "set the system message, or take it away; what was said stays", _system),
-    "retry": Command("", "say the last message again, for another answer", _retry),
-    "undo": Command("[N]", "take the last turn back, or the last N", _undo),
-    "edit": Command("[TEXT]", "change the last message, and say it in its place", _edit),
-    "stats": Command("", "count the tokens of the last answer and of the context", _stats),
-    "tokens": Command("", "the same", _stats),
-    "set": Command("[NAME VALUE]", "set an option, as in /set temperature 0.7; alone it lists them", _set),
+    "reset": Command("", "clear the conversation, but keep the system message", _reset),
+    "system": Command("[TEXT]", "set the system message, or remove it; the conversation is kept", _system),
+    "retry": Command("", "send the last message again, for another answer", _retry),
+    "undo": Command("[N]", "remove the last turn, or the last N", _undo),
+    "edit": Command("[TEXT]", "edit the last message, and send it again", _edit),
+    "stats": Command("", "show the tokens and speeds of the last answer, and the size of the context", _stats),
+    "tokens": Command("", "the same as /stats", _stats),
+    "set": Command(
+        "[NAME VALUE]", "set an option, as in /set temperature 0.7; without arguments, list the options", _set
+    ),
     "save": Command("PATH", "save the conversation", _save),
-    "load": Command("PATH", "go on with a conversation that was saved, in place of this one", _load),
-    "model": Command("", "say what model this is", _model),
-    "quit": Command("", "leave, as do /exit and /bye", _quit),
+    "load": Command("PATH", "replace this conversation with a saved one", _load),
+    "model": Command("", "show the model", _model),
+    "quit": Command("", "leave the chat; also /exit and /bye", _quit),
 }
 
 
@@ -187,12 +190,12 @@ def _count(argument: str) -> int:
     try:
         return int(argument or 1)
     except ValueError:
-        raise InvalidOptionError(f"expected a number of turns, found {argument!r}") from None
+        raise InvalidOptionError(f"the number of turns must be an integer, got {argument!r}") from None
 
 
 def _path(argument: str, command: str) -> Path:
     if not argument:
-        raise InvalidOptionError(f"expected the path of a file: {command} PATH")
+        raise InvalidOptionError(f"{command} needs the path of a file: {command} PATH")
     if len(argument) > 1 and argument[0] == argument[-1] and argument[0] in {"'", '"'}:
         argument = argument[1:-1]
     return console.at_home(Path(argument))
@@ -207,7 +210,7 @@ def _no_such_setting(name: str) -> str:
 
 
 def _value(name: str, text: str, usual: object) -> object:
-    """A setting's value out of what was typed; the package has the ranges. ``usual`` is the value by default."""
+    """Parse a setting's value; the package checks its range. ``usual`` is the default."""
     if text.lower() == "default":
         return usual
     if text.lower() == "none":
@@ -225,13 +228,13 @@ def _value(name: str, text: str, usual: object) -> object:
 
 
 def _texts(typed: str) -> list[str]:
-    """One text as it is, or texts between quotes as a shell has them."""
+    """Parse one literal text, or several texts in shell quotes."""
     if not typed.startswith(("'", '"')):
         return [typed]
     try:
         return shlex.split(typed)
     except ValueError:
-        raise InvalidOptionError(f"expected a quote at the end as at the beginning, found {typed}") from None
+        raise _checks.invalid("stop", f"must have a closing quote for each opening one, got {typed}") from None
 
 
 def _written(value: object) -> str:
@@ -241,5 +244,5 @@ def _written(value: object) -> str:
 
 
 def offers() -> Iterator[tuple[str, str]]:
-    """The commands as they are written, and what they do."""
+    """List the commands as they are typed, with their descriptions."""
     return ((f"/{name}", command.about) for name, command in COMMANDS.items())

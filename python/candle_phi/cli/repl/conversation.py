@@ -1,4 +1,4 @@
-"""A conversation as a person has it: what was said can be taken back, changed and said again."""
+"""The conversation of a chat, whose turns can be removed, edited and sent again."""
 
 import os
 from typing import Any, cast
@@ -7,42 +7,42 @@ from candle_phi import GenerationConfig, InvalidOptionError, Message, Phi3Sessio
 
 # The seed after the last one is the first.
 _SEEDS = 2**64
-# The most characters of a line that are shown to identify it.
+# The most characters of a line that are shown to identify a message.
 _SHORT = 60
 
 
 class Conversation:
-    """What was said in a session, and what is to be said before the next message.
+    """The conversation of a session, with the messages to send before the next one.
 
     Args:
-        session: The session, which has nothing said in it.
-        config: How to generate.
+        session: The session, whose conversation is empty.
+        config: The configuration of the answers.
         system: A system message, or None.
     """
 
     def __init__(self, session: Phi3Session, config: GenerationConfig, system: str | None = None) -> None:
         self.session = session
         self.config = config
-        # Messages that the session has not read yet. While there are any, the session's own conversation is empty.
+        # Messages that the session has not computed yet. If there are any, its own conversation is empty.
         self._ahead = [] if system is None else [Message.system(system)]
-        # What was said last and has no answer.
+        # The last message, if it has no answer.
         self._unanswered: str | None = None
-        # How often the last message was said again.
+        # How many times the last message was sent again.
         self._attempt = 0
 
     @property
     def messages(self) -> list[Message]:
-        """What was said and answered, the system message included."""
+        """The answered messages and their answers, including the system message."""
         return list(self._ahead or self.session.messages)
 
     @property
     def is_unread(self) -> bool:
-        """Whether what was said is to be read again, since the system message has changed."""
+        """Whether the conversation must be computed again because the system message has changed."""
         return bool(self._ahead) and self.turns > 0
 
     @property
     def turns(self) -> int:
-        """How many messages of the user were answered."""
+        """The number of the user's messages that were answered."""
         return sum(message.role == "user" for message in self.messages)
 
     @property
@@ -52,64 +52,61 @@ class Conversation:
 
     @property
     def last_said(self) -> str | None:
-        """What the user said last, answered or not."""
+        """The user's last message, answered or not."""
         if self._unanswered is not None:
             return self._unanswered
         said = [message.content for message in self.messages if message.role == "user"]
         return said[-1] if said else None
 
     def say(self, text: str) -> TokenStream:
-        """Begins the answer to a message."""
+        """Start the answer to a message."""
         self._attempt = 0
         return self._begin(text)
 
     def say_again(self, text: str | None = None) -> TokenStream:
-        """Begins another answer to what was said last, or to another text in its place.
+        """Start another answer to the last message, or to a text that replaces it.
 
         Args:
-            text: The other text. None: the same, with another seed.
+            text: The replacement. None: the same message, with another seed.
 
         Returns:
             The stream of the answer.
 
         Raises:
-            InvalidOptionError: Nothing was said yet.
+            InvalidOptionError: No message has been sent yet.
         """
         said = self.last_said
         if said is None:
-            raise InvalidOptionError("nothing was said yet")
+            raise InvalidOptionError("no message has been sent yet: send one first")
         self._attempt = self._attempt + 1 if text is None else 0
         if self._unanswered is None:
             self.take_back(1)
         return self._begin(said if text is None else text)
 
     def answered(self) -> None:
-        """Notes that the answer was said: the session has it, and what was ahead of it."""
+        """Record that the session has committed the answer, and the messages before it."""
         self._ahead = []
         self._unanswered = None
 
     def take_back(self, turns: int) -> list[str]:
-        """Takes the last turns back.
+        """Remove the last turns.
 
         Args:
-            turns: How many.
+            turns: The number of turns.
 
         Returns:
-            What the user said in them, the oldest first.
+            The user's messages in them, the oldest first.
 
         Raises:
-            InvalidOptionError: There are fewer.
+            InvalidOptionError: The conversation has fewer turns.
         """
         if not self.turns:
-            raise InvalidOptionError("nothing was said yet")
-        if turns < 1:
-            raise InvalidOptionError(f"expected a number of turns from 1 on, found {turns}")
-        if turns > self.turns:
-            there_is = "is only one turn" if self.turns == 1 else f"are only {self.turns} turns"
-            raise InvalidOptionError(f"there {there_is} to take back, found {turns}")
+            raise InvalidOptionError("the conversation has no turn to remove yet")
+        if not 1 <= turns <= self.turns:
+            raise InvalidOptionError(f"the number of turns to remove must be from 1 to {self.turns}, got {turns}")
         said: list[str] = []
         for _ in range(turns):
-            # A turn that began with more messages, a system message for one, comes back with them.
+            # The first turn may include further messages, such as a system message, which are kept.
             taken = self._ahead or self.session.rewind()
             last = max(index for index, message in enumerate(taken) if message.role == "user")
             self._ahead = taken[:last]
@@ -118,13 +115,13 @@ class Conversation:
         return said
 
     def begin_anew(self) -> None:
-        """Forgets what was said, but not the system message."""
+        """Clear the conversation, but keep the system message."""
         self._ahead = [message for message in self.messages if message.role == "system"]
         self._unanswered = None
         self.session.reset()
 
     def set_system(self, text: str | None) -> None:
-        """Has another system message, or none. What was said stays, and is read again with the next message."""
+        """Set or remove the system message. The conversation is kept, and recomputed with the next message."""
         if text == self.system:
             return
         said = [message for message in self.messages if message.role != "system"]
@@ -132,18 +129,18 @@ class Conversation:
         self.session.reset()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Saves the conversation to a file."""
+        """Save the conversation to a file."""
         if not self.turns:
-            raise InvalidOptionError("nothing was said yet: say something first")
+            raise InvalidOptionError("the conversation is empty: send a message first")
         if self.is_unread:
             raise InvalidOptionError(
-                "the system message has changed, so what was said is read again with the next message, and can be "
-                "saved then: say something first"
+                "the system message has changed, and the conversation must be recomputed before it can be saved: "
+                "send a message first"
             )
         cast("Any", self.session).save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Goes on with a conversation that was saved."""
+        """Replace the conversation with a saved one."""
         cast("Any", self.session).load(path)
         self._ahead = []
         self._unanswered = None

@@ -1,4 +1,4 @@
-"""The loop of a chat: what is typed is said, answered, and goes on."""
+"""The loop of a chat: it reads a line, then runs the command or shows the answer."""
 
 import sys
 
@@ -8,7 +8,7 @@ from candle_phi.cli.repl import answer, commands
 from candle_phi.cli.repl.conversation import Conversation
 from candle_phi.cli.repl.terminal import Terminal
 
-# Words that, typed alone, are hardly meant for the model.
+# Words that, typed alone, are most likely not meant for the model.
 _LEAVING = {"bye", "exit", "quit"}
 
 
@@ -16,8 +16,8 @@ class Chat:
     """A conversation at a terminal.
 
     Args:
-        conversation: What is said.
-        terminal: Where it is typed.
+        conversation: The conversation.
+        terminal: The terminal that reads the user's input.
         stats: Whether to print all counts and speeds after each answer.
     """
 
@@ -28,7 +28,7 @@ class Chat:
         self._stats = stats
 
     def run(self) -> None:
-        """Goes on until the person leaves."""
+        """Run until the user leaves."""
         while True:
             try:
                 line = self._next_line()
@@ -41,25 +41,25 @@ class Chat:
                 console.note("stopped")
             except BrokenPipeError:
                 raise
-            # A conversation does not end with what went wrong in it.
+            # An error does not end the conversation.
             except (Phi3Error, OSError, TypeError) as error:
                 console.error(str(error))
 
     def ask(self, text: str) -> str:
-        """Has a text changed; nothing, if the person would rather not."""
+        """Let the user edit a text; return an empty text if the user cancels."""
         try:
             return self._terminal.ask(text)
         except (KeyboardInterrupt, EOFError):
             return ""
 
     def show(self, stream: TokenStream) -> None:
-        """Prints an answer."""
+        """Show an answer."""
         self.last = answer.show(self.conversation, stream)
         if self._stats:
             console.note(results.stats(self.last))
 
     def _next_line(self) -> str | None:
-        """What is typed next; None from somebody who leaves."""
+        """Return the next line; None if the user leaves."""
         for is_last in (False, True):
             try:
                 return self._terminal.ask()
@@ -81,10 +81,10 @@ class Chat:
 
 
 def answer_lines(conversation: Conversation, *, stats: bool) -> None:
-    """Answers each line of stdin and prints the answers alone: what a program writes is never a command.
+    """Answer each line of stdin and print only the answers. A line of a pipe is never a command.
 
     Args:
-        conversation: What is said.
+        conversation: The conversation.
         stats: Whether to print counts and speeds after each answer, to stderr.
     """
     count = 0
@@ -95,8 +95,8 @@ def answer_lines(conversation: Conversation, *, stats: bool) -> None:
         count += 1
         if count == 2:
             console.warning(
-                "each line of stdin is the next message of one conversation; to answer each by itself, call "
-                "'candle-phi generate' for each, or Python's Phi3Session"
+                "each line of stdin is the next message of one conversation; to answer each line on its own, run "
+                "'candle-phi generate' for each, or use Phi3Session in Python"
             )
         with conversation.say(text) as stream, status.reading(stream) as has_begun:
             for chunk in stream:

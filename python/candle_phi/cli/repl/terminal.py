@@ -1,4 +1,4 @@
-"""The line that is typed: its history, its keys, and what Tab offers."""
+"""The input line: its history, its keys, and its completions."""
 
 import contextlib
 import os
@@ -24,10 +24,10 @@ _BLOCK = '"""'
 
 
 class Terminal:
-    """Asks for what is said next. The prompt is on stderr: stdout has the answers alone.
+    """The reader of the user's input. The prompt goes to stderr: stdout has only the answers.
 
     Args:
-        history: The file that keeps what was typed, or None to forget it.
+        history: The file of the input history, or None to keep no history.
     """
 
     def __init__(self, history: Path | None) -> None:
@@ -43,20 +43,20 @@ class Terminal:
         )
 
     def ask(self, text: str = "") -> str:
-        """What was typed, which may have several lines.
+        """Read the user's input, which may have several lines.
 
         Args:
-            text: What is there already, to be changed.
+            text: The initial text of the input, for editing.
 
         Returns:
-            The text; empty if Ctrl-C threw it away.
+            The text; empty if the user discarded it with Ctrl-C.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C at an empty line.
-            EOFError: Ctrl-D at an empty line.
+            KeyboardInterrupt: Ctrl-C on an empty line.
+            EOFError: Ctrl-D on an empty line.
         """
         try:
-            # In the line Ctrl-C is a key. As a signal it comes when the line was just taken, and is Python's.
+            # While the line is edited, Ctrl-C is a key. As a signal it arrives just after, and Python handles it.
             typed = self._prompt.prompt(_PROMPT, default=text, handle_sigint=False)
         except KeyboardInterrupt:
             if self._prompt.default_buffer.text:
@@ -66,7 +66,7 @@ class Terminal:
 
 
 def history_path() -> Path | None:
-    """The file that keeps what was typed, where the system has such files; None for somebody without a home."""
+    """Return the file of the input history, in the system's place; None if the home directory is not known."""
     try:
         if os.name == "nt":
             folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
@@ -78,7 +78,7 @@ def history_path() -> Path | None:
 
 
 class _KeptHistory(FileHistory):
-    """A history in a file. What cannot be written is forgotten: it is no reason to end a chat."""
+    """A history in a file. An error of writing it is ignored, so that it does not end the chat."""
 
     def store_string(self, string: str) -> None:
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def _history(path: Path | None) -> History:
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What is said to a model is nobody else's business.
+        # The history is private to the user.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError:
         return InMemoryHistory()
@@ -120,12 +120,12 @@ def _keys() -> KeyBindings:
 
 
 def _is_open(text: str) -> bool:
-    """Whether a block of lines has begun and not ended."""
+    """Return whether a block of lines has started but not ended."""
     return text.lstrip().startswith(_BLOCK) and text.count(_BLOCK) % 2 == 1
 
 
 def _without_quotes(text: str) -> str:
-    """The lines of a block, or the text as it is."""
+    """Return the lines of a block, or any other text unchanged."""
     block = text.strip()
     if len(block) >= 2 * len(_BLOCK) and block.startswith(_BLOCK) and block.endswith(_BLOCK):
         return block.removeprefix(_BLOCK).removesuffix(_BLOCK)
@@ -133,7 +133,7 @@ def _without_quotes(text: str) -> str:
 
 
 class _Commands(Completer):
-    """Commands at the beginning of a line, and what they take."""
+    """The completions of commands at the beginning of a line, and of their arguments."""
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         name, space, argument = document.text_before_cursor.partition(" ")
