@@ -9,6 +9,7 @@ from candle_phi import (
     Chunk,
     Completion,
     GenerationConfig,
+    InputTypeError,
     InvalidOptionError,
     Message,
     Phi3Model,
@@ -20,6 +21,7 @@ from candle_phi import (
     inspect_model,
     named_models,
 )
+from messages import mentions
 
 TIMINGS = Timings(
     load_s=0.5,
@@ -104,30 +106,32 @@ def test_messages_of_the_openai_shape(given, content):
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "words"),
+    ("given", "error", "values"),
     [
-        ({"role": "user"}, InvalidOptionError, "needs a 'content'"),
-        ({"content": "hi"}, InvalidOptionError, "needs a 'role'"),
-        ({"role": "tool", "content": "hi"}, InvalidOptionError, "system, user, assistant, got 'tool'"),
-        ({"role": "user", "content": "hi", "tool_calls": []}, InvalidOptionError, "tool_calls"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, InvalidOptionError, "'image_url'"),
-        ({"role": "user", "content": ["hi"]}, TypeError, "mapping"),
-        ({"role": "user", "content": [{"type": "text"}]}, TypeError, "NoneType"),
-        ({"role": "user", "content": None}, TypeError, "content must be a str"),
-        ({"role": 3, "content": "hi"}, TypeError, "role must be a str"),
-        ("hi", TypeError, "got str"),
-        (("user", "hi"), TypeError, "got tuple"),
-        (None, TypeError, "got NoneType"),
+        ({"role": "user"}, InvalidOptionError, ["'content'", "['role']"]),
+        ({"content": "hi"}, InvalidOptionError, ["'role'", "['content']"]),
+        ({"role": "tool", "content": "hi"}, InvalidOptionError, ["role", "system, user, assistant", "'tool'"]),
+        ({"role": "user", "content": "hi", "tool_calls": []}, InvalidOptionError, ["'tool_calls'"]),
+        ({"role": "user", "content": [{"type": "image_url"}]}, InvalidOptionError, ["'text'", "'image_url'"]),
+        ({"role": "user", "content": ["hi"]}, InputTypeError, ["content", "mapping", "str"]),
+        ({"role": "user", "content": [{"type": "text"}]}, InputTypeError, ["'text'", "str", "NoneType"]),
+        ({"role": "user", "content": None}, InputTypeError, ["content", "str", "NoneType"]),
+        ({"role": 3, "content": "hi"}, InputTypeError, ["role", "str", "int"]),
+        ("hi", InputTypeError, ["Message", "mapping", "str"]),
+        (("user", "hi"), InputTypeError, ["Message", "mapping", "tuple"]),
+        (None, InputTypeError, ["Message", "mapping", "NoneType"]),
     ],
 )
-def test_what_is_no_message_is_refused(given, error, words):
-    with pytest.raises(error, match=words):
+def test_what_is_no_message_is_refused(given, error, values):
+    with pytest.raises(error) as caught:
         Message.of(given)
+    mentions(caught.value, *values)
 
 
 def test_a_lone_surrogate_in_a_message_is_refused():
-    with pytest.raises(InvalidOptionError, match="lone surrogate"):
+    with pytest.raises(InvalidOptionError) as caught:
         Message.user("a\ud800")
+    mentions(caught.value, "content", r"'\ud800'", 1)
 
 
 def test_model_info_is_the_same_with_and_without_the_weights(model):
