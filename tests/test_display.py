@@ -232,8 +232,8 @@ def test_results_and_exceptions_come_back_from_other_processes(session):
     ("what", "words"),
     [
         (Phi3Session, r"open one in each process.*fork\(\)"),
-        (Phi3Model, "share it within the process, and load it in each other one"),
-        (TokenStream, "result, which can be"),
+        (Phi3Model, "share it within the process, and load it in each other process"),
+        (TokenStream, "use its result instead"),
         (AsyncTokenStream, "result, which can be"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

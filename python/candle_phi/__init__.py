@@ -9,7 +9,7 @@ for chunk in session.chat_stream("Write a haiku about ice hockey"):
 
 import logging
 
-# First: whether the processor can run what follows, and where its libraries are.
+# Imported first: it checks that the processor can run the native module, and finds the module's libraries.
 from candle_phi import _libraries  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from candle_phi._native import __version__
 from candle_phi.aio import AsyncTokenStream
@@ -53,7 +53,7 @@ from candle_phi.types import (
     Usage,
 )
 
-# What the engine logs is there for a program that asks for it, and is not printed otherwise.
+# The engine's log records are for programs that configure logging; by default nothing is printed.
 logging.getLogger("candle_phi").addHandler(logging.NullHandler())
 
 __all__ = [

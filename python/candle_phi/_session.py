@@ -1,4 +1,4 @@
-"""What the parts of a session share: its state, and how a generation begins and ends."""
+"""The state that all parts of a session share, and how a generation begins and ends."""
 
 import logging
 from threading import Lock
@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger("candle_phi.chat")
 
 
 class Generation:
-    """A generation in progress. Every completion of the package comes from here.
+    """A generation in progress. Every completion of the package comes from this class.
 
     Args:
         native: The generation of the native module.
@@ -28,18 +28,18 @@ class Generation:
 
     def __init__(self, native: _native.Generation, config: GenerationConfig) -> None:
         self._inner = native
-        # A function can refer to anything, and most functions do not pickle.
+        # Most functions cannot be pickled, and a function can keep any object alive.
         has_function = config.logits_processor is not None
         self._config = config.replace(logits_processor=None) if has_function else config
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended."""
+        """Whether the generation has ended."""
         return self._inner.finished
 
     @property
     def prefill_progress(self) -> tuple[int, int]:
-        """The tokens of the prompt that were computed so far, and those to compute."""
+        """The number of prompt tokens computed so far, and the number to compute."""
         return self._inner.prefill_progress
 
     def step(self) -> Chunk | None:
@@ -48,7 +48,7 @@ class Generation:
         return None if chunk is None else _convert.chunk(chunk)
 
     def run(self) -> Completion:
-        """Run to the end, and return the completion."""
+        """Run to the end and return the completion."""
         return self._completion(self._inner.run())
 
     def completion(self) -> Completion:
@@ -56,21 +56,21 @@ class Generation:
         return self._completion(self._inner.completion())
 
     def _completion(self, native: _native.Completion) -> Completion:
-        # Once: to make a configuration is to check all of it.
+        # Only once, because every new configuration is checked completely.
         if self._config.seed != native.seed:
             self._config = self._config.replace(seed=native.seed)
         return _convert.completion(native, self._config)
 
     def cancel(self) -> None:
-        """Ask it to end, from any thread."""
+        """Ask the generation to stop, from any thread."""
         self._inner.cancel()
 
     def keep(self) -> bool:
-        """End it, and commit the partial answer of a chat; return whether there is one."""
+        """Stop the generation and commit the partial answer of a chat; return whether there is one."""
         return self._inner.keep()
 
     def commit_later(self) -> None:
-        """Leave it to `commit` when a chat turn is committed."""
+        """Leave the commit of a chat turn to `commit`."""
         self._inner.commit_later()
 
     def commit(self) -> None:
@@ -78,12 +78,12 @@ class Generation:
         self._inner.commit()
 
     def close(self) -> None:
-        """End it and free the session."""
+        """End the generation and free the session."""
         self._inner.close()
 
 
 class OneTask:
-    """Lets one task at a time await a session: a second one is refused, whichever of the two is faster."""
+    """A lock that lets one task at a time await a session, and refuses a second task at once."""
 
     __slots__ = ("_lock",)
 
@@ -93,8 +93,8 @@ class OneTask:
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise SessionBusyError(
-                "another task is using the session; await it first, or give each task a session of its own: "
-                "sessions share one model"
+                "the session is in use by another task; await that task first, or open a session for each task: "
+                "sessions can share one model"
             )
 
     def __exit__(
@@ -144,19 +144,22 @@ class SessionBase(Unpicklable):
     def _begin_chat(
         self, messages: object, config: GenerationConfig, continue_final_message: object
     ) -> Generation:
-        goes_on = _checks.as_bool(continue_final_message, "continue_final_message")
-        if goes_on and isinstance(messages, str):
-            raise TypeError("continue_final_message needs messages, the last of them the assistant's; got a text")
+        continues = _checks.as_bool(continue_final_message, "continue_final_message")
+        if continues and isinstance(messages, str):
+            raise TypeError(
+                "continue_final_message needs a list of messages that ends with an assistant message, got a text; "
+                "pass the whole conversation as messages"
+            )
         checked = messages_of(messages)
-        if checked and checked[-1].role == "assistant" and not goes_on:
+        if checked and checked[-1].role == "assistant" and not continues:
             _LOGGER.warning(
-                "the last message is the assistant's, and another message is generated after it; set "
-                "continue_final_message to continue it instead"
+                "the last message has the role 'assistant', and another one is generated after it; set "
+                "continue_final_message to continue the last message instead"
             )
         native = self._engine.start_chat(
             checked,
             replace=not isinstance(messages, str),
-            continue_final_message=goes_on,
+            continue_final_message=continues,
             config=config,
         )
         return Generation(native, config)

@@ -1,4 +1,4 @@
-"""Generations under asyncio: the computing is done on threads, and the event loop goes on."""
+"""Generations for asyncio: the computation runs on threads, and the event loop keeps running."""
 
 import asyncio
 import contextvars
@@ -145,20 +145,20 @@ async def whole(beginning: Beginning) -> Completion:
 
 
 class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
-    """The chunks of a generation, as they come, for ``async for``.
+    """An asynchronous iterator over the chunks of a generation, for ``async for``.
 
         async with session.astream(prompt) as stream:
             async for chunk in stream:
                 print(chunk, end="", flush=True)
         print(stream.result.usage)
 
-    Nothing is computed but while a chunk is waited for: who reads slowly is not run ahead of. While it computes,
-    the event loop goes on. Cancelling the task that reads, as `asyncio.timeout` does, ends the stream and frees
-    the session before the `asyncio.CancelledError` goes on. A stream that is neither at its end nor closed keeps
-    its session busy; ``async with``, or `aclose`, frees it for certain.
+    Tokens are computed only while a chunk is awaited, so a slow reader never builds up a backlog. The event loop
+    keeps running meanwhile. Cancelling the task that reads, as `asyncio.timeout` does, ends the stream and frees
+    the session before the `asyncio.CancelledError` is raised. The session is busy until the stream ends or is
+    closed; ``async with`` or `aclose` always frees it.
 
-    Otherwise it is as `TokenStream`: the chunks' texts, joined, are the completion's text, and a chat turn counts
-    as said when its stream came to its end.
+    In all other respects it works like `TokenStream`: the texts of the chunks, joined, are the text of the
+    completion, and a chat turn is committed to the conversation when its answer is complete.
     """
 
     __slots__ = ("__weakref__", "_is_reading", "_one_task", "_work")
@@ -190,14 +190,14 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
         return chunk
 
     def cancel(self) -> None:
-        """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
+        """Stop the stream, from any thread. No further chunk follows, except for text that was held back.
 
         The `finish_reason` of `result` is "cancelled".
         """
         self._work.stop()
 
     async def aclose(self) -> None:
-        """Ends the stream and frees the session for other calls; a second time does nothing."""
+        """End the stream and free the session for other calls. A second call does nothing."""
         self._work.stop()
         if self._is_reading:
             # On the thread it comes after the step that another task waits for.
@@ -206,12 +206,12 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
 
     @property
     def result(self) -> Completion:
-        """The completion: what there is of it while the stream is read, all of it at the end.
+        """The completion so far; after the end of the stream, the whole completion.
 
-        While a chunk is waited for, this waits too.
+        While a chunk is being computed, this waits for it.
 
         Raises:
-            asyncio.InvalidStateError: Nothing was read yet.
+            asyncio.InvalidStateError: No chunk has been read yet.
         """
         if self._work.begun is None:
             raise asyncio.InvalidStateError("the stream has no result yet: nothing was read of it")
@@ -240,7 +240,7 @@ class AsyncTokenStream(AsyncIterator[Chunk], Unpicklable):
 
 
 class AsyncMethods(SessionBase):
-    """What a session has for asyncio."""
+    """The part of a session for asyncio."""
 
     __slots__ = ()
 
@@ -250,21 +250,21 @@ class AsyncMethods(SessionBase):
         config: GenerationConfig | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
-        """`generate` for asyncio: it computes on a thread, and the event loop goes on.
+        """Continue a raw prompt on a thread and return the whole completion; `generate` for asyncio.
 
-        Cancelling the task, as `asyncio.timeout` does too, stops the computation; the session is free when the
-        `asyncio.CancelledError` arrives.
+        The event loop keeps running. Cancelling the task, as `asyncio.timeout` does too, stops the computation.
+        The session is free when the `asyncio.CancelledError` is raised.
 
         Args:
-            prompt: The text, or token ids, as in `generate`.
+            prompt: A text or token ids, as in `generate`.
             config: How to generate.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
             The completion.
 
         Raises:
-            Phi3Error: What `generate` raises.
+            Phi3Error: Any error that `generate` raises.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         config = generation_config("agenerate", config, options)
@@ -276,15 +276,16 @@ class AsyncMethods(SessionBase):
         config: GenerationConfig | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncTokenStream:
-        """`stream` for asyncio, to be read with ``async for``.
+        """Continue a raw prompt and return a stream for ``async for``; `stream` for asyncio.
 
         Args:
-            prompt: The text, or token ids, as in `generate`.
+            prompt: A text or token ids, as in `generate`.
             config: How to generate.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The stream of chunks. It begins when it is first read, and errors other than in the options come then.
+            The stream. The generation begins when you first read the stream. All errors except those in the
+            options are raised then.
 
         Raises:
             InvalidOptionError: An option is out of its range.
@@ -301,19 +302,21 @@ class AsyncMethods(SessionBase):
         continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
-        """`chat` for asyncio; see `agenerate`. A turn that is cancelled is taken back.
+        """Send a message to the model and return its whole answer; `chat` for asyncio.
+
+        It runs on a thread, as `agenerate` does. A cancelled turn is undone.
 
         Args:
-            messages: What to say, as in `chat`.
-            config: How to generate.
+            messages: A text or messages, as in `chat`.
+            config: How to generate, as in `chat`.
             continue_final_message: As in `chat`.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
             The answer.
 
         Raises:
-            Phi3Error: What `chat` raises.
+            Phi3Error: Any error that `chat` raises.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         config = self._chat_config("achat", config, options)
@@ -329,16 +332,17 @@ class AsyncMethods(SessionBase):
         continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> AsyncTokenStream:
-        """`chat_stream` for asyncio; see `astream`.
+        """Send a message to the model and return its answer as a stream; `chat_stream` for asyncio.
 
         Args:
-            messages: What to say, as in `chat`.
-            config: How to generate.
+            messages: A text or messages, as in `chat`.
+            config: How to generate, as in `chat`.
             continue_final_message: As in `chat`.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The stream of chunks. A turn counts as said when its stream came to its end.
+            The stream, which begins when you first read it, as in `astream`. The turn is committed to the
+            conversation when its answer is complete.
 
         Raises:
             InvalidOptionError: An option is out of its range.

@@ -1,4 +1,4 @@
-"""What was said in a session: looked at, taken back, forked, saved and loaded."""
+"""Methods of a session that inspect, rewind, fork, save and load its conversation."""
 
 import os
 from typing import Self
@@ -11,15 +11,15 @@ __all__ = ["ConversationMethods"]
 
 
 class ConversationMethods(SessionBase):
-    """What a session has for its conversation."""
+    """The part of a session that manages its conversation."""
 
     __slots__ = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation so far: messages and answers, oldest first.
+        """The messages of the conversation, oldest first.
 
-        A snapshot: to change the conversation, pass other messages to `chat`, or use `rewind` or `reset`.
+        This is a snapshot. To change the conversation, pass other messages to `chat`, or use `rewind` or `reset`.
 
         Raises:
             SessionBusyError: Another thread computes in this session.
@@ -29,7 +29,7 @@ class ConversationMethods(SessionBase):
 
     @property
     def tokens(self) -> list[int]:
-        """The conversation so far as token ids, the chat format's included; they are never tokenized again.
+        """The token ids of the conversation, including those of the chat format. They are never tokenized again.
 
         Raises:
             SessionBusyError: Another thread computes in this session.
@@ -38,91 +38,93 @@ class ConversationMethods(SessionBase):
         return self._engine.conversation()[1]
 
     def rewind(self, turns: int = 1) -> list[Message]:
-        """Takes the last turns of the conversation back, to say something else or to have another answer.
+        """Remove the last turns of the conversation, for example to get another answer.
 
-            said = session.rewind()[0].content
-            session.chat(said, temperature=1.2)
+            question = session.rewind()[0].content
+            session.chat(question, temperature=1.2)
 
-        What is left of the conversation is not computed again.
+        The rest of the conversation is not computed again.
 
         Args:
-            turns: How many. A turn is what one call said, and its answer; a call with the messages of a whole
-                conversation is one.
+            turns: The number of turns to remove. A turn is the message or messages of one call and the answer to
+                them; a call that passes a whole conversation is one turn.
 
         Returns:
-            The messages that were taken back, the oldest first.
+            The removed messages, oldest first.
 
         Raises:
-            InvalidOptionError: The conversation has fewer turns.
-            TypeError: It is no number.
-            SessionBusyError: The session is at work.
+            InvalidOptionError: The conversation has fewer turns, or ``turns`` is negative.
+            TypeError: ``turns`` is not an integer.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
         """
         turns = _checks.whole(turns, "turns")
         return _convert.messages(self._engine.rewind(turns))
 
     def fork(self) -> Self:
-        """A second session with the same conversation, which goes its own way from here.
+        """Create a second session with the same conversation, which then continues independently.
 
-        With the kernels the two share the memory of what was computed so far; with Candle's executor it is copied.
+        With the "kernels" executor, both sessions share the memory of the cached prefix. With "candle", it is
+        copied.
 
         Returns:
             The new session, on the same model and with the same options.
 
         Raises:
-            InsufficientMemoryError: There is no memory for the copy.
-            SessionBusyError: The session is at work.
+            InsufficientMemoryError: The machine has too little memory for the copy.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
         """
         return self._beside(self._engine.fork())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the conversation to a file, with what was computed of it: `load` goes on from there.
+        """Write the conversation and its computed state to a file, from which `load` resumes it.
 
-        The file has the messages, the token ids and the cache's keys and values, which are most of it:
-        `ModelInfo.kv_cache_bytes` says how much. A saved conversation that is there is replaced when the new one
-        is whole: if the call fails, is interrupted or dies with its process, the old one stays. A file of another
-        kind is not replaced, unless it is empty. The options of the session are not in the file, and neither is
-        the model.
+        The file holds the messages, the token ids, and the keys and values of the cache, which take most of the
+        space (see `ModelInfo.kv_cache_bytes`). The model and the options of the session are not in the file.
+
+        An existing saved conversation is replaced only when the new file is complete: if the call fails or is
+        interrupted, or the process ends, the old file remains. A file of another kind is not replaced, unless it
+        is empty.
 
         Args:
-            path: Where to.
+            path: The file to write.
 
         Raises:
-            ConversationFileError: The file cannot be written, or one of another kind is there.
+            ConversationFileError: The file cannot be written, or a file of another kind exists at the path.
             InvalidOptionError: The path is empty.
-            TypeError: It is no path.
-            SessionBusyError: The session is at work.
+            TypeError: ``path`` is not a path.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
-            InferenceError: It was stopped by `cancel`.
+            InferenceError: `cancel` stopped the call.
         """
         self._engine.save(_checks.as_path(path, "path"))
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Takes up a conversation that `save` wrote, in the place of this one.
+        """Replace the conversation with one that `save` wrote.
 
-        What the file holds is not computed again, and the next answer is the one that the session which saved it
-        would have given. The model must be the same: the weights, the vocabulary and the sliding window; its
-        file may have another name, or be split. The `kv_dtype` must be the same too, and the context long enough.
-        Which executor computes does not matter, nor the other options. If the call fails or is interrupted, the
-        session stays as it was.
+        The state in the file is not computed again, and the next answer is the one that the saving session would
+        have given. The model must have the same weights, vocabulary and sliding window, but its file may have
+        another name or be split. The `kv_dtype` must be the same, and the context must be long enough. The
+        executor and all other options may differ. If the call fails or is interrupted, the session does not
+        change.
 
-        A file can be checked, but not be proved to be harmless: what it says was said and computed is taken up as
-        it stands there. Load what you trust to be yours.
+        The checks on a file detect damage, but cannot prove that it is harmless: its messages and cached state are
+        used as they are. Load only files that you trust.
 
         Args:
-            path: The file.
+            path: The file to read.
 
         Raises:
-            ConversationNotFoundError: There is no such file.
+            ConversationNotFoundError: The file does not exist.
             ConversationFileError: The file cannot be read.
-            SavedConversationError: It is no saved conversation, is damaged, was written by a newer version, or
-                does not fit this session; `SavedConversationError.reason` says which.
-            InsufficientMemoryError: There is no memory for it.
+            SavedConversationError: The file is not a saved conversation, is damaged, was written by a newer
+                version, or does not fit this session; `SavedConversationError.reason` tells which.
+            InsufficientMemoryError: The machine has too little memory for the conversation.
             InvalidOptionError: The path is empty.
-            TypeError: It is no path.
-            SessionBusyError: The session is at work.
+            TypeError: ``path`` is not a path.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
-            InferenceError: It was stopped by `cancel`.
+            InferenceError: `cancel` stopped the call.
         """
         self._engine.load(_checks.as_path(path, "path"))

@@ -1,4 +1,4 @@
-"""Text from a model: the methods of a session that generate, and those that ask for probabilities."""
+"""Methods of a session that generate text or return probabilities."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack, cast
@@ -17,7 +17,7 @@ __all__ = ["GeneratingMethods"]
 
 
 class GeneratingMethods(SessionBase):
-    """What a session has for generating."""
+    """The part of a session that generates text and returns probabilities."""
 
     __slots__ = ()
 
@@ -27,30 +27,30 @@ class GeneratingMethods(SessionBase):
         config: GenerationConfig | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
-        """Continues a raw prompt, and returns when all is generated.
+        """Continue a raw prompt and return the whole completion.
 
-        Control tokens in a text count: "<|user|>" is the token. The token for the beginning of a text is put
-        first, if the model wants it and it isn't there. The session's conversation stays out of it; what the
-        prompt has in common with the last call's is not computed again.
+        Control tokens in a text prompt are recognized: "<|user|>" becomes that token. The BOS token is prepended
+        if the model uses one and the prompt does not begin with it. The session's conversation is neither read nor
+        changed. The prefix that the prompt shares with that of the previous call is not computed again.
 
-        An empty text is a prompt too, where the model has a token for the beginning of a text: it says what comes
-        to it. No token at all is an `InvalidOptionError`. In `chat` an empty text is a message in which the user
-        says nothing, and is answered.
+        An empty string is a valid prompt if the model has a BOS token: generation starts from BOS alone. A prompt
+        without any token is an `InvalidOptionError`. In `chat`, an empty string is an empty user message, which
+        the model answers.
 
         Args:
-            prompt: The text, or token ids, which are taken as they are.
+            prompt: A text, or token ids, which are used unchanged.
             config: How to generate.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The completion. Its text is what was generated, without the prompt.
+            The completion. Its text does not include the prompt, unless ``echo`` is set.
 
         Raises:
             ContextLengthError: The prompt is longer than the context.
-            InvalidOptionError: An option is out of its range, or a number in the prompt is no token.
+            InvalidOptionError: An option is out of its range, or the prompt has a number that is not a token id.
             TypeError: An argument is of the wrong type, or the option does not exist.
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed, before or meanwhile.
+            SessionBusyError: The session is busy.
+            SessionClosedError: The session was closed before or during the call.
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """
@@ -64,20 +64,20 @@ class GeneratingMethods(SessionBase):
         config: GenerationConfig | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Completion]:
-        """Continues a raw prompt several times; the prompt is computed once.
+        """Continue a raw prompt several times. The prompt is computed only once.
 
         Args:
-            prompt: The text, or token ids, as in `generate`.
-            n: How many completions.
-            config: How to generate. The first completion has its seed, or a random one, and each that follows has
-                the next number: what `generate` gives with the `Completion.seed` of one is that one.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            prompt: A text or token ids, as in `generate`.
+            n: The number of completions, at least 1.
+            config: How to generate. The first completion uses the configured seed (random if unset); each further
+                completion adds 1 to it. To reproduce one completion, pass its `Completion.seed` to `generate`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The completions, in the order of their seeds; fewer, where `cancel` ended the last of them.
+            The completions, in the order of their seeds. If `cancel` stops one, it is the last of the list.
 
         Raises:
-            Phi3Error: What `generate` raises.
+            Phi3Error: Any error that `generate` raises.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         config = generation_config("generate_many", config, options)
@@ -96,21 +96,21 @@ class GeneratingMethods(SessionBase):
         config: GenerationConfig | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TokenStream:
-        """Continues a raw prompt, chunk by chunk.
+        """Continue a raw prompt and return a stream of chunks.
 
         Args:
-            prompt: The text, or token ids, as in `generate`.
+            prompt: A text or token ids, as in `generate`.
             config: How to generate.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The stream of chunks. The session is busy until it came to its end, is closed or given up.
+            The stream. The session is busy until the stream ends, is closed or is not referenced any more.
 
         Raises:
             ContextLengthError: The prompt is longer than the context.
-            InvalidOptionError: An option is out of its range, or a number in the prompt is no token.
+            InvalidOptionError: An option is out of its range, or the prompt has a number that is not a token id.
             TypeError: An argument is of the wrong type, or the option does not exist.
-            SessionBusyError: The session is at work.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
         """
         config = generation_config("stream", config, options)
@@ -124,31 +124,33 @@ class GeneratingMethods(SessionBase):
         continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Completion:
-        """Says something to the model, and returns its whole answer.
+        """Send a message to the model and return its whole answer.
 
-        The model's chat format is put around it. Control tokens in a message are plain text. Message and answer
-        become part of the conversation; if the call fails, is cancelled or interrupted, neither does.
+        The message is rendered in the model's chat format. Control tokens in a message are plain text. The message
+        and its answer are committed to the conversation when the answer is complete. If the call fails, is
+        cancelled, times out or is interrupted, the conversation does not change.
 
         Args:
-            messages: A text: what the user says next in this conversation. Or the messages of a whole
-                conversation, in place of this one: `Message` objects, or mappings with "role" and "content". What
-                the two have in common is not computed again.
+            messages: A text: the next user message of this conversation. Or the messages of a whole conversation,
+                which replaces the current one: `Message` objects, or mappings with "role" and "content". The
+                prefix that both conversations share is not computed again.
             config: How to generate. None: the sampling options that the model's file recommends
-                (`ModelInfo.sampling`), and the defaults for the others.
-            continue_final_message: Go on with the last of the messages, which is the assistant's, in place of
-                answering it. The completion is what comes behind it; in the conversation they are one message.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+                (`ModelInfo.sampling`), and the defaults for all others.
+            continue_final_message: Continue the last of the messages, which must have the role "assistant",
+                instead of answering it. The completion holds only the continuation; in the conversation, both form
+                one message.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
             The answer.
 
         Raises:
-            UnsupportedModelError: The model has no chat format that is known.
+            UnsupportedModelError: The model has no known chat format.
             ContextLengthError: The conversation is longer than the context.
-            InvalidOptionError: An option is out of its range, or the messages are none.
+            InvalidOptionError: An option is out of its range, or ``messages`` is empty.
             TypeError: An argument is of the wrong type, or the option does not exist.
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed, before or meanwhile.
+            SessionBusyError: The session is busy.
+            SessionClosedError: The session was closed before or during the call.
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """
@@ -163,73 +165,74 @@ class GeneratingMethods(SessionBase):
         continue_final_message: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> TokenStream:
-        """Says something to the model, and returns its answer chunk by chunk.
+        """Send a message to the model and return its answer as a stream of chunks.
 
         Args:
-            messages: What to say, as in `chat`.
-            config: How to generate.
+            messages: A text or messages, as in `chat`.
+            config: How to generate, as in `chat`.
             continue_final_message: As in `chat`.
-            **options: Generation options, on top of ``config``; see `GenerationConfig`.
+            **options: Generation options that override ``config``; see `GenerationConfig`.
 
         Returns:
-            The stream of chunks. Message and answer become part of the conversation when it came to its end; a
-            stream that was left, cancelled or interrupted before is taken back.
+            The stream. The message and its answer are committed to the conversation when the answer is complete.
+            If the stream is closed, cancelled, interrupted or times out before its end, the turn is undone.
 
         Raises:
-            UnsupportedModelError: The model has no chat format that is known.
+            UnsupportedModelError: The model has no known chat format.
             ContextLengthError: The conversation is longer than the context.
-            InvalidOptionError: An option is out of its range, or the messages are none.
+            InvalidOptionError: An option is out of its range, or ``messages`` is empty.
             TypeError: An argument is of the wrong type, or the option does not exist.
-            SessionBusyError: The session is at work.
+            SessionBusyError: The session is busy.
             SessionClosedError: The session was closed.
         """
         config = self._chat_config("chat_stream", config, options)
         return TokenStream(self._begin_chat(messages, config, continue_final_message))
 
     def cancel(self) -> None:
-        """Ends what the session is computing, from any thread.
+        """Stop the generation that is in progress, from any thread.
 
-        It gives a completion with what there is, whose `finish_reason` is "cancelled"; a chat turn is taken back.
-        Where nothing is under way, this does nothing.
+        The generation returns the partial text with the `finish_reason` "cancelled"; a chat turn is undone. If no
+        generation is in progress, this does nothing.
         """
         self._engine.cancel()
 
     def score(self, tokens: Sequence[int]) -> list[float]:
-        """How likely the model finds a text, token by token.
+        """Compute the log-probability of each token of a text.
 
         Args:
-            tokens: The token ids; `tokenize` makes them of a text.
+            tokens: The token ids; `tokenize` converts a text.
 
         Returns:
-            The log-probability (natural logarithm) of each token but the first, given all before it.
+            ``len(tokens) - 1`` natural logarithms: the log-probability of each token after the first, given all
+            tokens before it.
 
         Raises:
             ContextLengthError: There are more tokens than the context holds.
-            InvalidOptionError: There are none, or a number is no token.
-            TypeError: They are no token ids.
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed, before or meanwhile.
+            InvalidOptionError: ``tokens`` is empty, or has a number that is not a token id.
+            TypeError: ``tokens`` is not a sequence of token ids.
+            SessionBusyError: The session is busy.
+            SessionClosedError: The session was closed before or during the call.
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """
         return self._engine.score(self._token_ids(tokens, "tokens"))
 
     def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
-        """The model's own numbers for the next token, before any sampling option.
+        """Compute the raw logits of the next token, before any sampling option is applied.
 
         Args:
-            tokens: The token ids before it; `tokenize` makes them of a text.
+            tokens: The token ids before that token; `tokenize` converts a text.
 
         Returns:
-            An array of the vocabulary's size. Where numpy is not installed, a memoryview of format "f" that has
-            the same numbers.
+            A float32 array of shape (vocabulary_size,). Without numpy, a memoryview of format "f" with the same
+            numbers.
 
         Raises:
             ContextLengthError: There are more tokens than the context holds.
-            InvalidOptionError: There are none, or a number is no token.
-            TypeError: They are no token ids.
-            SessionBusyError: The session is at work.
-            SessionClosedError: The session was closed, before or meanwhile.
+            InvalidOptionError: ``tokens`` is empty, or has a number that is not a token id.
+            TypeError: ``tokens`` is not a sequence of token ids.
+            SessionBusyError: The session is busy.
+            SessionClosedError: The session was closed before or during the call.
             InferenceError: The computation failed.
             DeviceError: The device failed.
         """

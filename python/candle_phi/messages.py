@@ -1,4 +1,4 @@
-"""Messages: who says what in a conversation."""
+"""The messages of a conversation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from candle_phi.exceptions import InputTypeError, InvalidOptionError
 __all__ = ["Message", "MessageLike", "Role"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-"""Who says a message."""
+"""The author of a message."""
 
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -21,15 +21,15 @@ _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 class Message:
     """One message of a conversation.
 
-    Its content is text and nothing else: control tokens written in it stay text.
+    The content is plain text: control tokens in it are not interpreted.
 
     Attributes:
-        role: Who says it: "system", "user" or "assistant".
-        content: What is said.
+        role: The author of the message: "system", "user" or "assistant".
+        content: The text.
 
     Raises:
-        InvalidOptionError: The role is none of the three, or the content has a lone surrogate.
-        InputTypeError: The role or the content is not a string.
+        InvalidOptionError: The role is not one of the three, or the content has a lone surrogate.
+        InputTypeError: The role or the content is not a str.
     """
 
     role: Role
@@ -53,33 +53,33 @@ class Message:
 
     @classmethod
     def system(cls, content: str) -> Self:
-        """A message that sets the rules of the conversation."""
+        """Create a system message, which instructs the model for the whole conversation."""
         return cls("system", content)
 
     @classmethod
     def user(cls, content: str) -> Self:
-        """A message from the person."""
+        """Create a user message."""
         return cls("user", content)
 
     @classmethod
     def assistant(cls, content: str) -> Self:
-        """A message from the model."""
+        """Create an assistant message: an answer of the model."""
         return cls("assistant", content)
 
     @classmethod
     def of(cls, value: "MessageLike") -> Self:
-        """A message from a `Message` or from a mapping in the OpenAI shape.
+        """Convert a `Message`, or a mapping in the format of OpenAI, to a message.
 
         Args:
-            value: A `Message`, or a mapping with "role" and "content". The content may be a list of parts,
-                each ``{"type": "text", "text": ...}``. Other keys may be there if their value is None.
+            value: A `Message`, or a mapping with "role" and "content". The content may be a list of parts, each
+                ``{"type": "text", "text": ...}``. Any other key must have the value None.
 
         Returns:
             The message.
 
         Raises:
             InvalidOptionError: A key is missing, or a key or a part of the content is not supported.
-            InputTypeError: It is neither a message nor a mapping.
+            InputTypeError: The value is neither a message nor a mapping.
         """
         if isinstance(value, cls):
             return value
@@ -93,7 +93,7 @@ class Message:
         for name in ("role", "content"):
             if name not in value:
                 raise InvalidOptionError(
-                    f"a message needs a {name!r}, this one has only {sorted(map(str, value))}"
+                    f"a message needs a {name!r}, got only the keys {sorted(map(str, value))}"
                 )
         unknown = sorted(str(k) for k, v in value.items() if k not in ("role", "content") and v is not None)
         if unknown:
@@ -101,7 +101,7 @@ class Message:
                 f"{key!r}" + (f" ({_foreign.MESSAGE_KEYS[key]})" if key in _foreign.MESSAGE_KEYS else "")
                 for key in unknown
             )
-            raise InvalidOptionError(f"a message must have a role and a content and no other keys, got {listed}")
+            raise InvalidOptionError(f"a message must have no keys other than role and content, got {listed}")
         return cls(cast("Role", value["role"]), _text_of(value["content"]))
 
 
@@ -110,31 +110,31 @@ MessageLike: TypeAlias = Message | Mapping[str, Any]
 
 
 def messages_of(value: object) -> list[Message]:
-    """The messages of a call: those of a sequence, or of a text the one that has it, from the person.
+    """Return the messages that were passed to a call; a text is a single user message.
 
     Args:
-        value: What was given.
+        value: The argument of the call.
 
     Returns:
         The messages.
 
     Raises:
         InvalidOptionError: A key, a role or a part of a content is not supported.
-        InputTypeError: It is neither a text nor a sequence of messages.
+        InputTypeError: The value is neither a text nor a sequence of messages.
     """
     if isinstance(value, str):
         return [Message.user(as_text(value, "messages"))]
     if isinstance(value, Message | Mapping):
-        raise InputTypeError("messages must be a text or a sequence of messages, got a message: put it in a list")
+        raise InputTypeError("messages must be a text or a sequence of messages, got a message; put it in a list")
     if isinstance(value, bytes) or not isinstance(value, Sequence):
         raise InputTypeError(f"messages must be a text or a sequence of messages, got {type_name(value)}")
     return [Message.of(item) for item in cast("Sequence[MessageLike]", value)]
 
 
 def _text_of(content: object) -> str:
-    """The text of an OpenAI message content: a string, or a list of text parts."""
+    """Return the text of message content in the format of OpenAI: a string, or a list of text parts."""
     if isinstance(content, str) or not isinstance(content, Sequence):
-        return cast("str", content)  # `Message` says what is wrong with it
+        return cast("str", content)  # `Message` reports a wrong type
     texts: list[str] = []
     for part in cast("Sequence[object]", content):
         if not isinstance(part, Mapping):
@@ -142,11 +142,11 @@ def _text_of(content: object) -> str:
         mapping = cast("Mapping[str, object]", part)
         if mapping.get("type") != "text":
             raise InvalidOptionError(
-                f"a part of a message's content must be of type 'text', got {mapping.get('type')!r}: "
-                "this model reads text only",
+                f"a part of a message's content must be of type 'text', got {mapping.get('type')!r}; "
+                "the model reads text only",
             )
         text = mapping.get("text")
         if not isinstance(text, str):
-            raise InputTypeError(f"a text part's 'text' must be a str, got {type_name(text)}")
+            raise InputTypeError(f"the 'text' of a text part must be a str, got {type_name(text)}")
         texts.append(text)
     return "".join(texts)

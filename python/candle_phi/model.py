@@ -21,20 +21,21 @@ _DEMO = Path(__file__).parent / "demo" / "candle-phi-demo.gguf"
 class Phi3Model(ForeignAttributes, Unpicklable):
     """The weights, the tokenizer and the chat format of a GGUF file.
 
-    A model is immutable. Sessions on any thread share it, and its memory is freed with the last of them.
+    A model is immutable. Sessions on any thread can share it. Its memory is freed when no session and no variable
+    refers to it any more.
 
     Args:
         path: The GGUF file.
-        **options: Options for loading, as in `candle_phi.config.LoadOptions` and the table of options. With "auto"
-            as device, the best of those that were compiled in and that the machine has is used; `device_reason`
-            tells why. A mapped file (``mmap``) must not be changed or truncated while it is in use. ``prefault``
-            can be a function that is told about the progress, as for a download. Systems limit how much memory
-            ``mlock`` may lock (``ulimit -l``).
+        **options: Options for loading; see `candle_phi.config.LoadOptions` and the table of options. With
+            ``device="auto"``, the best device that was compiled in and that the machine has is used;
+            `device_reason` tells why. With ``mmap``, do not change or truncate the file while the model is in use.
+            ``prefault`` can be a function, which is called with each `Progress` as for a download. The operating
+            system limits how much memory ``mlock`` can lock (``ulimit -l``).
 
     Raises:
-        ModelNotFoundError: There is no such file.
-        InvalidModelError: The file is damaged, cut short, or no GGUF file.
-        UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
+        ModelNotFoundError: The file does not exist.
+        InvalidModelError: The file is damaged, truncated or not a GGUF file.
+        UnsupportedModelError: The file has an architecture, tensor type or tokenizer that is not supported.
         DeviceError: The device does not exist, was not compiled in, or has too little memory for the model.
         InvalidOptionError: An option is out of its range.
         TypeError: An argument is of the wrong type, or the option does not exist.
@@ -43,8 +44,8 @@ class Phi3Model(ForeignAttributes, Unpicklable):
     __slots__ = ("__weakref__", "_engine", "_info")
 
     _instead = (
-        "it never changes, so share it within the process, and load it in each other one: processes that map the "
-        "same file share its memory"
+        "share it within the process, and load it in each other process; processes that map the same file share "
+        "its memory"
     )
 
     @_options.spelled_out(LoadOptions.__annotations__)
@@ -70,27 +71,28 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         progress: bool | Callable[[Progress], object] | None = None,
         **options: Unpack[LoadOptions],
     ) -> Self:
-        """Loads a model from the hub, or from its cache.
+        """Load a model from the Hugging Face hub, or from the local cache.
 
         Args:
-            name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
-            filename: The file in the repository; needed for one without a short name.
-            quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+            name_or_repo: A short name (see `named_models`), or a repository "owner/name".
+            filename: The file in the repository. Required if the repository has no short name.
+            quantization: The quantization of a named model, such as "Q5_K_M". None: the first one listed.
             revision: The branch, tag or commit. None: "main".
-            cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
-            token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
-            local_files_only: Use the cache only, and open no connection.
-            progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
-                None for a bar if stderr is a terminal.
+            cache_dir: The cache directory. None: the cache of Hugging Face, which HF_HOME and HF_HUB_CACHE set.
+            token: The access token. None: the token in HF_TOKEN, or the one that ``hf auth login`` stored.
+            local_files_only: Use only the cache, and open no connection.
+            progress: How to report the progress of a download. A function: called with each `Progress`. True: a
+                bar on stderr. False: no report. None: a bar if stderr is a terminal.
             **options: Options for loading; see `Phi3Model`.
 
         Returns:
             The model.
 
         Raises:
-            DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
+            DownloadError: The download failed, the hub does not have the file, or offline mode forbids the
+                download.
             ModelLoadError: The file cannot be loaded.
-            InvalidOptionError: There is no model of that name, or an option is out of its range.
+            InvalidOptionError: The model name is unknown, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         checked_loading(options)
@@ -109,7 +111,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
     @classmethod
     def demo(cls, **options: Unpack[LoadOptions]) -> Self:
-        """Loads the embedded model: a toy that shows the machinery, without a download.
+        """Load the embedded demo model, a toy for trying the package without a download.
 
         Args:
             **options: Options for loading; see `Phi3Model`.
@@ -127,43 +129,43 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
     @property
     def info(self) -> ModelInfo:
-        """What the file says about itself."""
+        """The metadata of the model file."""
         return self._info
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the model file."""
         return Path(self._engine.path)
 
     @property
     def device(self) -> str:
-        """Where it computes, such as "cpu" or "cuda:0"."""
+        """The device that the model runs on, such as "cpu" or "cuda:0"."""
         return self._engine.device
 
     @property
     def device_reason(self) -> str:
-        """Why it computes there: what the device is, and with "auto" why not another."""
+        """Why this device was chosen: a description of it and, with "auto", why the others were not."""
         return self._engine.device_reason
 
     @property
     def executor(self) -> str:
-        """What computes: "kernels" or "candle"."""
+        """The executor that runs the model: "kernels" or "candle"."""
         return self._engine.executor
 
     def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
-        """Text to token ids.
+        """Convert text to token ids.
 
         Args:
             text: The text.
-            add_bos: Put the token for the beginning of a text first, unless it is there.
-            parse_special: Read "<|user|>" and the like as control tokens; otherwise they are plain text.
+            add_bos: Prepend the BOS token, unless the text already begins with it.
+            parse_special: Convert "<|user|>" and the like to control tokens. Otherwise they are plain text.
 
         Returns:
             The token ids.
 
         Raises:
             InvalidOptionError: The text has a lone surrogate.
-            InputTypeError: It is not a str.
+            InputTypeError: The text is not a str.
         """
         return self._engine.encode(
             _checks.as_text(text, "text", InputTypeError),
@@ -172,18 +174,18 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         )
 
     def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
-        """Token ids to text.
+        """Convert token ids to text.
 
         Args:
             tokens: The token ids.
-            skip_special: Leave control tokens out.
+            skip_special: Omit control tokens.
 
         Returns:
-            The text. Bytes that are no UTF-8 become U+FFFD.
+            The text. Bytes that are not valid UTF-8 become U+FFFD.
 
         Raises:
-            InvalidOptionError: A number is not the id of a token.
-            InputTypeError: They are not token ids.
+            InvalidOptionError: A number is not a token id of this model.
+            InputTypeError: ``tokens`` is not a sequence of token ids.
         """
         return self._engine.decode(
             _checks.input_tokens(tokens, "tokens", self._engine.vocabulary_size),
@@ -191,7 +193,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         )
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has.
+        """Count the tokens of a text.
 
         Args:
             text: The text. Control tokens in it are plain text.
@@ -201,7 +203,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
         Raises:
             InvalidOptionError: The text has a lone surrogate.
-            InputTypeError: It is not a str.
+            InputTypeError: The text is not a str.
         """
         return len(self.tokenize(text))
 
@@ -212,24 +214,24 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> str:
-        """The text of the prompt that messages make, for people to read.
+        """Render the chat prompt for the given messages as text, for reading.
 
-        The model reads `render_chat_tokens`: where a message's content has the text of a control token in it, only
-        those tell the two apart.
+        The model reads the result of `render_chat_tokens`. The two can differ: if a message contains the text of a
+        control token, only the token ids tell that text from the control token.
 
         Args:
-            messages: The messages; a text is one of the user's.
-            add_generation_prompt: End with the beginning of the assistant's turn.
-            continue_final_message: Leave the last message open, so that the model continues it. Excludes
-                `add_generation_prompt`, which then must be False.
+            messages: The messages. A text is a single user message.
+            add_generation_prompt: Append the beginning of the assistant's turn.
+            continue_final_message: Leave the last message open, so that the model continues it. Requires
+                ``add_generation_prompt=False``.
 
         Returns:
             The prompt.
 
         Raises:
-            UnsupportedModelError: The model has no chat format that is known.
-            InvalidOptionError: The messages are none, or in an order that the format doesn't have.
-            InputTypeError: They are not messages.
+            UnsupportedModelError: The model has no known chat format.
+            InvalidOptionError: ``messages`` is empty, or the chat format does not allow the order of the roles.
+            InputTypeError: ``messages`` is neither a text nor a sequence of messages.
         """
         return self._engine.render_chat(
             messages_of(messages),
@@ -244,21 +246,23 @@ class Phi3Model(ForeignAttributes, Unpicklable):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """The token ids of the prompt that messages make. Their contents never become control tokens.
+        """Render the chat prompt for the given messages as token ids.
+
+        The content of a message never becomes a control token.
 
         Args:
-            messages: The messages; a text is one of the user's.
-            add_generation_prompt: End with the beginning of the assistant's turn.
-            continue_final_message: Leave the last message open, so that the model continues it. Excludes
-                `add_generation_prompt`, which then must be False.
+            messages: The messages. A text is a single user message.
+            add_generation_prompt: Append the beginning of the assistant's turn.
+            continue_final_message: Leave the last message open, so that the model continues it. Requires
+                ``add_generation_prompt=False``.
 
         Returns:
             The token ids.
 
         Raises:
-            UnsupportedModelError: The model has no chat format that is known.
-            InvalidOptionError: The messages are none, or in an order that the format doesn't have.
-            InputTypeError: They are not messages.
+            UnsupportedModelError: The model has no known chat format.
+            InvalidOptionError: ``messages`` is empty, or the chat format does not allow the order of the roles.
+            InputTypeError: ``messages`` is neither a text nor a sequence of messages.
         """
         return self._engine.encode_chat(
             messages_of(messages),
@@ -275,34 +279,34 @@ class Phi3Model(ForeignAttributes, Unpicklable):
 
 
 def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
-    """What a model file says about itself, read without its weights.
+    """Read the metadata of a model file, without loading its weights.
 
     Args:
         path: The GGUF file.
 
     Returns:
-        The facts.
+        The metadata.
 
     Raises:
-        ModelNotFoundError: There is no such file.
-        InvalidModelError: The file is damaged, cut short, or no GGUF file.
-        UnsupportedModelError: The file is of an architecture that is not supported.
+        ModelNotFoundError: The file does not exist.
+        InvalidModelError: The file is damaged, truncated or not a GGUF file.
+        UnsupportedModelError: The file has an architecture that is not supported.
         InvalidOptionError: The path is empty.
-        TypeError: It is no path.
+        TypeError: ``path`` is not a path.
     """
     return _convert.model_info(_native.inspect(hub.model_path(path, hub.DOWNLOAD)))
 
 
 def _reading(prefault: object) -> Callable[[_native.Progress], object] | None:
-    """What the native module tells how much of the file was read."""
+    """Return the function that the native module calls with the progress of reading the file."""
     return (lambda native: prefault(_convert.progress(native))) if callable(prefault) else None
 
 
 def checked_loading(options: LoadOptions) -> dict[str, Any]:
-    """Checks what can be checked before there is a file, such as before a long download.
+    """Check the options for loading as far as possible without the file, such as before a long download.
 
     Args:
-        options: The options that were given.
+        options: The options of the call.
 
     Returns:
         All options for loading.
@@ -310,7 +314,7 @@ def checked_loading(options: LoadOptions) -> dict[str, Any]:
     Raises:
         InvalidOptionError: A value is out of its range.
         DeviceError: The device does not exist or was not compiled in.
-        ModelNotFoundError: There is no such tokenizer.json.
+        ModelNotFoundError: The tokenizer.json does not exist.
         TypeError: A value is of the wrong type.
     """
     given = dict[str, object](options)

@@ -21,35 +21,36 @@ __all__ = ["Phi3Session"]
 
 
 class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignAttributes):
-    """One conversation with a Phi model: its context, and what was said.
+    """One conversation with a Phi model, and its context.
 
-    A session does one thing at a time: a call from another thread, or during a stream, is a `SessionBusyError`.
-    Threads work side by side with a session each, on one shared model. While a session computes, other Python
-    threads go on; Ctrl-C stops it, raises `KeyboardInterrupt` and leaves it usable. Every method of a closed
-    session raises `SessionClosedError`.
+    A session handles one call at a time: a call from another thread, or while a stream is open, raises
+    `SessionBusyError`. To work in parallel, give each thread its own session on one shared model. Other Python
+    threads keep running while a session computes. Ctrl-C stops the computation, raises `KeyboardInterrupt` and
+    leaves the session usable. Any use of a closed session raises `SessionClosedError`, except for `close`,
+    `cancel` and properties such as `n_ctx`.
 
     Args:
-        path: The GGUF file of the model. Or give ``model``.
-        model: A model to share with other sessions; then the options for loading one make no sense.
-        **options: Options for the session, see `SessionConfig`, or all of them as one value ``config``; and
-            options for loading the model, see `Phi3Model`.
+        path: The GGUF file of the model. Alternatively, pass ``model``.
+        model: A loaded model, which other sessions can share. It excludes ``path`` and the options for loading.
+        **options: Options for the session, see `SessionConfig`, which can also be passed as one value ``config``;
+            and options for loading the model, see `Phi3Model`.
 
     Raises:
-        ModelNotFoundError: There is no such file.
-        InvalidModelError: The file is damaged, cut short, or no GGUF file.
-        UnsupportedModelError: The file is of an architecture, tensor type or tokenizer that is not supported.
+        ModelNotFoundError: The file does not exist.
+        InvalidModelError: The file is damaged, truncated or not a GGUF file.
+        UnsupportedModelError: The file has an architecture, tensor type or tokenizer that is not supported.
         DeviceError: The device does not exist or was not compiled in.
         InvalidOptionError: An option is out of its range.
-        InsufficientMemoryError: The machine has no memory for the context that ``n_ctx`` asks for. Without
-            ``n_ctx`` memory is taken as the context fills, and this is raised when there is no more.
+        InsufficientMemoryError: The machine has too little memory for a context of ``n_ctx`` tokens. Without
+            ``n_ctx``, memory is allocated as the context fills, and this error is raised when too little is left.
         TypeError: An argument is of the wrong type, or the option does not exist.
     """
 
     __slots__ = ()
 
     _instead = (
-        "open one in each process, with the path that its model has; a second one in this process, with the same "
-        "conversation, is what fork() gives, and messages are what was said"
+        "open one in each process from the path of its model; fork() copies a session within this process, and "
+        "the property messages holds the conversation"
     )
 
     @_options.spelled_out(OPTIONS)
@@ -85,27 +86,28 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         progress: bool | Callable[[Progress], object] | None = None,
         **options: Unpack[SessionOptions],
     ) -> Self:
-        """Opens a session on a model from the hub, or from its cache.
+        """Open a session on a model from the Hugging Face hub, or from the local cache.
 
         Args:
-            name_or_repo: A short name (`named_models` lists them), or a repository "owner/name".
-            filename: The file in the repository; needed for one without a short name.
-            quantization: Which of a named model's files, such as "Q5_K_M". None: its first.
+            name_or_repo: A short name (see `named_models`), or a repository "owner/name".
+            filename: The file in the repository. Required if the repository has no short name.
+            quantization: The quantization of a named model, such as "Q5_K_M". None: the first one listed.
             revision: The branch, tag or commit. None: "main".
-            cache_dir: The cache. None: Hugging Face's own, where HF_HOME and HF_HUB_CACHE say.
-            token: The access token. None: what HF_TOKEN or ``hf auth login`` say.
-            local_files_only: Use the cache only, and open no connection.
-            progress: What to tell how far a download is: a function, True for a bar on stderr, False for nothing,
-                None for a bar if stderr is a terminal.
+            cache_dir: The cache directory. None: the cache of Hugging Face, which HF_HOME and HF_HUB_CACHE set.
+            token: The access token. None: the token in HF_TOKEN, or the one that ``hf auth login`` stored.
+            local_files_only: Use only the cache, and open no connection.
+            progress: How to report the progress of a download. A function: called with each `Progress`. True: a
+                bar on stderr. False: no report. None: a bar if stderr is a terminal.
             **options: Options for loading and for the session; see `Phi3Session`.
 
         Returns:
             The session.
 
         Raises:
-            DownloadError: The download failed, the hub does not have the file, or offline mode forbids it.
+            DownloadError: The download failed, the hub does not have the file, or offline mode forbids the
+                download.
             ModelLoadError: The file cannot be loaded.
-            InvalidOptionError: There is no model of that name, or an option is out of its range.
+            InvalidOptionError: The model name is unknown, or an option is out of its range.
             TypeError: An argument is of the wrong type, or the option does not exist.
         """
         loading, own = split_options(options)
@@ -125,7 +127,7 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
 
     @classmethod
     def demo(cls, **options: Unpack[SessionOptions]) -> Self:
-        """Opens a session on the embedded model: a toy that shows the machinery, without a download.
+        """Open a session on the embedded demo model, a toy for trying the package without a download.
 
         Args:
             **options: Options for loading and for the session; see `Phi3Session`.
@@ -154,22 +156,22 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
 
     @property
     def n_ctx(self) -> int:
-        """The length of the context in tokens: the prompt and what is generated."""
+        """The length of the context in tokens, shared by the prompt and the generated tokens."""
         return self._engine.n_ctx
 
     @property
     def device(self) -> str:
-        """Where it computes, such as "cpu" or "cuda:0"."""
+        """The device that the model runs on, such as "cpu" or "cuda:0"."""
         return self._model.device
 
     @property
     def n_threads(self) -> int:
-        """How many threads compute."""
+        """The number of compute threads."""
         return self._engine.n_threads
 
     @property
     def isa(self) -> str:
-        """The instruction set level that the kernels use, such as "avx2"; also where Candle computes."""
+        """The instruction set level of the kernels, such as "avx2"; also reported with the "candle" executor."""
         return self._engine.isa
 
     @property
@@ -178,15 +180,15 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         return self._engine.closed
 
     def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
-        """Text to token ids, as `Phi3Model.tokenize`."""
+        """Convert text to token ids; see `Phi3Model.tokenize`."""
         return self._open_model().tokenize(text, add_bos=add_bos, parse_special=parse_special)
 
     def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
-        """Token ids to text, as `Phi3Model.detokenize`."""
+        """Convert token ids to text; see `Phi3Model.detokenize`."""
         return self._open_model().detokenize(tokens, skip_special=skip_special)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, as `Phi3Model.count_tokens`."""
+        """Count the tokens of a text; see `Phi3Model.count_tokens`."""
         return self._open_model().count_tokens(text)
 
     def render_chat(
@@ -196,9 +198,9 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> str:
-        """The text of the prompt that messages make, for people to read, as `Phi3Model.render_chat`.
+        """Render the chat prompt for the given messages as text, for reading; see `Phi3Model.render_chat`.
 
-        What was said in this session before is not part of it.
+        The session's conversation is not included.
         """
         return self._open_model().render_chat(
             messages,
@@ -213,9 +215,9 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """The token ids of that prompt, which are what `chat` uses, as `Phi3Model.render_chat_tokens`.
+        """Render the chat prompt for the given messages as the token ids that `chat` uses.
 
-        What was said in this session before is not part of it.
+        The session's conversation is not included. See `Phi3Model.render_chat_tokens`.
         """
         return self._open_model().render_chat_tokens(
             messages,
@@ -224,9 +226,10 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         )
 
     def reset(self) -> None:
-        """Forgets the conversation. A stream that is open can't go on.
+        """Remove the whole conversation. An open stream cannot continue afterwards.
 
-        The context's memory is freed, but for that of 64 tokens at most, which the next conversation takes.
+        The memory of the context is freed, except for that of at most 64 tokens, which the next conversation
+        reuses.
 
         Raises:
             SessionBusyError: Another thread computes in this session.
@@ -235,9 +238,9 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         self._engine.reset()
 
     def close(self) -> None:
-        """Stops what is under way, in any thread, and frees the context's memory; a second time does nothing.
+        """Stop any computation, in any thread, and free the memory of the context. A second call does nothing.
 
-        The model's memory is freed when nothing uses the model any more.
+        The memory of the model is freed when no session and no variable refers to the model any more.
         """
         self._engine.close()
 
@@ -258,5 +261,5 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
 
     def _open_model(self) -> Phi3Model:
         if self.closed:
-            raise SessionClosedError("the session is closed; open a new one, on the same model if you like")
+            raise SessionClosedError("the session is closed; open a new one, which can use the same model")
         return self._model

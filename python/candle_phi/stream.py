@@ -12,34 +12,37 @@ __all__ = ["TokenStream"]
 
 
 class TokenStream(Iterator[Chunk], Unpicklable):
-    """The chunks of a generation, as they come.
+    """An iterator over the chunks of a generation.
 
-    The work is done in ``next()``: nothing is computed until the stream is read, and nothing more once it is left.
-    A stream that is neither at its end nor closed keeps its session busy; leaving the ``for`` loop frees it, if
-    nothing else refers to the stream, and ``with`` frees it for certain:
+    Tokens are computed inside ``next()``: nothing is computed before the stream is read, or after you stop reading
+    it. The session is busy until the stream ends or is closed. After you leave the ``for`` loop, the session is
+    free as soon as nothing else refers to the stream; a ``with`` statement always frees it:
 
         with session.stream(prompt) as stream:
             for chunk in stream:
                 print(chunk, end="", flush=True)
         print(stream.result.usage)
 
-    The chunks' texts, joined, are the completion's text. A chat turn counts as said when its stream came to its
-    end, and is taken back when the stream was left, cancelled or interrupted before; `keep` ends it with what
-    there is.
+    The texts of the chunks, joined, are the text of the completion. A chat turn is committed to the conversation
+    when its answer is complete. If the stream is closed, cancelled, interrupted or times out before, the turn is
+    undone; `keep` ends the stream and commits the partial answer.
 
-    ``next()`` raises `KeyboardInterrupt` on Ctrl-C, which ends the stream and leaves the session usable,
-    `SessionClosedError` if the session was closed, `SessionBusyError` if another thread is in ``next()``, and
-    `InferenceError` or `DeviceError` if the computation failed. What is raised in the body of the loop, by Ctrl-C
-    too, leaves the stream as it is.
+    ``next()`` raises `KeyboardInterrupt` on Ctrl-C, which ends the stream and leaves the session usable;
+    `SessionClosedError` if the session was closed; `SessionBusyError` if another thread is in ``next()``; and
+    `InferenceError` or `DeviceError` if the computation failed. An exception in the body of the loop, including
+    Ctrl-C there, leaves the stream open.
     """
 
     __slots__ = ("__weakref__", "_generation")
 
-    _instead = "it computes in its session; what there is of its completion is its result, which can be"
+    _instead = "it is bound to its session; use its result instead, which is the completion so far"
 
     def __init__(self, generation: Generation) -> None:
         if not isinstance(generation, Generation):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError("a TokenStream is what Phi3Session.stream() and chat_stream() return")
+            raise TypeError(
+                f"TokenStream() needs a generation, got {type(generation).__name__}; call Phi3Session.stream() or "
+                "chat_stream() to get a stream"
+            )
         self._generation = generation
 
     def __next__(self) -> Chunk:
@@ -49,43 +52,42 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         return chunk
 
     def cancel(self) -> None:
-        """Ends the stream, from any thread: no more chunk comes, except for text that was held back.
+        """Stop the stream, from any thread. No further chunk follows, except for text that was held back.
 
-        The `finish_reason` of `result` is "cancelled".
-
-        A prompt that is being read is left in the middle. The session stays usable.
+        The `finish_reason` of `result` is "cancelled". A prompt that is being computed is stopped midway. The
+        session stays usable.
         """
         self._generation.cancel()
 
     def keep(self) -> bool:
-        """Ends the stream here, and counts what there is of a chat's answer as said.
+        """Stop the stream and commit the partial answer of a chat.
 
-        As after `cancel`, no more chunk comes, except for text that was held
-        back, and the `finish_reason` of `result` is "cancelled"; but the conversation
-        goes on from what was said and the answer so far. While another thread is in ``next()``, this waits for it.
+        As after `cancel`, no further chunk follows, except for text that was held back, and the `finish_reason` of
+        `result` is "cancelled". The conversation, however, continues from the message and the partial answer.
+        While another thread is in ``next()``, this waits for it.
 
         Returns:
-            Whether that is so: without a token there is no answer, and a stream that is at its end already is what
-            it was.
+            True if a partial answer was committed. False if the stream had already ended, no token had been
+            generated, or the stream is not that of a chat.
         """
         return self._generation.keep()
 
     def close(self) -> None:
-        """Ends the stream and frees the session for other calls; a second time does nothing."""
+        """End the stream and free the session for other calls. A second call does nothing."""
         self._generation.close()
 
     @property
     def prefill_progress(self) -> tuple[int, int]:
-        """How far the prompt has been read: the tokens computed so far, and those to compute.
+        """The number of prompt tokens computed so far, and the number to compute.
 
-        Tokens that the cache already holds are not counted, and those that have passed half of the model's layers
-        count half. Reading this never waits, so another thread can show it during the first ``next()``.
+        Tokens that are already cached are not counted. Tokens that have passed half of the model's layers count
+        half. Reading this never waits, so another thread can show the progress during the first ``next()``.
         """
         return self._generation.prefill_progress
 
     @property
     def result(self) -> Completion:
-        """The completion: all of it after the stream's end, before that what there is so far.
+        """The completion so far; after the end of the stream, the whole completion.
 
         While another thread is in ``next()``, this waits for it.
         """
@@ -103,5 +105,5 @@ class TokenStream(Iterator[Chunk], Unpicklable):
         self.close()
 
     def __repr__(self) -> str:
-        state = "at its end" if self._generation.finished else "open"
+        state = "ended" if self._generation.finished else "open"
         return f"<TokenStream {state}>"

@@ -1,6 +1,6 @@
-"""What goes into a session and comes out of it: messages, chunks, completions, facts about models.
+"""The data that goes into a session and comes out of it: messages, chunks, completions, metadata of models.
 
-All of them are frozen dataclasses: they compare by value, pickle, and convert with `dataclasses.asdict`.
+All classes are frozen dataclasses: they compare by value, can be pickled, and convert with `dataclasses.asdict`.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "timeout"]
-"""Why a generation ended: an end token or stop string, `max_tokens` or a full context, or somebody stopped it."""
+"""Why a generation ended: see `Completion.finish_reason`."""
 
 Isa: TypeAlias = Literal["scalar", "avx2", "avx-vnni", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm"]
 """An instruction set level of the CPU kernels."""
@@ -51,33 +51,33 @@ KvDtype: TypeAlias = Literal["f16", "f32", "q8_0"]
 """The number format of the key-value cache."""
 
 ChatFormat: TypeAlias = Literal["phi3", "phi4", "phi4-mini", "phi4-mini-reasoning"]
-"""A chat format of the family."""
+"""A chat format of the Phi family."""
 
 RopeFactors: TypeAlias = Literal["auto", "short", "long"]
-"""Which of LongRoPE's factors a session uses."""
+"""The LongRoPE factors that a session uses; see `candle_phi.SessionConfig`."""
 
 OnOverflow: TypeAlias = Literal["error", "stop", "truncate_oldest"]
-"""What to do where the context is full; see `candle_phi.GenerationConfig`."""
+"""What to do when the context is full; see `candle_phi.GenerationConfig`."""
 
 if TYPE_CHECKING:
     Logits: TypeAlias = memoryview[float]
 else:
     Logits: TypeAlias = memoryview
-"""A writable buffer of the vocabulary's size, of format "f"."""
+"""A writable float32 buffer (format "f") of shape (vocabulary_size,)."""
 
 LogitsProcessor: TypeAlias = Callable[[list[int], Logits], None]
-"""What edits the logits of the next token in place; see `candle_phi.GenerationConfig`."""
+"""A function that edits the logits of the next token in place; see `candle_phi.GenerationConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log-probability of a generated token, of the model's own distribution before any sampling option.
+    """The log-probability of a generated token, from the model's own distribution before any sampling option.
 
     Attributes:
         token_id: The token.
-        logprob: Its natural logarithm of probability, at most 0.
-        top: The likeliest tokens in its place with their log-probabilities, likeliest first: as many as
-            `GenerationConfig.logprobs` says.
+        logprob: The natural logarithm of its probability, at most 0.
+        top: The most likely tokens at this position with their log-probabilities, most likely first.
+            `GenerationConfig.logprobs` sets their number.
     """
 
     token_id: int
@@ -89,16 +89,17 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Chunk(ForeignAttributes):
-    """A piece of a stream: a token and the text that became certain with it.
+    """A piece of a stream: a token, and the text that is final after it.
 
-    ``str(chunk)`` is its text, so ``print(chunk, end="", flush=True)`` shows the stream. The text of all
-    chunks, joined, is the completion's text.
+    ``str(chunk)`` is its text, so ``print(chunk, end="", flush=True)`` displays the stream. The texts of all
+    chunks, joined, are the text of the completion.
 
     Attributes:
-        text: The text, perhaps empty: half of an emoji is no text yet, and what may still become a stop
-            string is held back.
-        token_id: The token, or None where the last chunk only brings text that was held back.
-        logprob: Its log-probability, where `GenerationConfig.logprobs` asks for it.
+        text: The text. It can be empty: an incomplete character, such as half of an emoji, and the possible
+            beginning of a stop string are held back until they are final.
+        token_id: The token. None if this is a last chunk with only text that was held back, or the prompt that
+            `GenerationConfig.echo` prepends.
+        logprob: The log-probability of the token, if `GenerationConfig.logprobs` is set.
     """
 
     text: str
@@ -113,19 +114,21 @@ class Chunk(ForeignAttributes):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many tokens a generation took.
+    """The number of tokens that a generation processed.
 
     Attributes:
-        prompt_tokens: Tokens of the prompt, without those that were left out of it before it was read. Where it
-            did not fit and `GenerationConfig.on_overflow` is "stop", all of them: what it needs.
-        completion_tokens: Tokens that were generated, the end token not counted.
-        cached_tokens: Tokens of the prompt that were in the cache already and took no computing.
-        recomputed_tokens: Tokens that were in the cache and were computed again all the same: the conversation
-            crossed the boundary between LongRoPE's factors (see `SessionConfig.rope_factors`), went back to
-            before what the sliding window had let go, lost its oldest in the middle of the answer, or the
-            log-probabilities of the prompt were asked for.
-        truncated_tokens: Tokens of the prompt and of the answer that were left out, because the context was full
-            and `GenerationConfig.on_overflow` is "truncate_oldest".
+        prompt_tokens: Tokens of the prompt, without those that were truncated before it was computed. If the
+            prompt did not fit and `GenerationConfig.on_overflow` is "stop", all tokens of the prompt: the length
+            that it needs.
+        completion_tokens: Generated tokens, without the end token.
+        cached_tokens: Tokens of the prompt that were already in the cache and were not computed.
+        recomputed_tokens: Tokens that were in the cache and were computed again all the same, for one of four
+            reasons: the conversation crossed the boundary between LongRoPE's factors (see
+            `SessionConfig.rope_factors`); it was rewound past tokens that the sliding window had evicted; its
+            oldest part was truncated in the middle of the answer; or the log-probabilities of the prompt were
+            requested.
+        truncated_tokens: Tokens of the prompt and of the answer that were removed because the context was full and
+            `GenerationConfig.on_overflow` is "truncate_oldest".
     """
 
     prompt_tokens: int
@@ -147,14 +150,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How long a generation took, by the wall clock.
+    """The wall-clock times of a generation, in seconds.
 
     Attributes:
-        load_s: Seconds that loading the model took, once per model.
-        prefill_s: Seconds that reading the prompt took.
-        decode_s: Seconds that generating took, after the first token.
-        time_to_first_token_s: Seconds from the first step to the first token, or None if there is none.
-        prefill_tokens: Tokens of the prompt that were computed: without the cached ones.
+        load_s: Time to load the model, which happens once per model.
+        prefill_s: Time to compute the prompt.
+        decode_s: Time to generate the tokens after the first one.
+        time_to_first_token_s: Time from the first step to the first token. None if no token was generated.
+        prefill_tokens: Tokens of the prompt that were computed, without the cached ones.
         decode_tokens: Tokens that were generated in `decode_s`.
     """
 
@@ -177,36 +180,36 @@ class Timings:
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """How fast the prompt was read; 0 if nothing was computed."""
+        """The speed of computing the prompt, in tokens per second; 0 if no token was computed."""
         return self.prefill_tokens / self.prefill_s if self.prefill_s > 0 else 0.0
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """How fast tokens were generated; 0 if none were."""
+        """The speed of generating, in tokens per second; 0 if no token was generated."""
         return self.decode_tokens / self.decode_s if self.decode_s > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Completion(ForeignAttributes):
-    """What a generation gave. ``str(completion)`` is its text.
+    """The result of a generation. ``str(completion)`` is its text.
 
     Attributes:
         text: The generated text, without the end token and without the stop string. With `GenerationConfig.echo`
-            the prompt's text stands before it.
-        tokens: The ids of the generated tokens, without the end token; those of a stop string are among them.
+            it begins with the text of the prompt.
+        tokens: The ids of the generated tokens, without the end token, but including those of a stop string.
         finish_reason: "stop" (an end token or a stop string), "length" (`max_tokens`, or the context is full),
-            "cancelled", "timeout"; None while a stream runs.
-        stop_reason: The id of the end token or the stop string that ended it, or None.
-        seed: The seed that was used: with it, the same call gives the same tokens.
-        logprobs: One for each token, where `GenerationConfig.logprobs` asks for them; none otherwise.
-        usage: How many tokens it took.
-        timings: How long it took. Not compared.
-        config: The options that were used, including those that the file recommends and the seed: the same call
-            with this config gives the same tokens. `GenerationConfig.logits_processor` is left out, since most
-            functions do not pickle. Not compared.
-        prompt_logprobs: One for each token of the prompt but the first, which nothing comes before, where
-            `GenerationConfig.logprobs` asks for them and `GenerationConfig.echo` for the prompt; none otherwise.
-        truncated_messages: The messages that were left out, the oldest first, because the context was full and
+            "cancelled" or "timeout". None while a stream is running.
+        stop_reason: The id of the end token, or the stop string, that ended the generation; otherwise None.
+        seed: The seed that was used. The same call with this seed generates the same tokens.
+        logprobs: One entry for each token, if `GenerationConfig.logprobs` is set; otherwise empty.
+        usage: The number of tokens that were processed.
+        timings: The times that the generation took. Ignored in comparisons.
+        config: The options that were used, including the seed and the options that the model's file recommends:
+            the same call with this config generates the same tokens. `GenerationConfig.logits_processor` is
+            omitted, since most functions cannot be pickled. Ignored in comparisons.
+        prompt_logprobs: One entry for each token of the prompt after the first, which has no token before it, if
+            `GenerationConfig.logprobs` and `GenerationConfig.echo` are set; otherwise empty.
+        truncated_messages: The messages that were removed, oldest first, because the context was full and
             `GenerationConfig.on_overflow` is "truncate_oldest".
     """
 
@@ -231,26 +234,27 @@ class Completion(ForeignAttributes):
         ended = "still running" if self.finish_reason is None else f"ended by {self.finish_reason!r}"
         counts = f"{self.usage.prompt_tokens:,} tokens read, {self.usage.completion_tokens:,} generated"
         if self.usage.truncated_tokens:
-            counts += f", {self.usage.truncated_tokens:,} left out"
+            counts += f", {self.usage.truncated_tokens:,} truncated"
         speed = f"{self.timings.decode_tokens_per_second:.1f} tokens/s"
         return html_text(self.text, f"{counts}, {ended}, {speed}, seed {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendedSampling:
-    """The sampling options that a model's file recommends: its ``general.sampling`` metadata.
+    """The sampling options that a model's file recommends, from its ``general.sampling`` metadata.
 
-    `Phi3Session.chat` and its variants use them by default. The fields have the names, ranges and meanings of
-    those of `GenerationConfig`. None means that the file recommends nothing, or a value that cannot be used, which
+    `Phi3Session.chat` and its variants use them by default. The fields have the same names, ranges and meanings as
+    those of `GenerationConfig`. None means that the file has no recommendation, or one that is not usable, which
     is logged.
 
     Attributes:
         temperature: ``general.sampling.temp``.
-        top_k: ``general.sampling.top_k``; None also for 0 and less, which mean all tokens.
+        top_k: ``general.sampling.top_k``. Also None if the file has 0 or less, which stand for all tokens.
         top_p: ``general.sampling.top_p``.
         min_p: ``general.sampling.min_p``.
         repetition_penalty: ``general.sampling.penalty_repeat``.
-        repeat_last_n: ``general.sampling.penalty_last_n``, where -1 means the length of the context.
+        repeat_last_n: ``general.sampling.penalty_last_n``. The value -1 in the file stands for the length of the
+            context.
     """
 
     temperature: float | None = None
@@ -263,10 +267,10 @@ class RecommendedSampling:
     __repr__ = represent
 
     def options(self) -> "GenerationOptions":
-        """The options that the file recommends, as keywords.
+        """Return the recommended options as keywords.
 
         Returns:
-            A new dict without the options that are None: ``GenerationConfig(**sampling.options())``.
+            A new dict without the options that are None, for use as ``GenerationConfig(**sampling.options())``.
         """
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         return cast("GenerationOptions", {name: value for name, value in values.items() if value is not None})
@@ -274,34 +278,35 @@ class RecommendedSampling:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model file says about itself. The names are those of GGUF.
+    """The metadata of a model file, under the names that GGUF uses.
 
     Attributes:
-        name: The model's name, if the file gives one.
+        name: The model's name, if the file has one.
         architecture: The architecture, such as "phi3".
-        parameter_count: How many parameters it has.
-        quantization: The type of most of its weights, such as "Q4_K_M".
-        context_length: The longest context it was trained for, in tokens.
-        original_context_length: The context before LongRoPE extended it; the same, where nothing did.
-        vocabulary_size: How many tokens it knows.
-        embedding_length: The width of the model.
-        block_count: How many layers it has.
-        feed_forward_length: The width inside a layer's feed-forward part.
-        head_count: Attention heads in a layer.
-        head_count_kv: Heads of keys and values in a layer.
+        parameter_count: The number of parameters.
+        quantization: The type of most of the weights, such as "Q4_K_M".
+        context_length: The longest context that the model was trained for, in tokens.
+        original_context_length: The context length in tokens before LongRoPE extended it. Equal to
+            `context_length` if it was not extended.
+        vocabulary_size: The number of token ids, including those that only pad the vocabulary.
+        embedding_length: The width of the hidden states.
+        block_count: The number of layers.
+        feed_forward_length: The width of the feed-forward network in a layer.
+        head_count: The number of attention heads in a layer.
+        head_count_kv: The number of key-value heads in a layer.
         head_dim: The width of a head.
-        rope_dimension_count: How much of a head's width is rotated by position.
-        rope_freq_base: The base of the rotation's frequencies.
-        sliding_window: How many tokens a token sees, itself included, or None if all before it.
-        tokenizer: The kind of tokenizer, such as "llama", or None if the file has no vocabulary.
-        chat_format: What messages are written with: a chat format of the family, such as "phi3"; "custom" for a
-            template of the file's own; None if the file has none and its vocabulary fits none.
-        chat_corrections: What of the file's chat template is known to be broken, and was corrected.
+        rope_dimension_count: The number of dimensions of a head that RoPE rotates.
+        rope_freq_base: The base of the RoPE frequencies.
+        sliding_window: The number of tokens that a token attends to, including itself. None: all tokens before it.
+        tokenizer: The kind of tokenizer, such as "llama". None if the file has no vocabulary.
+        chat_format: The format of chat prompts: one of the Phi family, such as "phi3"; "custom" for another
+            template in the file; None if the file has no template and its vocabulary fits no known format.
+        chat_corrections: The known errors in the file's chat template that were corrected.
         sampling: The sampling options that the file recommends, which are the defaults of `Phi3Session.chat`.
         file_size_bytes: The size of the file.
-        weights_bytes: The size of the weights in it.
-        kv_cache_bytes_per_token: What a token of context takes in memory with ``kv_dtype="f16"``; with "f32" it is
-            twice that, with "q8_0" a little more than half.
+        weights_bytes: The size of the weights in the file.
+        kv_cache_bytes_per_token: The memory for one token of context with ``kv_dtype="f16"``. "f32" takes twice as
+            much, "q8_0" a little more than half.
     """
 
     name: str | None
@@ -337,7 +342,7 @@ class ModelInfo:
         return html_table(self.name or self.architecture, rows)
 
     def kv_cache_bytes(self, n_ctx: int, kv_dtype: KvDtype | None = "f16") -> int:
-        """What a full context takes in memory, beside the weights.
+        """Compute the memory that the key-value cache of a full context takes, in addition to the weights.
 
         Args:
             n_ctx: The length of the context in tokens.
@@ -347,24 +352,24 @@ class ModelInfo:
             The size in bytes.
 
         Raises:
-            InvalidOptionError: There is no such number format, or the length is negative.
-            TypeError: The length is no integer, or the number format no text.
+            InvalidOptionError: The number format is unknown, or the length is negative.
+            TypeError: The length is not an integer, or the number format is not a str.
         """
         whole(n_ctx, "n_ctx")
         checked: KvDtype = _options.value("kv_dtype", kv_dtype)
-        # q8_0 has a byte for each value and two for the scale of 32.
+        # q8_0 has a byte for each value, and two bytes of scale for each 32 values.
         sixteenths_of_f16 = {"f16": 32, "f32": 64, "q8_0": 17}[checked]
         return n_ctx * self.kv_cache_bytes_per_token * sixteenths_of_f16 // 32
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is.
+    """The progress of a download, or of reading a model's file into memory.
 
     Attributes:
         file: The name of the file.
-        bytes_done: Bytes that are here, those of an earlier attempt included.
-        bytes_total: The size of the file in bytes, or None while it isn't known.
+        bytes_done: The number of bytes that are complete, including those of an earlier attempt.
+        bytes_total: The size of the file in bytes. None while it is unknown.
     """
 
     file: str
@@ -373,7 +378,7 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """How much of the file is here, from 0 to 1, or None while its size isn't known."""
+        """The complete fraction of the file, from 0 to 1. None while its size is unknown."""
         return self.bytes_done / self.bytes_total if self.bytes_total else None
 
 
@@ -385,13 +390,13 @@ class NamedModel:
         name: The short name.
         repo: The repository on the hub, "owner/name".
         revision: The branch, tag or commit.
-        files: Files by quantization; the first is what is taken if none is asked for.
+        files: File names by quantization. The first one is the default.
         tokenizer_repo: The repository that has the tokenizer.json, or None.
         architecture: The architecture of the files, such as "phi3".
-        description: What it is, in a line.
-        quantizations: All quantizations that can be asked for, those of `files` first.
-        about_bytes: About how large a file is, in bytes by quantization, as far as that is known. Rounded: a
-            repository may replace a file.
+        description: A one-line description.
+        quantizations: All quantizations that you can request, those of `files` first.
+        about_bytes: Approximate file sizes in bytes by quantization, for those that are known. They are rounded,
+            since a repository may replace a file.
     """
 
     name: str
@@ -407,15 +412,15 @@ class NamedModel:
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """A model file in the cache.
+    """A model file in the local cache.
 
     Attributes:
         repo: The repository on the hub, "owner/name".
-        file: The file's name in it.
-        revision: The commit it is from.
-        refs: The branches and tags that stand for that commit in the cache.
-        path: Where it is.
-        size_bytes: Its size.
+        file: The name of the file in the repository.
+        revision: The commit that the file belongs to.
+        refs: The branches and tags that point to that commit in the cache.
+        path: The path of the file.
+        size_bytes: The size of the file.
     """
 
     repo: str
