@@ -224,7 +224,7 @@ class TestCommands:
         [
             ("/set temperature -1", "temperature", (0, 1_000_000, -1)),
             ("/set max_tokens soon", "max_tokens", ("'soon'",)),
-            ("/set stop 'a", None, ("'a",)),
+            ("/set stop 'a", "stop", ("'a",)),
         ],
     )
     def test_a_value_that_a_setting_cannot_have(self, do, conversation, line, option, values):

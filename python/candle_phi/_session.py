@@ -125,7 +125,10 @@ class SessionBase(Unpicklable):
         return beside
 
     def _token_ids(self, tokens: object, name: str) -> list[int]:
-        return _checks.input_tokens(tokens, name, self._model.info.vocabulary_size)
+        ids = _checks.input_tokens(tokens, name, self._model.info.vocabulary_size)
+        if not ids:
+            raise _checks.invalid(name, "must have at least one token, got none")
+        return ids
 
     def _prompt_tokens(self, prompt: object) -> list[int]:
         size = self._model.info.vocabulary_size
