@@ -170,7 +170,7 @@ def test_two_tasks_do_not_read_one_stream(slow):
         stream = slow.astream([1] * 1500, max_tokens=3, ignore_eos=True)
         reading = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0.01)
-        with pytest.raises(SessionBusyError, match="another task"):
+        with pytest.raises(SessionBusyError):
             await anext(stream)
         assert (await reading).token_id is not None
         await stream.aclose()
@@ -220,8 +220,9 @@ def test_a_task_that_was_refused_or_cancelled_leaves_the_session_to_others(slow)
 def test_errors_arrive_where_they_are_awaited(session):
     async def main():
         for wrong in (session.astream, session.achat_stream):
-            with pytest.raises(InvalidOptionError, match="temperature"):
+            with pytest.raises(InvalidOptionError) as caught:
                 wrong("hello", temperature=-1)
+            assert caught.value.option == "temperature"
         with pytest.raises(TypeError, match="max_tokens"):
             await session.agenerate("hello", max_token=1)
         with pytest.raises(ContextLengthError):

@@ -12,7 +12,7 @@ import pytest
 
 import candle_phi
 from candle_phi import Phi3Session
-from command_line import COMMAND, DEMO, PROMPT, cached, fail, invoke, succeed
+from command_line import COMMAND, DEMO, PROMPT, cached, fail, flags_in, invoke, succeed
 
 pytestmark = pytest.mark.thread_unsafe(reason="the command line is run on the streams of the process")
 
@@ -62,7 +62,7 @@ class TestGenerate:
         assert "".join(chunk["text"] for chunk in chunks) in whole["text"]
 
     def test_an_error_is_no_result(self):
-        fail(2, "generate", "--demo", "--json", "--top-p", 2, PROMPT)
+        assert flags_in(fail(2, "generate", "--demo", "--json", "--top-p", 2, PROMPT)) == ["--top-p"]
 
 
 def test_info_is_of_a_file_or_of_the_embedded_model():
@@ -71,7 +71,7 @@ def test_info_is_of_a_file_or_of_the_embedded_model():
     )
     assert succeed("info", "--demo").stdout == succeed("info", DEMO).stdout
     for arguments in ([], ["--demo", DEMO]):
-        assert "--demo" in fail(2, "info", *arguments)
+        assert flags_in(fail(2, "info", *arguments)) == ["--demo"]
 
 
 def test_a_download_is_the_cached_model(tmp_path):

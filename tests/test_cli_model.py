@@ -154,3 +154,25 @@ def test_the_table_says_what_can_be_asked_for():
     by_name = {model.name: model for model in named_models()}
     assert {"Q4_K_M", "IQ4_XS", "IQ4_NL"} <= set(by_name["phi-4"].quantizations)
     assert {"Q4_K_M", "IQ4_XS", "IQ4_NL", "Q4_K_L"} <= set(by_name["phi-4-mini"].quantizations)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["chat", ""], ["chat", "--model", ""], ["generate", "", PROMPT], ["generate", "--name", "", PROMPT]],
+)
+def test_an_empty_name_is_no_model_and_not_the_embedded_one(arguments):
+    fail(2, *arguments, stdin="hello\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ({"filename": "Q4_K_M"}, "filename"),
+        ({"filename": "*.gguf"}, "filename"),
+        ({"quantization": "no such"}, "quantization"),
+    ],
+)
+def test_an_error_of_a_download_names_its_option(offline, arguments, option):
+    with pytest.raises(InvalidOptionError) as caught:
+        download(NAMED.name, **arguments)
+    assert caught.value.option == option

@@ -6,6 +6,8 @@ import pickle
 import pydoc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields
+from decimal import Decimal
+from fractions import Fraction
 from typing import Literal, get_args, get_type_hints
 
 import numpy as np
@@ -484,3 +486,18 @@ def test_a_session_takes_its_options_one_by_one_or_as_a_configuration(model):
         assert session.n_ctx == min(4096, model.info.context_length)
     with Phi3Session(model=model, n_threads=session.n_threads) as session:
         assert session.n_threads >= 1
+
+
+@pytest.mark.parametrize("wrong", [np.True_, np.array([1, 2]), Decimal("sNaN")])
+@pytest.mark.parametrize("option", ["top_k", "temperature"])
+def test_what_only_looks_like_a_number_is_a_type_error_that_names_the_option(option, wrong):
+    with pytest.raises(TypeError) as caught:
+        GenerationConfig(**{option: wrong})
+    mentions(caught.value, option)
+
+
+@pytest.mark.parametrize(("option", "wrong"), [("on_overflow", "\ud800"), ("temperature", Fraction(10**400))])
+def test_what_the_engine_cannot_read_is_out_of_range(option, wrong):
+    with pytest.raises(InvalidOptionError) as caught:
+        GenerationConfig(**{option: wrong})
+    assert caught.value.option == option

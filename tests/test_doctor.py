@@ -13,6 +13,7 @@ from candle_phi import Phi3Model, Phi3Session, doctor
 from candle_phi.cli import doctor as command
 from candle_phi.cli.app import app
 from candle_phi.doctor import diagnose
+from messages import mentions
 
 
 def run(*arguments, **environment):
@@ -80,7 +81,8 @@ def test_a_gpu_that_computes_something_else_is_found(monkeypatch):
     monkeypatch.setattr(Phi3Session, "chat", wrong)
     found = diagnose(seconds=0)
     assert (found.device, found.device_reason, found.agrees) == ("cuda:0", "a GPU", False)
-    assert found.problems[0].startswith("the device cuda:0 and the CPU chose different tokens")
+    assert len(found.problems) == 1
+    mentions(found.problems[0], "cuda:0")
 
 
 def test_kernels_that_compute_something_else_are_found(monkeypatch):
@@ -95,9 +97,10 @@ def test_kernels_that_compute_something_else_are_found(monkeypatch):
     monkeypatch.setattr(Phi3Session, "chat", wrong)
     found = diagnose(seconds=0)
     assert found.agrees is False
-    assert "different tokens" in found.problems[0]
+    (problem,) = found.problems
+    mentions(problem, "kernels")
     monkeypatch.setattr(command, "diagnose", lambda: found)
     outcome = CliRunner().invoke(app, ["doctor"])
     assert outcome.exit_code == 1
-    assert "error: the kernels" in outcome.stderr
+    assert outcome.stderr == f"error: {problem}\n"
     assert "FAILED" in outcome.stdout

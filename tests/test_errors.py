@@ -198,9 +198,13 @@ def test_what_is_no_prompt(session, method):
         with pytest.raises(error) as caught:
             call(prompt)
         message(caught)
-        mentions(caught.value, argument, *values)
+        mentions(caught.value, *values)
         if error is InvalidOptionError:
-            assert caught.value.option == argument
+            # A prompt without a token is the engine's own error, which calls it so for every call.
+            option = caught.value.option
+            assert option == argument or (prompt == [] and option == "prompt")
+        else:
+            mentions(caught.value, argument)
     assert session.score([1, 2])
 
 

@@ -19,6 +19,7 @@ from candle_phi import (
     inspect_model,
     named_models,
 )
+from messages import mentions
 
 NAMES = [(owner, name) for owner, names in _foreign.ATTRIBUTES.items() for name in names]
 
@@ -57,7 +58,7 @@ def test_a_subclass_gives_the_same_advice(model):
 
     with Mine(model=model) as session, pytest.raises(AttributeError) as caught:
         session.create_chat_completion  # noqa: B018 # looking at it is what is tested
-    assert "chat_stream()" in str(caught.value)
+    mentions(caught.value, "chat_stream()")
 
 
 def test_results_still_copy_and_pickle(objects):
@@ -78,8 +79,7 @@ def test_a_role_of_another_library_is_refused_with_what_to_use(role):
 def test_a_key_of_another_library_is_refused_with_the_reason(key):
     with pytest.raises(InvalidOptionError) as caught:
         Message.of({"role": "user", "content": "hello", key: "x", "extra": 1})
-    for word in (f"{key!r} ({_foreign.MESSAGE_KEYS[key]})", "'extra'"):
-        assert word in str(caught.value)
+    mentions(caught.value, f"{key!r} ({_foreign.MESSAGE_KEYS[key]})", "'extra'")
     assert Message.of({"role": "user", "content": "hello", key: None}) == Message.user("hello")
 
 
@@ -91,7 +91,7 @@ OPENING = [download, Phi3Session.from_pretrained, Phi3Model.from_pretrained]
 def test_a_pattern_is_not_the_name_of_a_file(call, filename, tmp_path):
     with pytest.raises(InvalidOptionError) as caught:
         call("phi-4-mini", filename, cache_dir=tmp_path, local_files_only=True)
-    assert "quantization" in str(caught.value)
+    mentions(caught.value, "filename", repr(filename), "quantization")
 
 
 @pytest.mark.parametrize("call", OPENING)
@@ -100,7 +100,8 @@ def test_a_quantization_is_not_the_name_of_a_file(call, quantization, tmp_path):
     """And that is known without asking the hub, or looking into its cache."""
     with pytest.raises(InvalidOptionError) as caught:
         call("phi-4-mini", quantization, cache_dir=tmp_path, local_files_only=True)
-    assert f"quantization to {quantization}" in str(caught.value)
+    mentions(caught.value, "filename", repr(quantization), "quantization")
+    mentions(str(caught.value).rpartition("quantization")[2], quantization)
 
 
 @pytest.mark.parametrize("call", [Phi3Model, Phi3Session, estimate_memory, inspect_model])
@@ -111,7 +112,7 @@ def test_a_models_name_is_not_the_path_of_a_file(call, tmp_path, monkeypatch):
             with pytest.raises(ModelNotFoundError) as caught:
                 call(name)
             remedy = "from_pretrained" if call in {Phi3Model, Phi3Session} else "candle_phi.download"
-            assert f"{remedy}({name!r})" in str(caught.value)
+            mentions(caught.value, f"{remedy}({name!r})")
 
 
 def test_a_file_that_is_called_like_a_model_is_a_file(model, tmp_path, monkeypatch):
@@ -121,5 +122,6 @@ def test_a_file_that_is_called_like_a_model_is_a_file(model, tmp_path, monkeypat
 
 
 def test_a_loaded_model_is_not_the_path_of_a_file(model):
-    with pytest.raises(TypeError, match="as model"):
+    with pytest.raises(TypeError) as caught:
         Phi3Session(model)
+    mentions(caught.value, "path", "os.PathLike", "Phi3Model", "model")

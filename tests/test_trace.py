@@ -14,6 +14,7 @@ import pytest
 
 import candle_phi
 from candle_phi import GenerationConfig, InvalidOptionError, Phi3Model, Phi3Session
+from messages import mentions
 
 pytestmark = pytest.mark.thread_unsafe(reason="a process writes one trace at a time")
 
@@ -194,9 +195,10 @@ def test_a_file_that_cannot_be_written(tmp_path, path, error):
     with pytest.raises(error) as caught, candle_phi.trace(tmp_path / path):
         pass
     assert caught.value.errno
-    told = str(caught.value)
-    assert told.startswith(f"cannot write a trace to {tmp_path / path}: ")
-    assert told.endswith((f"there is no folder {tmp_path / 'missing'}", "expected the path of a file in it"))
+    mentions(caught.value, tmp_path / path)
+    if error is FileNotFoundError:
+        # The folder that is missing, apart from the path that begins with it.
+        mentions(str(caught.value).replace(str(tmp_path / path), ""), tmp_path / "missing")
     with candle_phi.trace(tmp_path / "trace.json"):
         pass
 

@@ -23,6 +23,7 @@ from candle_phi import (
     SessionClosedError,
     TokenStream,
 )
+from messages import mentions
 from public_surface import CALLABLES, GREEDY, HAIKU, is_right, outcome, usual
 
 # What is there of a session that computes nothing and keeps nothing.
@@ -71,8 +72,9 @@ def test_a_session_with_an_open_stream_is_busy_and_says_what_to_do(member, sessi
         if member == "close":
             return
     else:
-        with pytest.raises(SessionBusyError):
+        with pytest.raises(SessionBusyError) as caught:
             use(session, member, tmp_path)
+        mentions(caught.value, "close")
         with Phi3Session(model=model) as fresh:
             expected = fresh.generate(HAIKU, GREEDY, max_tokens=20).tokens
         assert [first.token_id, *(chunk.token_id for chunk in stream if chunk.token_id is not None)] == expected
@@ -101,8 +103,9 @@ def test_a_session_that_another_thread_computes_with_is_busy(member, session, mo
             done.set()
         if member == "reset":
             # It says so where the work was.
-            with pytest.raises(SessionBusyError):
+            with pytest.raises(SessionBusyError) as caught:
                 running.result()
+            mentions(caught.value, "reset")
         else:
             assert len(running.result().tokens) == 6
     assert is_right(session, model)

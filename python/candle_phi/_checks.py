@@ -203,20 +203,25 @@ def as_number(value: object, kind: type[int] | type[float]) -> float | int | Non
     Returns:
         The number, or None if the value is not of that kind.
     """
-    if isinstance(value, bool):
+    # numpy's bool has `__float__`, and `__index__` in some versions.
+    if isinstance(value, bool) or type(value).__name__ in {"bool", "bool_"}:
         return None
-    if isinstance(value, SupportsIndex):
-        return _float(operator.index(value)) if kind is float else operator.index(value)
-    if kind is float and isinstance(value, SupportsFloat):
-        return float(value)
+    try:
+        if isinstance(value, SupportsIndex):
+            return _float(operator.index(value)) if kind is float else operator.index(value)
+        if kind is float and isinstance(value, SupportsFloat):
+            return _float(value)
+    # An array of several numbers, or a Decimal that is a signaling NaN.
+    except (TypeError, ValueError):
+        pass
     return None
 
 
-def _float(value: int) -> float:
+def _float(value: SupportsFloat) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.copysign(math.inf, 1 if cast("int", value) > 0 else -1)
 
 
 def as_bool(value: object, name: str) -> bool:

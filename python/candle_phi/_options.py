@@ -94,7 +94,7 @@ def _choice(option: _native.OptionSpec, given: object) -> object:
     if not isinstance(given, str):
         listed = ", ".join(f'"{choice}"' for choice in option.choices)
         raise TypeError(f"{option.name} must be one of {listed}, got {given!r} of type {_checks.type_name(given)}")
-    return given
+    return _checks.as_text(given, option.name)
 
 
 def _bool_or_function(option: _native.OptionSpec, given: object) -> object:

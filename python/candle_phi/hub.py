@@ -142,7 +142,7 @@ def model_path(path: object, instead: str) -> str:
     """
     text = _checks.as_path(path, "path")
     if not Path(text).exists() and any(
-        text.lower() in (model.name, model.repo.lower()) for model in named_models()
+        text.lower().partition(":")[0] in (model.name, model.repo.lower()) for model in named_models()
     ):
         raise ModelNotFoundError(f"no such file: {text}; it is the name of a model: {instead.format(text)}")
     return text
@@ -154,13 +154,13 @@ def _refuse_patterns(filename: str | None) -> None:
         return
     found = _QUANTIZATION.search(filename)
     if found is not None and found.group() == filename:
-        raise InvalidOptionError(
-            f"filename must be the name of a file, got the quantization {filename!r}: set quantization to "
-            f"{filename}"
+        raise _checks.invalid(
+            "filename",
+            f"must be the name of a file, got the quantization {filename!r}; set quantization to {filename}",
         )
     if set("*?[") & set(filename):
         remedy = "give the full name, or set quantization" + (f" to {found.group()}" if found else "")
-        raise InvalidOptionError(f"filename must be the name of a file, got the pattern {filename!r}: {remedy}")
+        raise _checks.invalid("filename", f"must be the name of a file, got the pattern {filename!r}; {remedy}")
 
 
 def local_file(text: str) -> Path | None:

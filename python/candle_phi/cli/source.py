@@ -76,7 +76,11 @@ class Source:
             raise console.UsageProblem(f"{' and '.join(given)} exclude each other")
         if self.name is not None:
             _refuse_file(self.name, has_file=self.file is not None)
-        text = word or self.model
+        text = self.model if word is None else word
+        if "" in (text, self.name):
+            raise console.UsageProblem(
+                "the model's name is empty; give a file or a name (see 'candle-phi models')"
+            )
         path = None if text is None else path_or_name(text)
         name = self.name if text is None else (None if path is not None else text)
         # Options of the hub without a name would be ignored silently.

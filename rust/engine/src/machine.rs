@@ -88,7 +88,7 @@ impl Compute {
                 return Err(Error::invalid_option(
                     "n_threads",
                     format_args!(
-                        "must be {fixed} with the candle executor, which has one number for the whole process, got {}; \
+                        "must be {fixed} with the executor \"candle\", which has one number for the whole process, got {}; \
                          set the environment variable RAYON_NUM_THREADS before the process starts, or set executor to \
                          \"kernels\"",
                         n_threads.unwrap_or_default()
@@ -98,7 +98,7 @@ impl Compute {
             if let Some(isa) = isa {
                 return Err(Error::invalid_option(
                     "isa",
-                    format_args!("must be unset with the candle executor, which chooses by itself, got {isa:?}"),
+                    format_args!("must be unset with the executor \"candle\", which chooses by itself, got {isa:?}"),
                 ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });

@@ -53,7 +53,7 @@ impl KvDtype {
             Self::F32 => Ok(DType::F32),
             Self::Q8_0 => Err(Error::invalid_option(
                 "kv_dtype",
-                format_args!("must be \"f16\" or \"f32\" with the candle executor, got \"{self}\""),
+                format_args!("must be \"f16\" or \"f32\" with the executor \"candle\", got \"{self}\""),
             )),
         }
     }

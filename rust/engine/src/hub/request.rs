@@ -42,11 +42,14 @@ pub fn resolve(
     };
     let quantization = match (tag, quantization) {
         (Some(tag), Some(quantization)) if !tag.eq_ignore_ascii_case(quantization) => {
-            return Err(Error::invalid_input(format!(
-                "quantization must be given once, got `{}` in the name and `{}`",
-                tag.escape_default(),
-                quantization.escape_default()
-            )));
+            return Err(Error::invalid_option(
+                "quantization",
+                format_args!(
+                    "must be given once, got `{}` in the name and `{}`",
+                    tag.escape_default(),
+                    quantization.escape_default()
+                ),
+            ));
         }
         (tag, quantization) => tag.or(quantization),
     };
@@ -98,10 +101,10 @@ fn check_quantization(quantization: &str) -> Result<()> {
     if !quantization.is_empty() && quantization.len() <= 32 && quantization.chars().all(is_name) {
         return Ok(());
     }
-    Err(Error::invalid_input(format!(
-        "quantization must be a name such as Q4_K_M, got `{}`",
-        quantization.escape_default()
-    )))
+    Err(Error::invalid_option(
+        "quantization",
+        format_args!("must be a name such as Q4_K_M, got `{}`", quantization.escape_default()),
+    ))
 }
 
 /// The error for an address on the hub: it has the repository, and often the file, in it.
