@@ -264,6 +264,17 @@ def test_numbers_of_numpy_are_numbers():
     assert type(config.temperature) is float
 
 
+def test_a_pickled_configuration_is_restored_by_name_and_checked():
+    function, (config, options) = GenerationConfig(top_p=0.9).__reduce__()
+    # As a version wrote it whose options were others: one of them is missing.
+    del options["typical_p"]
+    assert function(config, options) == GenerationConfig(top_p=0.9)
+    with pytest.raises(InvalidOptionError):
+        function(config, {**options, "top_p": 2.0})
+    with pytest.raises(TypeError):
+        function(config, {**options, "no_such_option": 1})
+
+
 def test_a_configuration_is_frozen_pickles_and_hashes():
     config = GenerationConfig(stop=["a"], stop_token_ids=[1], logit_bias={1: 2.0}, seed=3)
     assert pickle.loads(pickle.dumps(config)) == config

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from candle_phi import _native, _options
@@ -99,6 +99,15 @@ def _checks_keywords(belongs: Mapping[str, str]) -> Callable[[_Class], _Class]:
     return checks
 
 
+def _restored(config: type[Any], options: dict[str, object]) -> object:
+    return config(**options)
+
+
+def _by_name(self: "GenerationConfig | SessionConfig") -> tuple[object, ...]:
+    """Pickle the options by name: another version can have others, or the same in another order."""
+    return _restored, (type(self), {option.name: getattr(self, option.name) for option in fields(self)})
+
+
 def _check(config: "GenerationConfig | SessionConfig", scope: _options.Scope) -> None:
     """Convert each field to the value that the engine takes."""
     for name in _options.names(scope):
@@ -187,6 +196,7 @@ class GenerationConfig:
     logits_processor: LogitsProcessor | None = field(default=None, hash=False)
 
     __repr__ = represent
+    __reduce__ = _by_name
 
     if TYPE_CHECKING:
         # Each keyword may be None, which does not make its field None.
@@ -305,6 +315,7 @@ class SessionConfig:
     rope_factors: RopeFactors = "auto"
 
     __repr__ = represent
+    __reduce__ = _by_name
 
     def __post_init__(self) -> None:
         _check(self, "session")

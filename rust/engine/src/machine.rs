@@ -98,7 +98,9 @@ impl Compute {
             if let Some(isa) = isa {
                 return Err(Error::invalid_option(
                     "isa",
-                    format_args!("must be unset with the executor \"candle\", which chooses by itself, got {isa:?}"),
+                    format_args!(
+                        "must be unset with the executor \"candle\", which chooses by itself, got {isa:?}"
+                    ),
                 ));
             }
             return Ok(Self { threads: Threads::new(fixed), kernels: Kernels::best() });
