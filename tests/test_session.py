@@ -394,3 +394,10 @@ with Phi3Session.demo() as session:
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_errors_of_python_name_the_session(session):
+    for call in (session.chat, session.generate, session.save, session.achat):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value).startswith(f"Phi3Session.{call.__name__}()")

@@ -143,6 +143,12 @@ ADVICE = {
     **dict.fromkeys(("attention_mask", "pad_token_id"), "leave it out: prompts are not padded"),
     "reasoning_effort": "leave it out: a model reasons as it was trained to",
     "think": "leave it out: a model reasons as it was trained to",
+    **dict.fromkeys(("callback", "callbacks", "on_token"), "use chat_stream() or stream(), and read the chunks"),
+    **dict.fromkeys(("add_generation_prompt", "skip_special_tokens"), "leave it out: chat() does so by itself"),
+    "raw": "generate() takes a raw prompt, chat() applies the chat format",
+    "return_full_text": "set echo to prepend the prompt",
+    "stopping_criteria": "set stop or stop_token_ids, or leave the loop over chat_stream()",
+    "suffix": "text cannot be inserted before a suffix; only continuing a prompt is available",
     "trust_remote_code": "leave it out: code from repositories is never run",
 }
 """Keywords of other libraries without a counterpart in this package, and what to do instead."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Self, Unpack
 
 from candle_phi import _checks, _native, _options, hub
@@ -263,3 +263,10 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         if self.closed:
             raise SessionClosedError("the session is closed; open a new one, which can use the same model")
         return self._model
+
+
+# Python's own errors name the class that callers know: "Phi3Session.chat() missing 1 ...".
+for part in (GeneratingMethods, ConversationMethods, AsyncMethods):
+    for function in vars(part).values():
+        if isinstance(function, FunctionType):
+            function.__qualname__ = f"{Phi3Session.__name__}.{function.__name__}"

@@ -71,6 +71,6 @@ def _model(word: str | None, source: Source) -> str | None:
         return word
     example = source.options[:1] if source.demo else ["phi-4-mini"]
     raise console.UsageProblem(
-        f"unexpected argument {word!r}: chat asks for each message; for one answer, "
+        f"{word!r} is not a file or the name of a model, and chat asks for each message; for one answer, "
         f"{foreign.command_line('generate', *example, word)}"
     )

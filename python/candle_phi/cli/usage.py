@@ -26,18 +26,15 @@ def message(error: typer.TyperException) -> str:
         The message.
     """
     context: Any = getattr(error, "ctx", None)
+    command = "candle-phi" if context is None else context.command_path
     if hasattr(error, "possibilities") and context is not None:
         text = _no_such_option(error.option_name, context, getattr(error, "arguments", ()))  # type: ignore[attr-defined] # such an error has it
     elif _missing_argument(error) == "name":
-        text = (
-            "missing the name of a model, as in 'candle-phi download phi-4-mini'; 'candle-phi models' lists the "
-            "names"
-        )
+        text = f"missing the name of a model, as in '{command} phi-4-mini'; 'candle-phi models' lists the names"
     else:
         error.message = _of_a_number(error.__cause__) or error.message
         # The prefix comes from the library that validated the value.
         text = error.format_message().replace(": Value error, ", ": ", 1).rstrip(".")
-    command = "candle-phi" if context is None else context.command_path
     return f"{text[:1].lower()}{text[1:]} (see '{command} --help')"
 
 
