@@ -16,6 +16,7 @@ import pytest
 import public_surface
 from candle_phi import (
     AsyncTokenStream,
+    InferenceError,
     InvalidOptionError,
     Phi3Session,
     SavedConversationError,
@@ -129,6 +130,9 @@ def test_many_threads_at_once_are_refused_or_served(session, model, tmp_path):
             except InvalidOptionError as error:
                 if error.option != "turns":
                     raise
+            except InferenceError:
+                # Another thread cancelled it, and it has no completion that could say so.
+                assert member in {"load", "logits", "save", "score"}
             served.append(member)
 
     interval = sys.getswitchinterval()
