@@ -103,9 +103,9 @@ def _restored(config: type[Any], options: dict[str, object]) -> object:
     return config(**options)
 
 
-def _by_name(self: "GenerationConfig | SessionConfig") -> tuple[object, ...]:
+def _by_name(config: "GenerationConfig | SessionConfig") -> tuple[Any, ...]:
     """Pickle the options by name: another version can have others, or the same in another order."""
-    return _restored, (type(self), {option.name: getattr(self, option.name) for option in fields(self)})
+    return _restored, (type(config), {option.name: getattr(config, option.name) for option in fields(config)})
 
 
 def _check(config: "GenerationConfig | SessionConfig", scope: _options.Scope) -> None:
@@ -196,7 +196,9 @@ class GenerationConfig:
     logits_processor: LogitsProcessor | None = field(default=None, hash=False)
 
     __repr__ = represent
-    __reduce__ = _by_name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_name(self)
 
     if TYPE_CHECKING:
         # Each keyword may be None, which does not make its field None.
@@ -315,7 +317,9 @@ class SessionConfig:
     rope_factors: RopeFactors = "auto"
 
     __repr__ = represent
-    __reduce__ = _by_name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_name(self)
 
     def __post_init__(self) -> None:
         _check(self, "session")

@@ -265,8 +265,12 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         return self._model
 
 
-# Python's own errors name the class that callers know: "Phi3Session.chat() missing 1 ...".
-for part in (GeneratingMethods, ConversationMethods, AsyncMethods):
-    for function in vars(part).values():
-        if isinstance(function, FunctionType):
-            function.__qualname__ = f"{Phi3Session.__name__}.{function.__name__}"
+def _rename_methods() -> None:
+    """Let Python's own errors name the class that callers know: "Phi3Session.chat() missing 1 ..."."""
+    for part in (GeneratingMethods, ConversationMethods, AsyncMethods):
+        for function in vars(part).values():
+            if isinstance(function, FunctionType):
+                function.__qualname__ = f"{Phi3Session.__name__}.{function.__name__}"
+
+
+_rename_methods()
