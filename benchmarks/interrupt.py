@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# How often a signal that came too late is sent earlier.
+HALVINGS = 6
+
+
 def latency(work: Callable[[], object], wait_s: float) -> float:
     """How long after the signal the work ended."""
     sent = 0.0
@@ -38,11 +42,14 @@ def latency(work: Callable[[], object], wait_s: float) -> float:
     thread.start()
     try:
         work()
-    except KeyboardInterrupt:
-        return time.perf_counter() - sent
-    finally:
         thread.join()
-    raise SystemExit("the work was done before it was interrupted; give a longer prompt")
+        time.sleep(1)  # the signal arrives here
+    except KeyboardInterrupt:
+        late_s = time.perf_counter() - sent
+    else:
+        raise SystemExit("the signal did not arrive")
+    thread.join()
+    return late_s
 
 
 def measure(session: Phi3Session, prompt_tokens: int, rounds: int) -> dict[str, list[float]]:
@@ -58,18 +65,32 @@ def measure(session: Phi3Session, prompt_tokens: int, rounds: int) -> dict[str, 
     session.logits(prompt)
     prefill_s = time.perf_counter() - start
 
+    is_done = False
+
     def prefill() -> None:
+        nonlocal is_done
         session.logits(prompt)
+        is_done = True
 
     def decode() -> None:
+        nonlocal is_done
         session.generate(prompt[:8], temperature=0, ignore_eos=True)
+        is_done = True
 
     found: dict[str, list[float]] = {}
     for name, work, longest_s in (("prefill", prefill, 0.8 * prefill_s), ("decode", decode, 2.0)):
         found[name] = []
         for number in range(1, rounds + 1):
-            session.reset()
-            found[name].append(latency(work, longest_s * number / rounds))
+            # On a machine whose speed varies the work can end before the signal: send it earlier then.
+            for wait_s in (longest_s * number / rounds / 2**halvings for halvings in range(HALVINGS)):
+                session.reset()
+                is_done = False
+                late_s = latency(work, wait_s)
+                if not is_done:
+                    found[name].append(late_s)
+                    break
+            else:
+                raise SystemExit("the work ended before it was interrupted; give a longer prompt")
         session.logits(prompt[:8])  # still usable
     return found
 
