@@ -176,3 +176,26 @@ def test_an_error_of_a_download_names_its_option(offline, arguments, option):
     with pytest.raises(InvalidOptionError) as caught:
         download(NAMED.name, **arguments)
     assert caught.value.option == option
+
+
+@pytest.mark.parametrize("prompt", ["@" + "a" * 300, "@" + "a/" * 100 + "a" * 260])
+def test_a_long_word_after_an_at_sign_is_a_prompt(prompt):
+    succeed("generate", "--demo", "--max-tokens", 1, prompt)
+
+
+@pytest.mark.parametrize("opens", [Phi3Model, candle_phi.inspect_model, candle_phi.estimate_memory])
+def test_a_name_that_no_file_can_have_is_no_file(opens):
+    with pytest.raises(candle_phi.Phi3Error):
+        opens("a" * 300)
+
+
+def test_a_long_name_is_no_model(offline):
+    with pytest.raises(InvalidOptionError):
+        download("a" * 300)
+    fail(2, "generate", "--name", "a" * 300, PROMPT)
+
+
+def test_two_models_exclude_each_other(offline):
+    line = fail(2, "chat", "--demo", NAMED.name, stdin="hello\n")
+    assert "--demo" in line
+    assert NAMED.name in line

@@ -512,3 +512,15 @@ def test_what_the_engine_cannot_read_is_out_of_range(option, wrong):
     with pytest.raises(InvalidOptionError) as caught:
         GenerationConfig(**{option: wrong})
     assert caught.value.option == option
+
+
+def test_a_function_without_items_is_a_function_all_the_same():
+    told = []
+
+    class Teller(list):
+        def __call__(self, progress):
+            told.append(progress)
+
+    assert not Teller()
+    Phi3Session.demo(prefault=Teller()).close()
+    assert told

@@ -91,7 +91,7 @@ def test_phi_3_small_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
 
 def test_phi_3_5_moe_is_refused_by_its_architecture(tmp_path: Path) -> None:
     moe = TinyPhi3(metadata={"general.architecture": "phimoe"})
-    refused(write(tmp_path / "moe.gguf", moe), "phimoe", error=UnsupportedModelError)
+    refused(write(tmp_path / "moe.gguf", moe), "Phi-3.5-MoE", error=UnsupportedModelError)
 
 
 @pytest.mark.parametrize(

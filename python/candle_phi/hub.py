@@ -115,7 +115,7 @@ def fetch(
             )
     except InvalidOptionError as error:
         # The word may also be a valid repository name: a local file of that name matters only if it is not.
-        if filename is None and "\0" not in name and Path(name).is_file():
+        if filename is None and exists(Path(name).is_file):
             raise InvalidOptionError(f"{error} {_opened_by_its_path(name)}", error.option) from None
         raise
     return Path(path), tokenizer if tokenizer is None else Path(tokenizer)
@@ -141,7 +141,7 @@ def model_path(path: object, instead: str) -> str:
         TypeError: The argument is not a path.
     """
     text = _checks.as_path(path, "path")
-    if not Path(text).exists() and any(
+    if not exists(Path(text).exists) and any(
         text.lower().partition(":")[0] in (model.name, model.repo.lower()) for model in named_models()
     ):
         raise ModelNotFoundError(f"no such file: {text}; it is the name of a model: {instead.format(text)}")
@@ -176,16 +176,16 @@ def local_file(text: str) -> Path | None:
     path = Path(text)
     with suppress(RuntimeError):  # the home directory is not known
         path = path.expanduser()
-    if text.lower().endswith(".gguf") or _exists(path.is_file):
+    if text.lower().endswith(".gguf") or exists(path.is_file):
         return path
     if "://" in text or named_model(text) is not None:
         return None
     separators = text.count("/") + text.count("\\")
-    is_path = text.startswith((".", "~", "/", "\\")) or separators > 1 or _exists(path.is_dir)
+    is_path = text.startswith((".", "~", "/", "\\")) or separators > 1 or exists(path.is_dir)
     return path if is_path else None
 
 
-def _exists(look: Callable[[], bool]) -> bool:
+def exists(look: Callable[[], bool]) -> bool:
     """Check the file system; return False for a text that cannot be a path."""
     try:
         return look()

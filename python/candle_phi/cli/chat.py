@@ -67,7 +67,7 @@ def chat(
 
 def _model(word: str | None, source: Source) -> str | None:
     """Return the argument if it can be a model. Refuse a message, which the chat asks for."""
-    if word is None or (not source.options and foreign.looks_like_model(word)):
+    if word is None or foreign.looks_like_model(word):
         return word
     example = source.options[:1] if source.demo else ["phi-4-mini"]
     raise console.UsageProblem(

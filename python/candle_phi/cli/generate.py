@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from candle_phi import GenerationConfig, Message, Phi3Session
+from candle_phi import GenerationConfig, Message, Phi3Session, hub
 from candle_phi.cli import complete, console, foreign, options, pieces, results, status
 from candle_phi.cli.groups import takes_groups
 from candle_phi.cli.sampling import Sampling
@@ -131,8 +131,9 @@ def _read_prompt(argument: str | None, *, keep_newline: bool, stop: Sequence[str
             if hint
             else "no prompt was given: pass one, or pipe one to stdin; 'candle-phi chat' asks for each message"
         )
-    if argument is not None and argument.startswith("@") and console.at_home(Path(argument[1:])).is_file():
-        raise console.UsageProblem(f"a prompt in a file is read from stdin: < {argument[1:]}")
+    is_file = argument is not None and argument.startswith("@")
+    if is_file and hub.exists(console.at_home(Path(str(argument)[1:])).is_file):
+        raise console.UsageProblem(f"a prompt in a file is read from stdin: < {str(argument)[1:]}")
     prompt = console.utf8(sys.stdin.buffer.read()) if argument in {None, "-"} else str(argument)
     if not keep_newline:
         prompt = prompt.rstrip("\r\n")

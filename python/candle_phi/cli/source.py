@@ -179,7 +179,7 @@ def _about_size(name: str) -> str:
 
 
 def _refuse_file(name: str, *, has_file: bool) -> None:
-    if not has_file and hub.named_model(name) is None and console.at_home(Path(name)).is_file():
+    if not has_file and hub.named_model(name) is None and hub.exists(console.at_home(Path(name)).is_file):
         raise console.UsageProblem(f"{name} is a file, and --name takes a name: did you mean --model {name}?")
 
 

@@ -186,7 +186,7 @@ pub(crate) struct LoadOptions {
     device: String,
     executor: String,
     mmap: bool,
-    #[pyo3(from_py_with = is_true)]
+    #[pyo3(from_py_with = is_true_or_function)]
     prefault: bool,
     mlock: bool,
     tokenizer: Option<PathBuf>,
@@ -196,8 +196,10 @@ pub(crate) struct LoadOptions {
 }
 
 /// Whether it is `True`, or a function.
-fn is_true(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    value.is_truthy()
+#[expect(clippy::unnecessary_wraps, reason = "the signature is PyO3's")]
+fn is_true_or_function(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // A function can be false as well: one with a length of 0.
+    Ok(value.extract().unwrap_or(true))
 }
 
 impl TryFrom<LoadOptions> for engine::LoadOptions {

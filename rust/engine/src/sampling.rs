@@ -419,13 +419,13 @@ mod tests {
         let sampler = Sampler::new(&SamplingOptions::greedy(), vec![4]).unwrap();
         let nothing = f32::NEG_INFINITY;
         for (edited, value) in [
-            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "NaN"),
-            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "2"),
-            ([nothing; 5], "-inf"),
+            ([0.0, f32::NAN, 0.0, 0.0, 0.0], "got NaN for token 1"),
+            ([0.0, 0.0, f32::INFINITY, 0.0, 0.0], "got inf for token 2"),
+            ([nothing; 5], "got -inf"),
             // The one that is left is never drawn.
-            ([nothing, nothing, nothing, nothing, 0.0], "-inf"),
+            ([nothing, nothing, nothing, nothing, 0.0], "got -inf"),
             // And this one may not come yet.
-            ([0.0, nothing, nothing, nothing, 0.0], "-inf"),
+            ([0.0, nothing, nothing, nothing, 0.0], "got -inf"),
         ] {
             let error = sampler.check_edited(&mut edited.clone(), &[0]).unwrap_err();
             assert_eq!((error.kind(), error.option()), (ErrorKind::InvalidOption, Some("logits_processor")));

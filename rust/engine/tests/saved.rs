@@ -212,7 +212,10 @@ fn another_window_is_another_model() {
     let mut windowed = session(&model(ExecutorKind::Kernels, Some(8)), KvDtype::F16);
     let error = windowed.load(&path, &CancelToken::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SavedConversation(Refusal::OtherModel));
-    mentions(&error, &["sliding_window", "8"]);
+    mentions(&error, &["sliding_window", "none", "8"]);
+    let text = error.to_string();
+    // What the file has comes first, what this model has second.
+    assert!(text.find("none") < text.rfind('8'), "{text}");
 }
 
 /// A file of a head and of what follows, with checksums that are right.
