@@ -43,10 +43,10 @@ def reading(stream: TokenStream, *, is_shown: bool = True) -> Generator[Callable
     shower.start()
 
     def end() -> None:
-        if not is_over.is_set():
-            is_over.set()
-            shower.join()
-            line.stop()
+        # Each can be done twice: Ctrl-C may have stopped the first time in the middle.
+        is_over.set()
+        shower.join()
+        line.stop()
 
     try:
         yield end

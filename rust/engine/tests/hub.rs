@@ -216,7 +216,10 @@ fn a_gated_repository_says_what_to_do() {
     let mut scene =
         Scene::with(HubFile { token: Some("hf_right".into()), ..HubFile::new(NAME, b"secret weights") });
     let page = format!("{}/owner/repo", scene.hub.endpoint());
-    assert_mentions(&scene.refused(), &["403", "owner/repo", &page]);
+    let error = scene.refused();
+    assert_mentions(&error, &["403", "owner/repo", &page]);
+    // A token was sent: how to give one is no remedy.
+    assert!(!error.to_string().contains("HF_TOKEN"), "{error}");
     scene.options.token = Some(String::new());
     assert_mentions(&scene.refused(), &["401", "owner/repo", "HF_TOKEN", "hf auth login", &page]);
     scene.options.token = Some("hf_right".to_owned());
@@ -263,7 +266,7 @@ fn a_renamed_repository_is_followed() {
     // Round in circles is an error.
     let scene = Scene::new();
     scene.hub.head_faults(std::iter::repeat_n(MOVED, 20));
-    assert_mentions(&scene.refused(), &[NAME, "owner/repo"]);
+    assert_mentions(&scene.refused(), &[NAME, "owner/repo", "10"]);
 }
 
 #[test]

@@ -82,6 +82,11 @@ fn a_hub_that_cannot_be_reached_leaves_the_cached_file() {
     scene.download().unwrap();
     scene.options.endpoint = Some(refusing_endpoint());
     scene.assert_whole(&scene.download().unwrap());
+    // A cached file of another quantization does not hide what is wrong with the hub.
+    scene.request.quantization = Some("Q8_0".to_owned());
+    let error = scene.download().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Download);
+    assert_mentions(&error, &["could not reach"]);
 }
 
 #[test]

@@ -160,10 +160,11 @@ fn find_or_fetch_model(
         (Some(file), None) => return find_or_fetch_parts(hub, repo, file, revision, progress, cancel),
         (Some(file), Some(_)) => match find_or_fetch_parts(hub, repo, file, revision, progress, cancel) {
             // The table of models may be older than the repository.
-            Err(error) if hub.lacks_file => {
-                let found = file_of_quantization(hub, request, cancel);
-                found.ok().filter(|found| found != file).ok_or(error)?
-            }
+            Err(error) if hub.lacks_file => match file_of_quantization(hub, request, cancel) {
+                Ok(found) if found != *file => found,
+                Err(stopped) if stopped.kind() == ErrorKind::Cancelled => return Err(stopped),
+                _ => return Err(error),
+            },
             outcome => return outcome,
         },
         (None, _) => file_of_quantization(hub, request, cancel)?,
@@ -193,11 +194,13 @@ fn file_of_quantization(hub: &mut Hub<'_>, request: &ModelRequest, cancel: &Canc
     if let Some(option) = settings.offline {
         return of_the_cache(&format!("{option} forbids a download"));
     }
+    // Only a cached file of that quantization makes up for a hub that does not answer.
+    let in_cache = listing::pick(&cached, quantization, repo, "the cache").is_ok();
     let hub = hub.connect()?;
     let answer = http::block_on(async {
-        match hub.repository(repo, revision, !cached.is_empty(), cancel).await {
+        match hub.repository(repo, revision, in_cache, cancel).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(failure) if failure.cache_will_do && !cached.is_empty() => {
+            Err(failure) if failure.cache_will_do && in_cache => {
                 tracing::warn!(error = %failure.error, repo, "the hub cannot be asked; using the list of cached files");
                 hub.in_trouble = true;
                 Ok(None)
