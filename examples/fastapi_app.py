@@ -14,25 +14,31 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 
 from candle_phi import Phi3Error, Phi3Model, Phi3Session
 
 model = Phi3Model(os.environ["MODEL"]) if "MODEL" in os.environ else Phi3Model.demo()
 slots = asyncio.Semaphore(2)  # answers that are computed at once; the others wait
 app = FastAPI()
+MAX_TOKENS = AliasChoices("max_tokens", "max_completion_tokens")
 
 
 class ChatRequest(BaseModel):
-    """The supported part of OpenAI's request; other fields are ignored."""
+    """The supported part of OpenAI's request; other fields are ignored.
+
+    A request for a schema or for tools is refused: its client relies on them.
+    """
 
     messages: list[dict[str, Any]]
     stream: bool = False
-    max_tokens: int | None = None
+    max_tokens: int | None = Field(None, validation_alias=MAX_TOKENS)
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    response_format: None = None
+    tools: None = None
 
 
 @app.post("/v1/chat/completions", response_model=None)

@@ -121,3 +121,17 @@ def test_a_client_that_disconnects_frees_its_slot(program):
 def test_the_guide_shows_this_program():
     [shown] = [block for block in blocks(GUIDE) if block.mark == "fastapi"]
     assert shown.code == APP.read_text(encoding="utf-8")
+
+
+def test_the_other_name_of_max_tokens(program):
+    _, [body] = post(program, {**COUNT, "max_completion_tokens": 2})
+    assert json.loads(body)["usage"]["completion_tokens"] == 2
+
+
+@pytest.mark.parametrize(
+    "field", [{"response_format": {"type": "json_object"}}, {"tools": [{"type": "function"}]}]
+)
+def test_what_a_client_relies_on_is_not_ignored(program, field):
+    status, [body] = post(program, {**COUNT, **field})
+    assert status == 422
+    assert next(iter(field)) in body
