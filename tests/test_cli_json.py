@@ -61,6 +61,20 @@ class TestGenerate:
         assert whole["finish_reason"] == "cancelled"
         assert "".join(chunk["text"] for chunk in chunks) in whole["text"]
 
+    def test_ctrl_c_between_two_tokens_cancels(self, monkeypatch):
+        written = []
+
+        def write(text):
+            written.append(text)
+            if len(written) == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("candle_phi.cli.console.write", write)
+        assert invoke("generate", "--json", "--demo", "--min-tokens", 50, PROMPT).exit_code == 130
+        *chunks, whole = map(json.loads, written)
+        assert whole["finish_reason"] == "cancelled"
+        assert [chunk["token_id"] for chunk in chunks] == whole["tokens"]
+
     def test_an_error_is_no_result(self):
         assert flags_in(fail(2, "generate", "--demo", "--json", "--top-p", 2, PROMPT)) == ["--top-p"]
 

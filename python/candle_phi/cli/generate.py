@@ -87,6 +87,8 @@ def _stream(
                 console.write(json.dumps(results.chunk_dict(chunk)) + "\n" if as_json else chunk.text)
         finally:
             has_begun()
+            # After Ctrl-C between two tokens the stream is still open, and its result would have no finish_reason.
+            stream.cancel()
             # Also after Ctrl-C, so that the prompt of the shell starts on a new line.
             with contextlib.suppress(BrokenPipeError):
                 console.write((json.dumps(results.completion_dict(stream.result)) if as_json else "") + "\n")
