@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiny_llama
-from candle_phi import InferenceError, InvalidModelError, Phi3Session, UnsupportedModelError
+from candle_phi import InferenceError, InvalidModelError, Phi3Session, UnsupportedModelError, inspect_model
 from messages import mentions
 from tiny_gguf import TinyPhi3, weights, write
 
@@ -84,8 +84,14 @@ def test_rotary_frequencies_of_another_family(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Phi 3 Small 8k Instruct", "phi-3-small-128k-instruct", "Phi3-Small"])
-def test_phi_3_small_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
-    small = TinyPhi3(metadata={"general.name": name})
+def test_a_name_refuses_nothing(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "small.gguf", TinyPhi3(metadata={"general.name": name}))
+    assert inspect_model(path).name == name
+
+
+@pytest.mark.parametrize("architecture", ["phi3small", "phi3-small"])
+def test_phi_3_small_is_refused_by_its_architecture(tmp_path: Path, architecture: str) -> None:
+    small = TinyPhi3(metadata={"general.architecture": architecture})
     refused(write(tmp_path / "small.gguf", small), "Phi-3-small", error=UnsupportedModelError)
 
 

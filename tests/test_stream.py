@@ -169,10 +169,10 @@ def test_a_stream_cancelled_before_it_is_read_computes_nothing(session):
 
 
 def test_text_that_was_held_back_comes_with_the_cancelling(session):
-    byte = session.tokenize("\x00")[-1] + 0xF0
+    byte = session.tokenize("\x00")[-1] + 0xF0  # the first byte of four of a character
     stream = session.stream("a", logit_bias={byte: 1000.0}, temperature=0)
-    texts = [str(next(stream)) for _ in range(2)]
-    assert texts == ["", ""]
+    texts = [str(next(stream))]
+    assert texts == [""]
     stream.cancel()
     texts += map(str, stream)
     assert "".join(texts) == stream.result.text

@@ -179,8 +179,6 @@ static CONVERSIONS: [Conversion; 3] = [
 struct Unsupported {
     model: &'static str,
     architectures: &'static [&'static str],
-    /// Parts of `general.name`, in small letters with hyphens, that tell it where the architecture does not.
-    names: &'static [&'static str],
     reason: &'static str,
 }
 
@@ -188,13 +186,11 @@ static UNSUPPORTED: [Unsupported; 2] = [
     Unsupported {
         model: "Phi-3.5-MoE",
         architectures: &["phimoe"],
-        names: &[],
         reason: "it has 16 experts with a sparse mixer, layer norms and biases",
     },
     Unsupported {
         model: "Phi-3-small",
         architectures: &["phi3small", "phi3-small"],
-        names: &["phi-3-small", "phi3-small"],
         reason: "it has block-sparse attention, a gated GELU and a vocabulary of another kind",
     },
 ];
@@ -208,10 +204,7 @@ impl Conversion {
     pub(crate) fn of(gguf: &Gguf) -> Result<&'static Self> {
         let path = gguf.path().display();
         let name = gguf.required_str("general.architecture")?;
-        let title = gguf.optional_str("general.name")?.unwrap_or("").to_ascii_lowercase().replace(['_', ' '], "-");
-        let relative = UNSUPPORTED.iter().find(|relative| {
-            relative.architectures.contains(&name) || relative.names.iter().any(|part| title.contains(part))
-        });
+        let relative = UNSUPPORTED.iter().find(|relative| relative.architectures.contains(&name));
         if let Some(Unsupported { model, reason, .. }) = relative {
             return Err(Error::unsupported_model(format!(
                 "{path}: {model} (architecture {name}) is not supported: {reason}; load one of {}",

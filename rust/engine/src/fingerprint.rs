@@ -38,7 +38,7 @@ impl Fingerprint {
         gguf.check_length()?;
         let hyperparameters = config.hyperparameters().into_iter();
         Ok(Self {
-            name: gguf.optional_str("general.name")?.unwrap_or("a model without a name").to_owned(),
+            name: gguf.model_name().unwrap_or("a model without a name").to_owned(),
             hyperparameters: hyperparameters.map(|known| (known.name.to_owned(), known.value)).collect(),
             weights_sha256: weights(gguf)?,
             vocabulary_sha256: vocabulary(tokenizer)?,

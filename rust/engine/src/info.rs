@@ -62,7 +62,7 @@ impl ModelInfo {
         chat_template: Option<&ChatTemplate>,
     ) -> Result<Self> {
         Ok(Self {
-            name: gguf.optional_str("general.name")?.map(str::to_owned),
+            name: gguf.model_name().map(str::to_owned),
             architecture: gguf.required_str("general.architecture")?.to_owned(),
             parameter_count: total(gguf.tensors().map(TensorInfo::element_count)),
             quantization: quantization(gguf)?,

@@ -18,6 +18,8 @@ pub enum Value {
     String(String),
     /// A list of values of one type.
     Array(Array),
+    /// A value that the engine cannot represent, such as a list of lists. An error only for a key that is needed.
+    Unreadable(&'static str),
 }
 
 /// A list in the metadata.
@@ -25,7 +27,9 @@ pub enum Value {
 pub enum Array {
     /// Texts, a vocabulary for example.
     Strings(Vec<String>),
-    /// Integers of any width that fit.
+    /// Integers of one byte without a sign.
+    Bytes(Vec<u8>),
+    /// Integers of any other width.
     Integers(Vec<i64>),
     /// f32 or f64 values.
     Floats(Vec<f32>),
@@ -47,6 +51,8 @@ impl Value {
             }
             Self::String(value) => format!("the string {value:?}"),
             Self::Array(Array::Strings(items)) => format!("a list of {} strings", items.len()),
+            Self::Unreadable(description) => (*description).to_owned(),
+            Self::Array(Array::Bytes(items)) => format!("a list of {} integers", items.len()),
             Self::Array(Array::Integers(items)) => format!("a list of {} integers", items.len()),
             Self::Array(Array::Floats(items)) => format!("a list of {} numbers", items.len()),
             Self::Array(Array::Bools(items)) => format!("a list of {} booleans", items.len()),
@@ -64,6 +70,12 @@ impl Gguf {
     /// All metadata keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.metadata.keys().map(String::as_str)
+    }
+
+    /// The name that the file gives its model, for people; nothing depends on it.
+    #[must_use]
+    pub fn model_name(&self) -> Option<&str> {
+        self.optional_str("general.name").ok().flatten()
     }
 
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> Error {
@@ -114,11 +126,13 @@ impl Gguf {
         })
     }
 
-    /// A count: an integer of any width that is not negative.
+    /// A count: an integer of any width that is not negative, or a list with one for each layer, all equal.
     pub fn optional_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a non-negative integer", |value| match value {
+        self.typed(key, "a non-negative integer, or a list of equal ones", |value| match value {
             Value::Unsigned(value) => usize::try_from(*value).ok(),
             Value::Signed(value) => usize::try_from(*value).ok(),
+            Value::Array(Array::Bytes(items)) => all_equal(items).map(usize::from),
+            Value::Array(Array::Integers(items)) => usize::try_from(all_equal(items)?).ok(),
             _ => None,
         })
     }
@@ -128,13 +142,16 @@ impl Gguf {
         self.required(key, "a non-negative integer", self.optional_usize(key)?)
     }
 
-    /// A finite number; integers are taken too.
+    /// A finite number, which may be an integer, or a list with one for each layer, all equal.
     pub fn optional_f32(&self, key: &str) -> Result<Option<f32>> {
-        self.typed(key, "a finite number", |value| {
+        self.typed(key, "a finite number, or a list of equal ones", |value| {
             let number = match value {
                 Value::Float(value) => *value as f32,
                 Value::Unsigned(value) => *value as f32,
                 Value::Signed(value) => *value as f32,
+                Value::Array(Array::Bytes(items)) => f32::from(all_equal(items)?),
+                Value::Array(Array::Integers(items)) => all_equal(items)? as f32,
+                Value::Array(Array::Floats(items)) => all_equal(items)?,
                 _ => return None,
             };
             number.is_finite().then_some(number)
@@ -165,8 +182,15 @@ impl Gguf {
     /// A list of integers from 0 to 2^32-1.
     pub fn optional_u32s(&self, key: &str) -> Result<Option<Vec<u32>>> {
         self.typed(key, "a list of non-negative integers", |value| match value {
+            Value::Array(Array::Bytes(items)) => Some(items.iter().copied().map(u32::from).collect()),
             Value::Array(Array::Integers(items)) => items.iter().map(|item| u32::try_from(*item).ok()).collect(),
             _ => None,
         })
     }
+}
+
+/// The value that all items of a list have.
+fn all_equal<T: Copy + PartialEq>(items: &[T]) -> Option<T> {
+    let first = *items.first()?;
+    items.iter().all(|item| *item == first).then_some(first)
 }

@@ -52,6 +52,13 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// `len` items of `N` bytes each.
+    fn take_items<const N: usize>(&mut self, len: usize, what: &str) -> Result<&'a [[u8; N]]> {
+        // A list's length is below `MAX_LIST_ITEMS`, so that the product fits.
+        let bytes = self.take(len.saturating_mul(N), what)?;
+        Ok(bytes.as_chunks::<N>().0)
+    }
+
     fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N, what)?);
@@ -84,22 +91,27 @@ impl<'a> Reader<'a> {
         Ok(len)
     }
 
-    fn string(&mut self, what: &str) -> Result<String> {
+    fn bytes_of_string(&mut self, what: &str) -> Result<&'a [u8]> {
         let len = self.count(1, MAX_HEADER_BYTES, &format!("the length of {what}"))?;
+        self.take(len, what)
+    }
+
+    /// A string by which something is found or that is only shown: bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// Published vocabularies have tokens that are not valid UTF-8, and a key that is not is one that nothing reads.
+    fn lossy_string(&mut self, what: &str) -> Result<String> {
+        self.bytes_of_string(what).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    fn string(&mut self, what: &str) -> Result<String> {
         let position = self.position;
-        let bytes = self.take(len, what)?;
-        // Vocabularies in the wild hold pieces that are no valid UTF-8; losing one must not lose the file.
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) if what == ARRAY_ITEM => Ok(String::from_utf8_lossy(bytes).into_owned()),
-            Err(error) => {
-                Err(Error::invalid_model(format!("{what} at byte {position} must be UTF-8: {error}; {DAMAGED}")))
-            }
-        }
+        let bytes = self.bytes_of_string(what)?;
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            Error::invalid_model(format!("{what} at byte {position} must be UTF-8: {error}; {DAMAGED}"))
+        })?;
+        Ok(text.to_owned())
     }
 }
-
-const ARRAY_ITEM: &str = "a string of a list";
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header> {
     let head = bytes.get(..MAX_HEADER_BYTES).unwrap_or(bytes);
@@ -147,7 +159,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header> {
 fn metadata(reader: &mut Reader<'_>, count: usize) -> Result<BTreeMap<String, Value>> {
     let mut metadata = BTreeMap::new();
     for _ in 0..count {
-        let key = reader.string("a metadata key")?;
+        let key = reader.lossy_string("a metadata key")?;
         let type_id = reader.u32("a metadata type")?;
         let value = value(reader, type_id)
             .map_err(|error| Error::new(error.kind(), format!("metadata key {key}: {error}")))?;
@@ -172,14 +184,15 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize> {
     })
 }
 
-/// Bytes of one element of each metadata type; 8 is a string's length, and an array in an array is refused.
+/// The fewest bytes of one element of each metadata type; 8 is a string's length.
 fn min_element_bytes(type_id: u32) -> Result<usize> {
     Ok(match type_id {
         0 | 1 | 7 => 1,
         2 | 3 => 2,
         4..=6 => 4,
         8 | 10..=12 => 8,
-        9 => return Err(Error::unsupported_model("a list of lists is not supported; convert the model again")),
+        // The type and the length of the inner list.
+        9 => 12,
         _ => return Err(unknown_type(type_id)),
     })
 }
@@ -199,12 +212,11 @@ fn value(reader: &mut Reader<'_>, type_id: u32) -> Result<Value> {
         5 => Value::Signed(i32::from_le_bytes(reader.array(WHAT)?).into()),
         6 => Value::Float(f32::from_le_bytes(reader.array(WHAT)?).into()),
         7 => Value::Bool(reader.array::<1>(WHAT)?[0] != 0),
-        8 => Value::String(reader.string("a string")?),
-        9 => {
-            let type_id = reader.u32("a list's type")?;
-            let len = reader.list_len(min_element_bytes(type_id)?)?;
-            Value::Array(array(reader, type_id, len)?)
-        }
+        8 => match std::str::from_utf8(reader.bytes_of_string("a string")?) {
+            Ok(text) => Value::String(text.to_owned()),
+            Err(_) => Value::Unreadable("a string that is not UTF-8"),
+        },
+        9 => list(reader, 0)?,
         10 => Value::Unsigned(reader.u64(WHAT)?),
         11 => Value::Signed(i64::from_le_bytes(reader.array(WHAT)?)),
         12 => Value::Float(f64::from_le_bytes(reader.array(WHAT)?)),
@@ -212,49 +224,63 @@ fn value(reader: &mut Reader<'_>, type_id: u32) -> Result<Value> {
     })
 }
 
-fn array(reader: &mut Reader<'_>, type_id: u32, len: usize) -> Result<Array> {
-    if type_id == 8 {
-        let mut items = Vec::with_capacity(len);
-        for _ in 0..len {
-            items.push(reader.string(ARRAY_ITEM)?);
+/// A list, within `depth` others.
+fn list(reader: &mut Reader<'_>, depth: usize) -> Result<Value> {
+    const MAX_DEPTH: usize = 16;
+    const WHAT: &str = "an item of a list";
+    let type_id = reader.u32("a list's type")?;
+    let len = reader.list_len(min_element_bytes(type_id)?)?;
+    let mut items = 0..len;
+    Ok(Value::Array(match type_id {
+        0 => Array::Bytes(reader.take(len, WHAT)?.to_vec()),
+        1 => Array::Integers(numbers(reader, len, i8::from_le_bytes)?),
+        2 => Array::Integers(numbers(reader, len, u16::from_le_bytes)?),
+        3 => Array::Integers(numbers(reader, len, i16::from_le_bytes)?),
+        4 => Array::Integers(numbers(reader, len, u32::from_le_bytes)?),
+        5 => Array::Integers(numbers(reader, len, i32::from_le_bytes)?),
+        6 => Array::Floats(numbers(reader, len, f32::from_le_bytes)?),
+        7 => Array::Bools(reader.take(len, WHAT)?.iter().map(|byte| *byte != 0).collect()),
+        8 => {
+            let mut texts = Vec::with_capacity(len);
+            for _ in items {
+                texts.push(reader.lossy_string("a string of a list")?);
+            }
+            Array::Strings(texts)
         }
-        return Ok(Array::Strings(items));
-    }
-    let mut values = Vec::with_capacity(len);
-    for _ in 0..len {
-        values.push(value(reader, type_id)?);
-    }
-    let too_large = || Error::invalid_model(format!("the integers of a list must be below 2^63; {CONVERTED}"));
-    Ok(match type_id {
-        6 | 12 => Array::Floats(
-            values
-                .iter()
-                .map(|value| match value {
-                    Value::Float(value) => Ok(*value as f32),
-                    _ => Err(Error::internal("a list of numbers has another value")),
-                })
-                .collect::<Result<_>>()?,
-        ),
-        7 => Array::Bools(
-            values
-                .iter()
-                .map(|value| match value {
-                    Value::Bool(value) => Ok(*value),
-                    _ => Err(Error::internal("a list of booleans has another value")),
-                })
-                .collect::<Result<_>>()?,
-        ),
-        _ => Array::Integers(
-            values
-                .iter()
-                .map(|value| match value {
-                    Value::Signed(value) => Ok(*value),
-                    Value::Unsigned(value) => i64::try_from(*value).map_err(|_| too_large()),
-                    _ => Err(too_large()),
-                })
-                .collect::<Result<_>>()?,
-        ),
-    })
+        9 if depth < MAX_DEPTH => {
+            items.try_for_each(|_| list(reader, depth + 1).map(drop))?;
+            return Ok(Value::Unreadable("a list of lists"));
+        }
+        9 => {
+            return Err(Error::invalid_model(format!(
+                "lists must not be nested deeper than {MAX_DEPTH}; {DAMAGED}"
+            )));
+        }
+        10 => {
+            let bytes = reader.take_items::<8>(len, WHAT)?;
+            let numbers = bytes.iter().map(|bytes| i64::try_from(u64::from_le_bytes(*bytes)));
+            match numbers.collect() {
+                Ok(numbers) => Array::Integers(numbers),
+                Err(_) => return Ok(Value::Unreadable("a list with integers of 2^63 and more")),
+            }
+        }
+        11 => Array::Integers(numbers(reader, len, i64::from_le_bytes)?),
+        12 => {
+            let bytes = reader.take_items::<8>(len, WHAT)?;
+            Array::Floats(bytes.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect())
+        }
+        _ => return Err(unknown_type(type_id)),
+    }))
+}
+
+/// The numbers of a list, each of `N` bytes.
+fn numbers<const N: usize, T, U: From<T>>(
+    reader: &mut Reader<'_>,
+    len: usize,
+    from_bytes: impl Fn([u8; N]) -> T,
+) -> Result<Vec<U>> {
+    let bytes = reader.take_items::<N>(len, "an item of a list")?;
+    Ok(bytes.iter().map(|bytes| from_bytes(*bytes).into()).collect())
 }
 
 /// A tensor as the header lists it; its place in the file is known once the header's length is.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::BpeTrainer;
 use tokenizers::{AddedToken, AddedVocabulary, Model, NormalizerWrapper, Token};
 
-use super::byte_of;
 use crate::{Error, Result};
 
 /// A token that is matched in the text before the model sees it.
@@ -19,11 +18,6 @@ pub(super) struct Added {
 
 /// More than any vocabulary of the family has: what searches for them takes a multiple of their bytes in memory.
 const MAX_BYTES: usize = 1 << 20;
-
-/// Whether a token's text has the form that the family's control tokens have: `<s>`, `<|end|>`.
-pub(super) fn is_control_text(text: &str) -> bool {
-    text.len() > 2 && text.starts_with('<') && text.ends_with('>') && byte_of(text).is_none()
-}
 
 /// What finds the added tokens that `keep` says.
 pub(super) fn vocabulary(

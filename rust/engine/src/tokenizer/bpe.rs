@@ -10,14 +10,13 @@ use super::split::{PRE_TOKENIZERS, PreTokenizer, Splitter};
 use super::vocabulary::{ADD_BOS, BOS, EOS, EOT, TOKEN_TYPE, TOKENS, TokenList, TokenType, is_padding};
 use super::{
     Added, Joining, Parts, Piece, PieceKind, Pieces, TokenizerOptions, VocabularyFamily, Words, byte_level,
-    is_control_text,
 };
 use crate::architecture::Conversion;
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
-const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
+const PRE: &str = "tokenizer.ggml.pre";
 
 /// The longest token of the family has 256 bytes: 128 spaces.
 const MAX_TOKEN_BYTES: usize = 2048;
@@ -26,7 +25,7 @@ const MAX_MERGES: usize = 1 << 20;
 
 pub(super) fn parts(gguf: &Gguf, options: TokenizerOptions) -> Result<Parts> {
     let &PreTokenizer { kind, pattern, .. } = pre_tokenizer(gguf)?;
-    let tokens = TokenList::read(gguf, MAX_TOKEN_BYTES)?;
+    let tokens = TokenList::read(gguf, kind, MAX_TOKEN_BYTES)?;
     let controls: HashSet<&str> = tokens
         .iter()
         .filter(|(_, _, token_type)| *token_type != TokenType::Normal)
@@ -72,11 +71,7 @@ struct Vocabulary<'a> {
     family: Option<VocabularyFamily>,
 }
 
-impl<'a> Vocabulary<'a> {
-    fn iter(&self) -> impl Iterator<Item = (u32, &'a str, TokenType)> {
-        self.tokens.iter().map(|(id, text, token_type)| (id, text, corrected(text, token_type)))
-    }
-
+impl Vocabulary<'_> {
     fn kind(&self, id: u32, text: &str, token_type: TokenType) -> PieceKind {
         if is_padding(id, text) || is_reserved(text) {
             return PieceKind::Padding;
@@ -84,8 +79,8 @@ impl<'a> Vocabulary<'a> {
         match token_type {
             TokenType::Unused => PieceKind::Padding,
             TokenType::Normal | TokenType::Byte => PieceKind::ByteLevel,
-            TokenType::UserDefined if !is_control_text(text) => PieceKind::Text,
-            TokenType::Control | TokenType::Unknown | TokenType::UserDefined => {
+            TokenType::UserDefined => PieceKind::Text,
+            TokenType::Control | TokenType::Unknown => {
                 let shows = self.family.is_some_and(|family| family.shows(text));
                 if shows { PieceKind::Text } else { PieceKind::Control }
             }
@@ -93,7 +88,7 @@ impl<'a> Vocabulary<'a> {
     }
 
     fn pieces(&self) -> Vec<Piece> {
-        let tokens = self.iter();
+        let tokens = self.tokens.iter();
         tokens
             .map(|(id, text, token_type)| Piece { text: text.into(), kind: self.kind(id, text, token_type) })
             .collect()
@@ -101,7 +96,7 @@ impl<'a> Vocabulary<'a> {
 
     /// The tokens that are matched in a text as a whole.
     fn added(&self, options: TokenizerOptions) -> Vec<Added> {
-        let added = self.iter().filter_map(|(id, text, token_type)| {
+        let added = self.tokens.iter().filter_map(|(id, text, token_type)| {
             let matched = match token_type {
                 TokenType::Normal | TokenType::Byte | TokenType::Unused => false,
                 TokenType::Control | TokenType::Unknown | TokenType::UserDefined => !is_padding(id, text),
@@ -109,7 +104,7 @@ impl<'a> Vocabulary<'a> {
             if !matched || text.is_empty() {
                 return None;
             }
-            let control = token_type != TokenType::UserDefined || is_control_text(text);
+            let control = token_type != TokenType::UserDefined;
             let family = self.family.filter(|_| control && options.rstrip_control_tokens);
             let (lstrip, rstrip) = family.map_or((false, false), |family| family.strips(text));
             let special = self.kind(id, text, token_type) == PieceKind::Control;
@@ -131,7 +126,7 @@ impl<'a> Vocabulary<'a> {
     fn vocabulary(&self) -> Result<Vocab> {
         let mut vocabulary = Vocab::default();
         let mut texts = HashSet::new();
-        for (id, text, token_type) in self.iter() {
+        for (id, text, token_type) in self.tokens.iter() {
             if token_type == TokenType::Byte {
                 return Err(Error::invalid_model(format!(
                     "metadata key {TOKEN_TYPE} must not have the type 6 (byte) in a byte-level vocabulary, got it for \
@@ -152,13 +147,6 @@ impl<'a> Vocabulary<'a> {
         check_coverage(&format!("metadata key {TOKENS}"), |character| vocabulary.contains_key(character))?;
         Ok(vocabulary)
     }
-}
-
-/// The type of a token: some converters called a control token a piece of text that a list of pieces has too, as
-/// Phi-2's `<|endoftext|>`. No piece of the family has such a text.
-fn corrected(text: &str, token_type: TokenType) -> TokenType {
-    let marked = text.len() > 4 && text.starts_with("<|") && text.ends_with("|>");
-    if marked && token_type == TokenType::Normal { TokenType::Control } else { token_type }
 }
 
 /// Every text must have an encoding, or characters would vanish from prompts.

@@ -1,10 +1,9 @@
 //! Whether a tokenizer is the one that a model was made with.
 
-use super::Tokenizer;
-use super::added::is_control_text;
 use super::family::is_reserved;
 use super::stream::PieceKind;
 use super::vocabulary::{TOKEN_TYPE, TOKENS, TokenType, is_padding};
+use super::{Tokenizer, byte_of};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -23,8 +22,13 @@ const CONTROL_TEXTS: [&str; 11] = [
     "<|im_end|>",
 ];
 
+/// Whether a token may be a control token that a revision renamed: `<|placeholder1|>`.
+fn looks_like_control(text: &str) -> bool {
+    text.len() > 2 && text.starts_with('<') && text.ends_with('>') && byte_of(text).is_none()
+}
+
 fn matters(text: Option<&str>) -> bool {
-    text.is_some_and(|text| !is_control_text(text) || CONTROL_TEXTS.contains(&text))
+    text.is_some_and(|text| !looks_like_control(text) || CONTROL_TEXTS.contains(&text))
 }
 
 impl Tokenizer {

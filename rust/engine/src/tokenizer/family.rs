@@ -1,5 +1,38 @@
 //! The vocabularies of the family, and what follows from which it is and no file says.
 
+/// Control tokens of Microsoft's vocabularies. Files of old converters list them as user-defined tokens or as pieces
+/// of text, so their text counts and not their type.
+const CONTROL_TEXTS: [&str; 23] = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<|endoftext|>",
+    "<|endofprompt|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<|im_start|>",
+    "<|im_sep|>",
+    "<|im_end|>",
+    "<|tool|>",
+    "<|/tool|>",
+    "<|tool_call|>",
+    "<|/tool_call|>",
+    "<|tool_response|>",
+    "<|start|>",
+    "<|message|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|tag|>",
+];
+
+/// Whether a text is that of a control token of Microsoft's vocabularies.
+pub(super) fn is_control_text(text: &str) -> bool {
+    CONTROL_TEXTS.contains(&text) || is_numbered(text, "<|placeholder") || is_reserved(text)
+}
+
 /// The vocabularies of the family, known by their kind and their control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VocabularyFamily {
@@ -45,7 +78,8 @@ impl VocabularyFamily {
     /// Whether a control token swallows the white space in front of it and behind it: what the models were trained
     /// with, and a GGUF can't say. Phi-3's are since the July 2024 revision.
     pub(super) fn strips(self, text: &str) -> (bool, bool) {
-        let marked = text.starts_with("<|") && text.ends_with("|>");
+        // A token that a fine-tune added strips nothing.
+        let marked = text.starts_with("<|") && is_control_text(text);
         match self {
             Self::Phi2 => (false, false),
             Self::Phi3 => (false, (marked && text != "<|endoftext|>") || text == "</s>"),
@@ -73,7 +107,12 @@ impl VocabularyFamily {
 
 /// Whether a control token only keeps its place in the vocabulary: Phi-4's `<|dummy_0|>` and so on.
 pub(super) fn is_reserved(text: &str) -> bool {
-    text.strip_prefix("<|dummy_")
+    is_numbered(text, "<|dummy_")
+}
+
+/// Whether a text is `prefix`, a number and `|>`.
+fn is_numbered(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix)
         .and_then(|rest| rest.strip_suffix("|>"))
         .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }

@@ -29,7 +29,7 @@ use tracing::debug_span;
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
-use added::{Added, is_control_text};
+use added::Added;
 pub use family::VocabularyFamily;
 use family::VocabularyKind;
 use split::Splitter;
@@ -171,7 +171,9 @@ impl Tokenizer {
             .collect();
         end_ids.sort_unstable();
         end_ids.dedup();
-        let padding_ids = pieces.padding_ids();
+        // A file may name one of the tokens that fill the vocabulary up as the one that ends a text.
+        let mut padding_ids = pieces.padding_ids();
+        padding_ids.retain(|id| end_ids.binary_search(id).is_err());
         Ok(Self(Arc::new(Inner {
             model,
             normalizer,

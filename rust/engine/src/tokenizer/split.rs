@@ -44,8 +44,10 @@ pub(super) struct PreTokenizer {
 }
 
 /// The pre-tokenizers of the family.
-pub(super) static PRE_TOKENIZERS: [PreTokenizer; 3] = [
+pub(super) static PRE_TOKENIZERS: [PreTokenizer; 4] = [
     PreTokenizer { name: "phi-2", models: "phi-1.5, phi-2", kind: VocabularyKind::Gpt2, pattern: GPT2 },
+    // What converters write for vocabularies that split as GPT-2's does.
+    PreTokenizer { name: "gpt-2", models: "phi-2", kind: VocabularyKind::Gpt2, pattern: GPT2 },
     PreTokenizer { name: "dbrx", models: "Phi-4", kind: VocabularyKind::ByteLevel, pattern: CL100K },
     PreTokenizer { name: "gpt-4o", models: "Phi-4-mini", kind: VocabularyKind::ByteLevel, pattern: O200K },
 ];

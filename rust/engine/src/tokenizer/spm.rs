@@ -13,11 +13,13 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 use super::vocabulary::{ADD_BOS, BOS, EOS, EOT, TOKENS, TokenList, TokenType, is_padding};
 use super::{
     Added, Joining, Parts, Piece, PieceKind, Pieces, TokenizerOptions, VocabularyFamily, VocabularyKind, Words,
-    byte_of, is_control_text,
+    byte_of,
 };
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
+/// The token for text that has no other.
+pub(super) const UNKNOWN: &str = "<unk>";
 const SCORES: &str = "tokenizer.ggml.scores";
 
 /// The longest piece of the family has 48 bytes. The number of a piece's splits, and so the time and memory that
@@ -69,13 +71,13 @@ struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     fn read(gguf: &'a Gguf) -> Result<Self> {
-        let tokens = TokenList::read(gguf, MAX_PIECE_BYTES)?;
+        let tokens = TokenList::read(gguf, VocabularyKind::SentencePiece, MAX_PIECE_BYTES)?;
         let scores = tokens.one_for_each(SCORES, gguf.optional_f32s(SCORES)?, |scores| scores.len())?;
         if let Some(id) = scores.iter().position(|score| score.is_nan()) {
             let message = format!("metadata key {SCORES} must have numbers, got NaN for token id {id}");
             return Err(tokens.invalid(&message));
         }
-        let unknown_id = tokens.id("tokenizer.ggml.unknown_token_id", &["<unk>"])?;
+        let unknown_id = tokens.id("tokenizer.ggml.unknown_token_id", &[UNKNOWN])?;
         let vocabulary = Self { tokens, scores, unknown_id };
         vocabulary.check_pieces().map_err(|error| vocabulary.tokens.invalid(&error))?;
         vocabulary.check_coverage().map_err(|error| vocabulary.tokens.invalid(&error))?;
@@ -93,17 +95,38 @@ impl<'a> Vocabulary<'a> {
         Ok(())
     }
 
-    /// Every text must have an encoding, or characters would vanish from prompts.
+    /// The number of bytes that have a token. With all 256 every text has an encoding without the unknown token.
+    fn byte_count(&self) -> usize {
+        let tokens = self.tokens.iter();
+        let bytes: HashSet<u8> = tokens
+            .filter_map(|(id, text, token_type)| match Self::kind(id, text, token_type) {
+                PieceKind::Byte(byte) => Some(byte),
+                _ => None,
+            })
+            .collect();
+        bytes.len()
+    }
+
+    /// Every text must have an encoding, or characters would vanish from prompts; and unknown text must not become a
+    /// control token that means something.
     fn check_coverage(&self) -> Result<()> {
-        let bytes: HashSet<u8> = self.tokens.iter().filter_map(|(_, text, _)| byte_of(text)).collect();
-        if self.unknown_id.is_none() && bytes.len() < 256 {
-            return Err(Error::invalid_model(format!(
-                "metadata key {TOKENS} must have a token for each of the 256 bytes, or one for unknown text, got {} bytes \
-                 and no unknown token",
-                bytes.len()
-            )));
+        let byte_count = self.byte_count();
+        if byte_count == 256 {
+            return Ok(());
         }
-        Ok(())
+        let found = match self.unknown_id.and_then(|id| self.tokens.iter().find(|(other, ..)| *other == id)) {
+            None => "no unknown token".to_owned(),
+            Some((id, text, token_type)) => {
+                if text == UNKNOWN || Self::kind(id, text, token_type) != PieceKind::Control {
+                    return Ok(());
+                }
+                format!("the control token {text:?} for unknown text")
+            }
+        };
+        Err(Error::invalid_model(format!(
+            "metadata key {TOKENS} must have a token for each of the 256 bytes, or {UNKNOWN:?} for unknown text, got \
+             {byte_count} bytes and {found}"
+        )))
     }
 
     fn kind(id: u32, text: &str, token_type: TokenType) -> PieceKind {
@@ -113,8 +136,6 @@ impl<'a> Vocabulary<'a> {
         match token_type {
             TokenType::Unused => PieceKind::Padding,
             TokenType::Control | TokenType::Unknown => PieceKind::Control,
-            // The official files write most control tokens as user-defined ones.
-            TokenType::UserDefined if is_control_text(text) => PieceKind::Control,
             TokenType::Normal | TokenType::Byte | TokenType::UserDefined => {
                 byte_of(text).map_or(PieceKind::Text, PieceKind::Byte)
             }
@@ -178,7 +199,8 @@ impl<'a> Vocabulary<'a> {
             }
         }
         let mut builder = BPE::builder().fuse_unk(true).byte_fallback(true).cache_capacity(0);
-        if let Some((id, text)) = self.unknown_id.and_then(|id| Some((id, self.tokens.text(id)?))) {
+        let unknown_id = self.unknown_id.filter(|_| self.byte_count() < 256);
+        if let Some((id, text)) = unknown_id.and_then(|id| Some((id, self.tokens.text(id)?))) {
             vocabulary.entry(text.to_owned()).or_insert(id);
             builder = builder.unk_token(text.to_owned());
         }

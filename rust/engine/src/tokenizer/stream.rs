@@ -71,12 +71,14 @@ impl Pieces {
 
 /// The state of decoding: what was read of the ids so far, and not written yet.
 ///
-/// A SentencePiece vocabulary decodes as the `tokenizers` crate's `ByteFallback` and `Strip` decoders do. A run of
-/// byte tokens is text if all of it is UTF-8; if not, each of its bytes becomes U+FFFD. So a run is held back until
-/// it is over.
+/// A character is written as soon as its last byte is known; only the beginning of a character that the next id may
+/// complete is held back. Bytes that are not UTF-8 become U+FFFD, one for each sequence that `String::from_utf8_lossy`
+/// replaces.
 ///
-/// A byte-level vocabulary decodes as that crate's `ByteLevel` decoder does. Everything is one run, in which bytes
-/// that are no UTF-8 become U+FFFD; only the beginning of a character that the next id may complete is held back.
+/// A byte-level vocabulary decodes as the `tokenizers` crate's `ByteLevel` decoder does: everything is one run of bytes.
+/// A SentencePiece vocabulary decodes as that crate's `ByteFallback` and `Strip` decoders do, except for a run of byte
+/// tokens that is partly UTF-8. The crate replaces each byte of such a run, because it sees the whole run; here its
+/// characters are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Detokenizer {
     skip_special: bool,
@@ -112,39 +114,36 @@ impl Detokenizer {
                 self.write(&piece.text.replace('▁', " "), out);
             }
         }
-        if self.joining == Joining::ByteLevel {
-            self.write_characters(out);
-        }
+        self.write_characters(out);
         Ok(())
     }
 
     /// Appends the characters of the run to `out`, all but the beginning of one at its end.
     fn write_characters(&mut self, out: &mut String) {
+        if self.run.is_empty() {
+            return;
+        }
+        let run = std::mem::take(&mut self.run);
         let mut done = 0;
-        for chunk in self.run.utf8_chunks() {
-            out.push_str(chunk.valid());
+        for chunk in run.utf8_chunks() {
+            self.write(chunk.valid(), out);
             done += chunk.valid().len();
-            let is_last = done + chunk.invalid().len() == self.run.len();
+            let is_last = done + chunk.invalid().len() == run.len();
             if is_last && (chunk.invalid().is_empty() || is_beginning(chunk.invalid())) {
                 break;
             }
-            out.push(char::REPLACEMENT_CHARACTER);
+            self.write("\u{FFFD}", out);
             done += chunk.invalid().len();
         }
+        self.run = run;
         self.run.drain(..done.min(self.run.len()));
     }
 
     /// Appends the rest to `out`: the ids end here.
     pub(super) fn finish(&mut self, out: &mut String) {
-        if self.joining == Joining::ByteLevel {
-            if !std::mem::take(&mut self.run).is_empty() {
-                out.push(char::REPLACEMENT_CHARACTER);
-            }
-            return;
-        }
-        match String::from_utf8(std::mem::take(&mut self.run)) {
-            Ok(text) => self.write(&text, out),
-            Err(error) => self.write(&"\u{FFFD}".repeat(error.as_bytes().len()), out),
+        // All whole characters are written already.
+        if !std::mem::take(&mut self.run).is_empty() {
+            self.write("\u{FFFD}", out);
         }
     }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::gguf::{CONVERTED, Gguf};
 use crate::{Error, Result};
 
-use super::no_vocabulary;
+use super::family::{VocabularyKind, is_control_text};
+use super::{END_TEXTS, no_vocabulary};
 
 /// More than any vocabulary of the family has: ids are positions in a table, and a damaged file must not ask for one
 /// of gigabytes.
@@ -52,8 +53,8 @@ pub(super) struct TokenList<'a> {
 }
 
 impl<'a> TokenList<'a> {
-    /// Reads the lists; a token has at most `max_bytes`.
-    pub(super) fn read(gguf: &'a Gguf, max_bytes: usize) -> Result<Self> {
+    /// Reads the lists of a vocabulary of this kind; a token has at most `max_bytes`.
+    pub(super) fn read(gguf: &'a Gguf, kind: VocabularyKind, max_bytes: usize) -> Result<Self> {
         let texts = gguf.optional_strings(TOKENS)?.filter(|texts| !texts.is_empty());
         let texts = texts.ok_or_else(|| no_vocabulary(gguf, TOKENS))?;
         let list = Self { gguf, texts, types: vec![] };
@@ -79,7 +80,33 @@ impl<'a> TokenList<'a> {
                 ))
             })
         });
-        Ok(Self { gguf, texts, types: types.collect::<Result<_>>()? })
+        let mut list = Self { gguf, texts, types: types.collect::<Result<_>>()? };
+        list.correct_types(kind);
+        Ok(list)
+    }
+
+    /// Makes the tokens that are control tokens whatever their type says into ones: those of Microsoft's
+    /// vocabularies, and user-defined ones that begin a text or end one or a turn.
+    ///
+    /// In a byte-level vocabulary only texts such as `<|end|>` are certain not to be a piece of text.
+    fn correct_types(&mut self, kind: VocabularyKind) {
+        let named = [BOS, EOS, EOT].map(|key| self.gguf.optional_usize(key).ok().flatten());
+        let is_byte_level = kind != VocabularyKind::SentencePiece;
+        for (id, (text, token_type)) in self.texts.iter().zip(&mut self.types).enumerate() {
+            let is_known = is_control_text(text) && (text.starts_with("<|") || !is_byte_level);
+            let is_control = match token_type {
+                TokenType::Normal => is_known,
+                TokenType::UserDefined => {
+                    is_known
+                        || (named.contains(&Some(id)) && !u32::try_from(id).is_ok_and(|id| is_padding(id, text)))
+                }
+                TokenType::Unused => END_TEXTS.contains(&text.as_str()),
+                TokenType::Unknown | TokenType::Control | TokenType::Byte => false,
+            };
+            if is_control {
+                *token_type = TokenType::Control;
+            }
+        }
     }
 
     /// A list that must have one value for each token.

@@ -276,6 +276,8 @@ fn format_is_known_by_the_control_tokens() {
         let mut lacking = vocabulary.clone();
         let index = vocabulary.id(text) as usize;
         lacking.types[index] = NORMAL;
+        assert_eq!(detect(&lacking), Some(ChatFormat::Phi3), "{text} is a control token whatever its type");
+        lacking.texts[index] = "<|other|>".into();
         assert_eq!(detect(&lacking), None, "{text}");
     }
 }

@@ -79,13 +79,13 @@ fn control_tokens_that_a_converter_took_for_pieces_of_text_are_control_tokens() 
     assert_eq!(tokenizer.end_ids(), expected.end_ids());
     assert_eq!(decoded(&tokenizer, &vocabulary.ids(&["the", "<|im_end|>"])), "the");
     // Also not where merges make one.
-    for (left, right) in [("<|", "x"), ("<|x", "|>")] {
+    for (left, right) in [("<|", "t"), ("<|t", "a"), ("<|ta", "g"), ("<|tag", "|>")] {
         vocabulary.add(&[left, right].concat(), NORMAL);
         vocabulary.merges.push(format!("{left} {right}"));
     }
     let error = open(&vocabulary).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    mentions(&error, &["\"<|x|>\""]);
+    mentions(&error, &["\"<|tag|>\""]);
 }
 
 #[test]

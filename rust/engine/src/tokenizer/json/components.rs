@@ -26,7 +26,7 @@ impl Components {
             let (kind, splitter) = byte_level_words(pre_tokenizer)?;
             return Ok(Self {
                 kind,
-                normalizer: component("normalizer", normalizer, &["Sequence", "NFC"])?,
+                normalizer: self::normalizer(normalizer, &["Sequence", "NFC"])?,
                 words: Words::ByteLevel(splitter),
                 joining: Joining::ByteLevel,
             });
@@ -36,10 +36,53 @@ impl Components {
             component("pre_tokenizer", pre_tokenizer, &["Sequence", "Metaspace"])?;
         Ok(Self {
             kind: VocabularyKind::SentencePiece,
-            normalizer: component("normalizer", normalizer, &known)?,
+            normalizer: self::normalizer(normalizer, &known)?,
             words: Words::SentencePiece(pre_tokenizer),
             joining: Joining::SentencePiece { strip_first_space: spm_decoder(decoder)? },
         })
+    }
+}
+
+/// A normalizer of one of the `known` types, which makes a text longer by a few characters at most.
+fn normalizer(value: Option<&Value>, known: &[&str]) -> Result<Option<NormalizerWrapper>> {
+    const MAX_STEPS: usize = 16;
+    let normalizer = component("normalizer", value, known)?;
+    let mut steps = 0;
+    for step in value.into_iter().flat_map(normalizer_steps) {
+        steps += 1;
+        let content = step.get("content").and_then(Value::as_str).unwrap_or_default().chars().count();
+        let (is_bounded, wanted) = match type_of(step) {
+            "Prepend" => {
+                let prepended = step.get("prepend").and_then(Value::as_str).unwrap_or_default();
+                (prepended.chars().count() == 1, "a Prepend of one character")
+            }
+            "Replace" => {
+                let pattern = step.pointer("/pattern/String").and_then(Value::as_str).unwrap_or_default();
+                let is_bounded = (1..=pattern.chars().count()).contains(&content);
+                (is_bounded, "a Replace of a string by one that is not longer")
+            }
+            _ => (true, ""),
+        };
+        if !is_bounded {
+            return Err(Error::unsupported_model(format!(
+                "normalizer must not make texts longer: it must have {wanted}, got another one; use the tokenizer of a \
+                 Phi model"
+            )));
+        }
+    }
+    if steps > MAX_STEPS {
+        return Err(Error::unsupported_model(format!(
+            "normalizer must have at most {MAX_STEPS} steps, got {steps}; use the tokenizer of a Phi model"
+        )));
+    }
+    Ok(normalizer)
+}
+
+/// A normalizer's steps, those of nested sequences included, or itself.
+fn normalizer_steps(normalizer: &Value) -> Vec<&Value> {
+    match normalizer.get("normalizers").and_then(Value::as_array) {
+        Some(steps) => steps.iter().flat_map(normalizer_steps).collect(),
+        None => vec![normalizer],
     }
 }
 

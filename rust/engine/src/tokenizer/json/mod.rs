@@ -15,9 +15,9 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 use super::bpe::check_coverage;
-use super::family::is_reserved;
+use super::family::{is_control_text, is_reserved};
 use super::vocabulary::MAX_TOKENS;
-use super::{Added, Joining, Parts, Piece, PieceKind, Pieces, byte_of, is_control_text};
+use super::{Added, Joining, Parts, Piece, PieceKind, Pieces, byte_of};
 use crate::file::read_regular;
 use crate::{Error, Result};
 use components::{Components, first_special_token};
@@ -126,22 +126,25 @@ fn build(file: TokenizerFile, config: &ConfigFile) -> Result<Parts> {
     if joining == Joining::ByteLevel {
         check_coverage("model.vocab", |text| vocab.contains_key(text))?;
     }
-    let added = added(file.added_tokens, &vocab)?;
+    let mut added = added(file.added_tokens, &vocab)?;
     let eos_texts: Vec<&str> = config.eos.iter().map(ConfigToken::text).chain(["<|endoftext|>", "</s>"]).collect();
     let id_of = |text: &str| {
-        let added = added.iter().find(|added| added.token.content == text).map(|added| added.id);
-        added.or_else(|| vocab.get(text).copied())
+        let id = added.iter().find(|added| added.token.content == text).map(|added| added.id);
+        id.or_else(|| vocab.get(text).copied())
     };
     let eos_id = eos_texts.into_iter().find_map(id_of);
     let template_bos = file.post_processor.as_ref().and_then(first_special_token);
     let bos_fallback = if joining == Joining::ByteLevel { ["<|endoftext|>"] } else { ["<s>"] };
     let bos_texts = template_bos.into_iter().chain(config.bos.as_ref().map(ConfigToken::text)).chain(bos_fallback);
     let bos_id = bos_texts.into_iter().find_map(id_of);
+    for token in &mut added {
+        token.control |= [bos_id, eos_id].contains(&Some(token.id));
+    }
     let add_bos = template_bos.is_some() || config.add_bos.unwrap_or(false);
 
     let byte_fallback = file.model.byte_fallback;
     let pieces = Pieces::new(pieces(&vocab, &added, eos_id, joining, byte_fallback)?, joining);
-    let model = model(file.model, vocab)?;
+    let model = model(file.model, vocab, &added, joining)?;
     Ok(Parts { kind, model, normalizer, words, pieces, added, bos_id, eos_id, eot_id: None, add_bos })
 }
 
