@@ -199,7 +199,8 @@ def test_a_layer_with_a_module_that_does_not_exist_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "condition", ["test", "all(test, unix)", 'any(test, all(test, feature = "x"))', 'all(feature = "x", any(test))']
+    "condition",
+    ["test", "all(test, unix)", 'any(test, all(test, feature = "x"))', 'all(feature = "x", any(test))'],
 )
 def test_code_for_tests_only_may_import_everything(tmp_path, condition):
     assert problems(tmp_path, **{"config.rs": f"#[cfg({condition})] use crate::session::Session;"}) == set()

@@ -23,7 +23,9 @@ def test_the_base_is_that_of_the_projects_metadata():
 
 
 def test_each_named_page_exists():
-    named = [name for path in SOURCES for name in re.findall(r"""\bpage\(["'](.*?)["']\)""", path.read_text("utf-8"))]
+    named = [
+        name for path in SOURCES for name in re.findall(r"""\bpage\(["'](.*?)["']\)""", path.read_text("utf-8"))
+    ]
     assert len(named) >= 5
     assert [name for name in named if not (ROOT / "docs" / name).is_file()] == []
 

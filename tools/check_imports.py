@@ -220,7 +220,7 @@ class Parser:
                     return
 
     def path(self) -> Name:
-        """Take `a::b::c`, up to what is not a name. A first name that stands for `crate` or the like is replaced."""
+        """Take `a::b::c`, up to what is not a name, with an alias of `crate` or the like replaced."""
         first, *names = self.rest_of_path()
         return (*self.aliases.get(first, (first,)), *names)
 

@@ -10,7 +10,9 @@ from candle_phi._pages import page
 STRUCTURED_OUTPUT = (
     f"structured output is not available in this version; {page('guides/json-answers.md')} describes alternatives"
 )
-TOOL_CALLS = f"tool calls are not available in this version; {page('guides/coming-from.md')} describes alternatives"
+TOOL_CALLS = (
+    f"tool calls are not available in this version; {page('guides/coming-from.md')} describes alternatives"
+)
 _TEXT_ONLY = "the model reads and writes text only"
 _SYSTEM = 'begin the messages with Message.system("...")'
 _SEVERAL = "use generate_many(), which returns several completions of one prompt"

@@ -53,7 +53,7 @@ Quantization = Annotated[
     str | None,
     typer.Option(
         help="The quantization of a named model or a repository, for example Q5_K_M.",
-        autocompletion=complete.quantizations
+        autocompletion=complete.quantizations,
     ),
 ]
 File = Annotated[
