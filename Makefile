@@ -144,6 +144,10 @@ audit: $(VENV)/.build check-cargo ## Look for known flaws in what is depended on
 	$(bin)/python -m pip install --group audit
 	$(bin)/pip-audit --strict --skip-editable
 
+.PHONY: cargo-deny
+cargo-deny: check-cargo ## Install the version of cargo-deny that CI runs `make audit` with
+	$(cargo) install --locked cargo-deny@0.20.2
+
 .PHONY: format
 format: $(VENV)/.dev check-cargo ## Format all code, and fix what the linters can fix
 	$(cargo) fmt --all

@@ -47,7 +47,7 @@ from compare_report import DISTURBED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PEAK = "cargo run --quiet --release -p candle-phi-kernels --example machine_peak"
+PEAK = "cargo run --quiet --release --workspace --example machine_peak"
 FIGURES = [
     "decode-0",
     "prefill-64",

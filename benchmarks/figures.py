@@ -202,8 +202,11 @@ def _context_memory(records: list[dict[str, Any]]) -> str:
             grown = compare_report.cell(compare_report.spread([taken["grown"] / 1e6 for taken in rounds]), 1)
             cache, full = (rounds[0][key] / 1e6 for key in ("cache", "full_cache"))
             rows.append([_name(records, found, f"{int(n_ctx):,}"), grown, f"{cache:,.1f}", f"{full:,.0f}"])
-    settings = records[0]["settings"]
-    tokens = settings["prompt_tokens"] + settings["new_tokens"]
+    counts = {found["settings"]["prompt_tokens"] + found["settings"]["new_tokens"] for found in records}
+    if len(counts) > 1:
+        listed = " and ".join(map(str, sorted(counts)))
+        raise ValueError(f"one table cannot have results of {listed} tokens; give each a table of its own")
+    (tokens,) = counts
     heads = ["memory grown, MB", f"keys and values of {tokens} tokens, MB", "of a full context, MB"]
     return _table(["`n_ctx`", *heads], rows)
 

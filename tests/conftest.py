@@ -17,11 +17,20 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 
 from candle_phi import Phi3Model, Phi3Session
+from known_skips import KnownSkipsOnly
 from tiny_gguf import TinyPhi3, write
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--known-skips-only", action="store_true", help="fail on a skip that tests/known_skips.py does not list"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C is heard, by programs that are started too, where a parent in the background ignored it."""
+    if config.getoption("known_skips_only") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(KnownSkipsOnly(config))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -117,6 +117,13 @@ def test_imports_that_point_down_are_no_problem(tmp_path):
         ("config.rs", "fn f() { use crate::session::Session; }", "config", "session"),
         ("config.rs", '#[cfg(feature = "x")] use crate::Session;', "config", "session"),
         ("config.rs", "#[cfg(not(test))] use crate::Session;", "config", "session"),
+        ("config.rs", '#[cfg(any(test, feature = "x"))] use crate::Session;', "config", "session"),
+        ("config.rs", "#[cfg(any(all(test, unix), windows))] fn f() -> crate::Session {}", "config", "session"),
+        ("config.rs", "use crate as k; fn f() -> k::Session {}", "config", "session"),
+        ("config.rs", "fn f() -> k::session::Session {} use crate as k;", "config", "session"),
+        ("config.rs", "use {crate as k}; use k::{session::Session};", "config", "session"),
+        ("config.rs", "use super as above; fn f() { above::session::run() }", "config", "session"),
+        ("gguf/mod.rs", "use super::{self as k}; fn f() { k::session::run() }", "gguf", "session"),
         (
             "config.rs",
             "use crate::{Error, size::{self}, session::{step::{Step as S}}};",
@@ -189,6 +196,29 @@ def test_a_module_that_is_in_no_layer_is_found(tmp_path):
 def test_a_layer_with_a_module_that_does_not_exist_is_found(tmp_path):
     found = problems(tmp_path, layers=(*LAYERS, ("server",)))
     assert {(kind, modules) for kind, _, modules in found} == {("missing", ("server",))}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["test", "all(test, unix)", 'any(test, all(test, feature = "x"))', 'all(feature = "x", any(test))'],
+)
+def test_code_for_tests_only_may_import_everything(tmp_path, condition):
+    assert problems(tmp_path, **{"config.rs": f"#[cfg({condition})] use crate::session::Session;"}) == set()
+
+
+def test_a_name_of_another_crate_is_not_taken_for_an_alias(tmp_path):
+    planted = "use crate as k; use std::k::session; fn f() { std::k::session::run() }"
+    assert problems(tmp_path, **{"config.rs": planted}) == set()
+
+
+def test_a_declared_module_without_a_file_is_found(tmp_path):
+    found = problems(tmp_path, **{"gguf/parse.rs": "mod absent; use super::{Gguf, key};"})
+    assert ("missing", "gguf/parse.rs", ("gguf::parse::absent",)) in found
+
+
+def test_a_folder_without_a_crate_is_an_error(tmp_path):
+    ran = subprocess.run([sys.executable, TOOL, tmp_path], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
 
 
 def test_names_behind_a_star_are_not_hidden(tmp_path):

@@ -126,6 +126,10 @@ class TestTables:
         settings = {"prompt_tokens": 64, "new_tokens": 8}
         record.write(tmp_path / "m.json", of("context_memory", {"4096": rounds}, settings=settings))
         assert "| 4,096 | 5.5 [5.0, 6.0] | 4.0 | 40 |" in figures.render(["m"], tmp_path)
+        longer = settings | {"prompt_tokens": 128}
+        record.write(tmp_path / "n.json", of("context_memory", {"4096": rounds}, settings=longer))
+        with pytest.raises(ValueError, match="72 and 136"):
+            figures.render(["m", "n"], tmp_path)
 
     def test_of_interrupts(self, tmp_path):
         late = {"prefill_s": [0.01, 0.02, 0.04], "decode_s": [0.003]}

@@ -34,6 +34,13 @@ def test_everything_native_is_documented(thing):
     assert inspect.getdoc(thing)
 
 
+def test_the_classes_have_the_names_of_the_package():
+    for name in ("Phi3Model", "Phi3Session"):
+        cls = getattr(_native, name)
+        assert (cls.__name__, cls.__module__) == (name, "candle_phi._native")
+        assert inspect.isclass(getattr(candle_phi, name))
+
+
 def test_the_version_is_the_packages():
     from importlib.metadata import version
 

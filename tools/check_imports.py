@@ -6,11 +6,11 @@
 
 - a module imports one of a higher layer,
 - modules import each other in a cycle,
-- a module is in no layer, or a layer names a module that does not exist.
+- a module is in no layer, a layer names a module that does not exist, or the file of a declared module is missing.
 
 A module is a file, and a folder is a module with children. A parent and its own children may import each other. A
 name that is imported through a re-export (`crate::Error`) counts as an import of the module that defines it.
-Comments, strings and code under `#[cfg(test)]` do not count.
+Comments, strings and code that is compiled for tests only, as under `#[cfg(test)]`, do not count.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 OPENING, CLOSING = "{([", "})]"
+ROOTS = frozenset({"crate", "self", "super"})
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Parser:
         """Split a text into tokens, each with its line."""
         self.tokens: list[tuple[str, int]] = []
         self.at = 0
+        # Other names of `crate`, `self` and `super`, as `use crate as name` gives them.
+        self.aliases: dict[str, Name] = {}
         line, end = 1, 0
         for match in TOKEN.finditer(text):
             line += text.count("\n", end, match.start())
@@ -140,6 +143,14 @@ class Parser:
 
     def parse(self) -> File:
         """Return what the file declares and imports."""
+        file = self.read()
+        if self.aliases:  # which may be used above the line that declares them
+            self.at = 0
+            file = self.read()
+        return file
+
+    def read(self) -> File:
+        """Take all tokens, and return what they declare and import."""
         file, depth = File(), 0
         inline: list[tuple[str, int]] = []  # modules in the file itself, and how deep they are in its blocks
         while self.at < len(self.tokens):
@@ -151,6 +162,8 @@ class Parser:
             elif word == "use" and self.peek(1) != "<":  # not the `use<>` of a type
                 self.at += 1
                 for name, path in self.tree(()):
+                    if ROOTS.issuperset(path) and name not in ROOTS:
+                        self.aliases[name] = path
                     file.imports.append(Found(path, line, inside))
                     if depth == 0:
                         file.names[name] = path
@@ -160,7 +173,7 @@ class Parser:
             elif word == "mod" and self.peek(2) == "{":
                 inline.append((self.peek(1), depth))
                 self.at += 2
-            elif word in {"crate", "self", "super"} and self.peek(1) == "::":
+            elif self.peek(1) == "::" and (word in ROOTS or self.is_alias()):
                 file.imports.append(Found(self.path(), line, inside))
             else:
                 depth += (word == "{") - (word == "}")
@@ -169,13 +182,18 @@ class Parser:
                 self.at += 1
         return file
 
+    def is_alias(self) -> bool:
+        """Return whether the next token begins a path with another name of `crate`, `self` or `super`."""
+        before = self.tokens[self.at - 1][0] if self.at > 0 else ""
+        return self.peek() in self.aliases and before != "::"
+
     def is_for_tests(self) -> bool:
         """Take an attribute, and return whether what follows is compiled for tests only."""
         self.at += 1
         start = self.at
         self.skip_brackets()
         words = [word for word, _ in self.tokens[start : self.at]]
-        return words[1] == "cfg" and "test" in words and "not" not in words
+        return words[1:3] == ["cfg", "("] and needs_test(words[3:-2])
 
     def skip_brackets(self) -> None:
         """Take an opening bracket and everything up to the one that closes it."""
@@ -202,7 +220,12 @@ class Parser:
                     return
 
     def path(self) -> Name:
-        """Take `a::b::c`, up to what is not a name."""
+        """Take `a::b::c`, up to what is not a name, with an alias of `crate` or the like replaced."""
+        first, *names = self.rest_of_path()
+        return (*self.aliases.get(first, (first,)), *names)
+
+    def rest_of_path(self) -> Name:
+        """Take `a::b::c` as it stands."""
         names = [self.take()]
         while self.peek() == "::" and self.peek(1).isidentifier():
             self.at += 1
@@ -225,7 +248,7 @@ class Parser:
             self.at += 1
             yield "*", (*before, "*")
             return
-        path = before + self.path()
+        path = self.path() if not before else before + self.rest_of_path()
         if self.peek() == "::":
             yield from self.tree(path)
             return
@@ -238,6 +261,26 @@ class Parser:
         yield name, path
 
 
+def needs_test(words: list[str]) -> bool:
+    """Return whether the condition of a `cfg`, as tokens, holds in builds for tests only."""
+    match words:
+        case ["test"]:
+            return True
+        case [("all" | "any") as how, "(", *inner, ")"]:
+            parts: list[list[str]] = [[]]
+            depth = 0
+            for word in inner:
+                depth += (word in OPENING) - (word in CLOSING)
+                if word == "," and depth == 0:
+                    parts.append([])
+                else:
+                    parts[-1].append(word)
+            needed = [needs_test(part) for part in parts if part]
+            return any(needed) if how == "all" else bool(needed) and all(needed)
+        case _:
+            return False
+
+
 class Crate:
     """The modules of a crate and what they import. The name of a module is its path from the root."""
 
@@ -245,6 +288,8 @@ class Crate:
         """Read a crate, from its `lib.rs` on."""
         self.files: dict[Name, File] = {}
         self.paths: dict[Name, Path] = {}
+        # Declared modules without a file.
+        self.absent: list[Name] = []
         self.read((), folder / "lib.rs", folder)
 
     def read(self, module: Name, path: Path, folder: Path) -> None:
@@ -253,7 +298,10 @@ class Crate:
         self.files[module] = Parser(path.read_text(encoding="utf-8")).parse()
         for child in self.files[module].children:
             alone, parent = folder / f"{child}.rs", folder / child / "mod.rs"
-            self.read((*module, child), alone if alone.exists() else parent, folder / child)
+            if path := next((path for path in (alone, parent) if path.is_file()), None):
+                self.read((*module, child), path, folder / child)
+            else:
+                self.absent.append((*module, child))
 
     def absolute(self, module: Name, path: Name) -> Name | None:
         """Return a path of a module as seen from the root, or nothing for one that leads out of the crate."""
@@ -329,9 +377,13 @@ def check(folder: Path, layers: tuple[tuple[str, ...], ...] = LAYERS) -> list[Pr
         return next((ancestor for ancestor in ancestors if ancestor in layer_of), None)
 
     problems = list(crate.globs())
-    for name in layer_of.keys() - crate.files.keys():
+    for name in layer_of.keys() - crate.files.keys() - set(crate.absent):
         message = f"LAYERS names the module {text(name)}, which does not exist; remove it"
         problems.append(Problem("missing", shown(TOOL), (text(name),), message))
+    for module in crate.absent:
+        where = shown(crate.paths[module[:-1]])
+        message = f"the module {text(module)} has no file; create {module[-1]}.rs or remove `mod {module[-1]};`"
+        problems.append(Problem("missing", where, (text(module),), message))
     for module, path in crate.paths.items():
         if module and entry(module) is None:
             message = (
@@ -400,6 +452,9 @@ def cycles(graph: Graph) -> Iterator[list[tuple[Name, str]]]:
 def main() -> int:
     """Check a folder, and print what is wrong."""
     folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ENGINE
+    if not (folder / "lib.rs").is_file():
+        print(f"error: {shown(folder)} has no lib.rs; name the folder of a crate's sources", file=sys.stderr)
+        return 1
     problems = check(folder)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

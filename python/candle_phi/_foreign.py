@@ -5,10 +5,14 @@ These tables are hints for error messages. No name in them is accepted as an ali
 
 from typing import TYPE_CHECKING
 
-_STRUCTURED_OUTPUT = (
-    "structured output is not available in this version; docs/guides/json-answers.md describes alternatives"
+from candle_phi._pages import page
+
+STRUCTURED_OUTPUT = (
+    f"structured output is not available in this version; {page('guides/json-answers.md')} describes alternatives"
 )
-_TOOL_CALLS = "tool calls are not available in this version; docs/guides/coming-from.md describes alternatives"
+TOOL_CALLS = (
+    f"tool calls are not available in this version; {page('guides/coming-from.md')} describes alternatives"
+)
 _TEXT_ONLY = "the model reads and writes text only"
 _SYSTEM = 'begin the messages with Message.system("...")'
 _SEVERAL = "use generate_many(), which returns several completions of one prompt"
@@ -85,11 +89,11 @@ ADVICE = {
             *("guided_regex", "json_mode", "json_schema", "regex", "response_format", "response_model", "schema"),
             *("structured_outputs",),
         ),
-        _STRUCTURED_OUTPUT,
+        STRUCTURED_OUTPUT,
     ),
     **dict.fromkeys(
         ("function_call", "functions", "parallel_tool_calls", "tool_choice", "tools"),
-        _TOOL_CALLS,
+        TOOL_CALLS,
     ),
     **dict.fromkeys(("audio", "chat_handler", "clip_model_path", "images", "modalities", "videos"), _TEXT_ONLY),
     # Another call, or another argument
@@ -106,7 +110,7 @@ ADVICE = {
     "stream_options": "leave it out: after the last chunk, stream.result.usage has the token counts",
     "streamer": "use chat_stream(), and print each chunk",
     "top_logprobs": "set logprobs to the number of most likely tokens to report",
-    "verbose": 'use logging.getLogger("candle_phi"); docs/guides/logging.md describes the levels',
+    "verbose": f'use logging.getLogger("candle_phi"); {page("guides/logging.md")} describes the levels',
     **dict.fromkeys(("extra_body", "generation_config", "generation_kwargs", "sampling_params"), _CONFIG),
     **dict.fromkeys(("instructions", "system", "system_message", "system_prompt"), _SYSTEM),
     # No counterpart
@@ -159,23 +163,23 @@ ROLES = {
     "ai": "use assistant",
     "bot": "use assistant",
     "developer": "use system",
-    "function": f"{_TOOL_CALLS}; give a tool's result as a user's message",
+    "function": f"{TOOL_CALLS}; give a tool's result as a user's message",
     "gpt": "use assistant",
     "human": "use user",
-    "ipython": f"{_TOOL_CALLS}; give a tool's result as a user's message",
+    "ipython": f"{TOOL_CALLS}; give a tool's result as a user's message",
     "model": "use assistant",
-    "tool": f"{_TOOL_CALLS}; give a tool's result as a user's message",
+    "tool": f"{TOOL_CALLS}; give a tool's result as a user's message",
 }
 """Roles of messages in other libraries, and what to do instead."""
 
 MESSAGE_KEYS = {
     "audio": _TEXT_ONLY,
-    "function_call": _TOOL_CALLS,
+    "function_call": TOOL_CALLS,
     "images": _TEXT_ONLY,
     "name": "chat formats do not have names: write the name into the content",
-    "tool_call_id": _TOOL_CALLS,
-    "tool_calls": _TOOL_CALLS,
-    "tool_name": _TOOL_CALLS,
+    "tool_call_id": TOOL_CALLS,
+    "tool_calls": TOOL_CALLS,
+    "tool_name": TOOL_CALLS,
 }
 """Keys of messages in other libraries that are not supported, and what to do instead."""
 

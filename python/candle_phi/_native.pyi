@@ -14,12 +14,10 @@ __all__ = [
     "DeviceKind",
     "Generation",
     "MemoryEstimate",
-    "Model",
     "ModelInfo",
     "NamedModel",
     "OptionSpec",
     "Progress",
-    "Session",
     "__build__",
     "__version__",
     "cached_models",
@@ -43,7 +41,7 @@ __version__: str
 __build__: str
 
 @final
-class Model:
+class Phi3Model:
     def __new__(
         cls,
         path: str,
@@ -80,8 +78,8 @@ class Model:
     ) -> list[int]: ...
 
 @final
-class Session:
-    def __new__(cls, model: Model, config: SessionConfig) -> Self: ...
+class Phi3Session:
+    def __new__(cls, model: Phi3Model, config: SessionConfig) -> Self: ...
     @property
     def n_ctx(self) -> int: ...
     @property

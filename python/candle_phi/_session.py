@@ -112,11 +112,11 @@ class SessionBase(Unpicklable):
     __slots__ = ("__weakref__", "_config", "_engine", "_model", "_one_task")
 
     _config: SessionConfig
-    _engine: _native.Session
+    _engine: _native.Phi3Session
     _model: Phi3Model
     _one_task: OneTask
 
-    def _beside(self, engine: _native.Session) -> Self:
+    def _beside(self, engine: _native.Phi3Session) -> Self:
         beside = object.__new__(type(self))
         beside._config = self._config
         beside._model = self._model

@@ -212,6 +212,13 @@ class GenerationConfig:
     def tutorial(cls, **options: Unpack[GenerationOptions]) -> Self:
         """Return the settings of the Candle tutorial: 100 tokens, temperature 1.0, repetition penalty 1.2 over 64.
 
+        With the same seed, the tokens equal those of the tutorial's program if the session has
+        `kv_dtype="f32"` and `prefill_chunk=1`, the model is loaded with the tutorial's `tokenizer.json`, and
+        the prompt has the same token ids: no BOS token is added if that tokenizer adds none.
+        `executor="candle"` computes as the tutorial does; the kernels differ in the last bits, which can
+        change a draw. Rows of the vocabulary that are not tokens are never drawn here; the tutorial's program
+        can draw them.
+
         Args:
             **options: The options to change.
 

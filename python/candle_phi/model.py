@@ -53,7 +53,7 @@ class Phi3Model(ForeignAttributes, Unpicklable):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> None:
         loading = checked_loading(options)
         file = hub.model_path(path, "open it with from_pretrained({!r})")
-        self._engine = _native.Model(file, loading, _reading(loading["prefault"]))
+        self._engine = _native.Phi3Model(file, loading, _reading(loading["prefault"]))
         self._info = _convert.model_info(self._engine.info)
 
     @classmethod

@@ -66,7 +66,7 @@ class Phi3Session(GeneratingMethods, ConversationMethods, AsyncMethods, ForeignA
         self._config = session_config(**own)
         self._model = model_of(path, model, loading)
         self._one_task = OneTask()
-        self._engine = _native.Session(
+        self._engine = _native.Phi3Session(
             self._model._engine,  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             self._config,
         )

@@ -17,7 +17,7 @@ def chat(
     word: Annotated[
         str | None,
         typer.Argument(
-            help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+            help=options.MODEL_HELP,
             metavar="MODEL",
             autocompletion=complete.names,
         ),

@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from candle_phi import hub
+from candle_phi._foreign import STRUCTURED_OUTPUT, TOOL_CALLS
+from candle_phi._pages import page
 
-_NO_SERVER = "a server is not included; docs/guides/serve-http.md shows how to serve a model over HTTP"
-_NO_BATCH = "a command for many prompts is not available; docs/guides/many-rows.md shows how to run them in Python"
-_NO_SCHEMA = (
-    "structured output is not available in this version; docs/guides/json-answers.md describes alternatives"
+_NO_SERVER = f"a server is not included; {page('guides/serve-http.md')} shows how to serve a model over HTTP"
+_NO_BATCH = (
+    f"a command for many prompts is not available; {page('guides/many-rows.md')} shows how to run them in Python"
 )
-_NO_TOOLS = "tool calls are not available in this version"
 _NOTHING_RUNS = "no model runs in the background: each command loads its model, and unloads it at its end"
 _TEXT_ONLY = "the models read and write text only"
 _STREAMS = "the answer is always streamed; a file or a pipe receives all of it"
@@ -54,9 +54,9 @@ COMMANDS = {
 
 # Options of other programs that have no counterpart here.
 _OPTIONS = {
-    **dict.fromkeys(["json_schema", "schema", "grammar", "grammar_file", "regex", "j", "jf"], _NO_SCHEMA),
-    **dict.fromkeys(["format", "response_format", "output_format"], _NO_SCHEMA),
-    **dict.fromkeys(["tool", "tools", "tool_choice", "functions"], _NO_TOOLS),
+    **dict.fromkeys(["json_schema", "schema", "grammar", "grammar_file", "regex", "j", "jf"], STRUCTURED_OUTPUT),
+    **dict.fromkeys(["format", "response_format", "output_format"], STRUCTURED_OUTPUT),
+    **dict.fromkeys(["tool", "tools", "tool_choice", "functions"], TOOL_CALLS),
     **dict.fromkeys(["stream", "no_stream", "streaming"], _STREAMS),
     **dict.fromkeys(["host", "port", "api_key", "listen", "keep_alive", "keepalive"], _NO_SERVER),
     **dict.fromkeys(["input", "input_file"], f"{_STDIN}; {_NO_BATCH}"),

@@ -35,13 +35,15 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
+MODEL_HELP = "A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION."
+
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
 ]
 Model = Annotated[
     str | None,
     typer.Argument(
-        help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+        help=MODEL_HELP,
         metavar="MODEL",
         show_default=False,
     ),
@@ -50,7 +52,8 @@ Demo = Annotated[bool, typer.Option("--demo", help="Use the embedded toy model i
 Quantization = Annotated[
     str | None,
     typer.Option(
-        help="The quantization of a named model, for example Q5_K_M.", autocompletion=complete.quantizations
+        help="The quantization of a named model or a repository, for example Q5_K_M.",
+        autocompletion=complete.quantizations,
     ),
 ]
 File = Annotated[

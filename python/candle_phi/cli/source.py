@@ -27,7 +27,7 @@ class Source:
         typer.Option(
             "--model",
             "-m",
-            help="A GGUF file, a named model ('candle-phi models'), or OWNER/REPO:QUANTIZATION.",
+            help=options.MODEL_HELP,
             metavar="MODEL",
         ),
     ] = None

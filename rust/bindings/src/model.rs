@@ -14,7 +14,7 @@ use crate::options::{self, LoadOptions, Message};
 use crate::runtime;
 
 /// An immutable model: weights, tokenizer, chat format.
-#[pyclass(frozen, module = "candle_phi._native")]
+#[pyclass(frozen, name = "Phi3Model", module = "candle_phi._native")]
 pub(crate) struct Model(pub(crate) Arc<engine::Phi3Model>);
 
 #[pymethods]

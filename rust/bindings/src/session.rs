@@ -21,7 +21,7 @@ use crate::runtime;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A conversation with a model: cache and history.
-#[pyclass(frozen, module = "candle_phi._native")]
+#[pyclass(frozen, name = "Phi3Session", module = "candle_phi._native")]
 pub(crate) struct Session {
     shared: Arc<SharedSession>,
     n_ctx: usize,

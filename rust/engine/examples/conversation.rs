@@ -1,23 +1,31 @@
 //! A conversation of two turns with the embedded toy model, and a fork of it that goes its own way.
 //!
 //! ```text
-//! cargo run --release -p candle-phi-engine --example conversation
-//! cargo run --release -p candle-phi-engine --example conversation -- model.gguf
+//! cargo run --release --workspace --example conversation
+//! cargo run --release --workspace --example conversation -- model.gguf
 //! ```
+#![allow(clippy::print_stderr, reason = "a program that prints its errors")]
 
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use candle_phi_engine::{
     CancelToken, GenerationOptions, LoadOptions, Message, Phi3Model, Session, SessionOptions,
 };
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let demo = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/candle_phi/demo/candle-phi-demo.gguf");
     let path = std::env::args_os().nth(1).map_or_else(demo, PathBuf::from);
-    converse(&path, &CancelToken::new(), &mut std::io::stdout().lock())
+    match converse(&path, &CancelToken::new(), &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Asks, asks again, and asks a fork of the conversation something else.

@@ -8,7 +8,7 @@
 //! ```text
 //! echo "open
 //! prefill 64
-//! decode 0 8" | cargo run --release -p candle-phi-engine --example plain_candle -- MODEL.gguf
+//! decode 0 8" | cargo run --release --workspace --example plain_candle -- MODEL.gguf
 //! ```
 #![allow(clippy::print_stdout, reason = "a program that prints what it measured")]
 

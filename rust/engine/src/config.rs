@@ -62,8 +62,8 @@ pub(crate) struct Hyperparameter {
     pub(crate) name: &'static str,
     /// Its value, written so that no digit is lost.
     pub(crate) value: String,
-    /// The value that a saved conversation stands for if it does not name this hyperparameter; `None` if every saved
-    /// conversation must name it.
+    /// For a hyperparameter that is newer than the file format: the value that holds for a saved conversation that does
+    /// not name it. `None` for those of the first format, which every file names.
     pub(crate) default: Option<String>,
 }
 
@@ -142,9 +142,8 @@ impl PhiConfig {
     /// Saved conversations hold these. A new one needs a default, or each conversation that was saved before is refused: the
     /// value that every model had when the hyperparameter was not known.
     pub(crate) fn hyperparameters(&self) -> Vec<Hyperparameter> {
+        // A later one gets a default, so that conversations saved before remain readable.
         let required = |name, value: String| Hyperparameter { name, value, default: None };
-        let optional =
-            |name, value: String, default: String| Hyperparameter { name, value, default: Some(default) };
         let window = self.sliding_window.map_or_else(|| "none".to_owned(), |window| window.to_string());
         vec![
             required("architecture", self.architecture.facts().name.to_owned()),
@@ -152,14 +151,14 @@ impl PhiConfig {
             required("feed_forward_length", self.feed_forward_length.to_string()),
             required("block_count", self.block_count.to_string()),
             required("head_count", self.head_count.to_string()),
-            optional("head_count_kv", self.head_count_kv.to_string(), self.head_count.to_string()),
+            required("head_count_kv", self.head_count_kv.to_string()),
             required("head_dim", self.head_dim.to_string()),
             required("norm_epsilon", self.norm_epsilon.to_string()),
-            optional("rope_dimension_count", self.rope_dimension_count.to_string(), self.head_dim.to_string()),
-            optional("rope_freq_base", self.rope_freq_base.to_string(), DEFAULT_FREQ_BASE.to_string()),
-            optional("interleaved_rope", self.interleaved_rope.to_string(), false.to_string()),
-            optional("rope_attention_factor", self.rope_attention_factor.to_string(), 1.0_f32.to_string()),
-            optional("sliding_window", window, "none".to_owned()),
+            required("rope_dimension_count", self.rope_dimension_count.to_string()),
+            required("rope_freq_base", self.rope_freq_base.to_string()),
+            required("interleaved_rope", self.interleaved_rope.to_string()),
+            required("rope_attention_factor", self.rope_attention_factor.to_string()),
+            required("sliding_window", window),
             required("vocabulary_size", self.vocabulary_size.to_string()),
         ]
     }

@@ -5,9 +5,21 @@
 #[path = "../examples/conversation.rs"]
 mod conversation;
 
+#[allow(dead_code, reason = "its `main` reads the command line")]
+#[path = "../examples/first_answer.rs"]
+mod first_answer;
+
 use std::path::Path;
 
 use candle_phi_engine::CancelToken;
+
+#[test]
+fn the_first_answer_is_written() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/candle_phi/demo/candle-phi-demo.gguf");
+    let mut out = Vec::new();
+    first_answer::answer(&demo, "Write a haiku about ice hockey", &mut out).unwrap();
+    assert!(String::from_utf8(out).unwrap().lines().count() > 1);
+}
 
 #[test]
 fn the_conversation_goes_on_and_forks() {

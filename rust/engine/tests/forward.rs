@@ -14,7 +14,9 @@ use candle_phi_engine::{
     CancelToken, ExecutorKind, GenerationOptions, KvDtype, LoadOptions, Phi3Model, SamplingOptions, Session,
     SessionOptions,
 };
+use candle_transformers::generation::LogitsProcessor;
 use candle_transformers::models::quantized_phi3::ModelWeights;
+use candle_transformers::utils::apply_repeat_penalty;
 
 use common::{Heads, Mixture, Random, write_tiny};
 
@@ -160,5 +162,69 @@ fn a_shared_prefix_equals_a_fresh_session() {
         let again = logits(&mut session, &first[..20]);
         let expected = reference_logits(&mut reference(&path), &first[..20], 0);
         assert!(max_difference(&expected, &again) < TOLERANCE);
+    }
+}
+
+/// The loop of Candle's tutorial: the prompt token by token, then one draw after each token. The penalty sees the generated
+/// tokens only, and not before the first draw.
+fn tutorial_ids(model: &mut ModelWeights, prompt: &[u32], sampling: &SamplingOptions) -> Vec<u32> {
+    let mut step = |id: u32, position: usize| {
+        let ids = Tensor::new(&[id], &Device::Cpu).unwrap().unsqueeze(0).unwrap(); // (1, 1)
+        model.forward(&ids, position).unwrap().squeeze(0).unwrap() // (vocabulary,)
+    };
+    let mut processor = LogitsProcessor::new(sampling.seed.unwrap(), Some(sampling.temperature), sampling.top_p);
+    let mut logits = None;
+    for (position, id) in prompt.iter().enumerate() {
+        logits = Some(step(*id, position));
+    }
+    let mut ids = vec![processor.sample(&logits.unwrap()).unwrap()];
+    while ids.len() < 100 {
+        let logits = step(*ids.last().unwrap(), prompt.len() + ids.len() - 1);
+        let recent = &ids[ids.len().saturating_sub(sampling.repeat_last_n)..];
+        let logits = apply_repeat_penalty(&logits, sampling.repetition_penalty, recent).unwrap();
+        ids.push(processor.sample(&logits).unwrap());
+    }
+    ids
+}
+
+/// With an f32 cache and the prompt token by token, as `GenerationConfig.tutorial()` documents.
+#[test]
+fn seeded_draws_equal_those_of_candles_tutorial() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write_tiny(directory.path(), Heads::GROUPED, Mixture::F32);
+    let prompt = Random::new(8).ids(9);
+    let tutorial = SamplingOptions { repetition_penalty: 1.2, ..SamplingOptions::default() };
+    let settings = [
+        SamplingOptions { seed: Some(1), ..tutorial.clone() },
+        SamplingOptions { seed: Some(u64::MAX), ..tutorial.clone() },
+        SamplingOptions { seed: Some(42), top_p: Some(0.9), ..tutorial.clone() },
+        SamplingOptions {
+            seed: Some(7),
+            temperature: 0.7,
+            top_p: Some(0.5),
+            repeat_last_n: 5,
+            ..tutorial.clone()
+        },
+        SamplingOptions { seed: Some(3), repetition_penalty: 1.0, ..tutorial },
+    ];
+    let mut reference = reference(&path);
+    let expected = settings.each_ref().map(|sampling| tutorial_ids(&mut reference, &prompt, sampling));
+    let distinct: std::collections::BTreeSet<_> = expected.iter().collect();
+    assert_eq!(distinct.len(), settings.len(), "each setting and seed draws other tokens");
+    for executor in BOTH {
+        let options = SessionOptions {
+            kv_dtype: KvDtype::F32,
+            prefill_chunk: Some(1),
+            n_threads: Some(1),
+            ..SessionOptions::default()
+        };
+        let mut session = Session::new(Arc::clone(session(&path, executor).model()), &options).unwrap();
+        for (sampling, expected) in settings.iter().zip(&expected) {
+            session.reset();
+            let options = GenerationOptions { sampling: sampling.clone(), ..greedy(100) };
+            let mut generation = session.start(&prompt, &options).unwrap();
+            session.run(&mut generation, &CancelToken::new()).unwrap();
+            assert_eq!(generation.completion().tokens, *expected, "{executor}, {sampling:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Kernels on one thread, at each level of the machine.
 //!
-//! `cargo bench -p candle-phi-kernels`; a part of a name chooses (`-- avx2/decode`). Products with one row report the bytes
+//! `cargo bench --workspace --bench kernels`; a part of a name chooses (`-- avx2/decode`). Products with one row report the bytes
 //! of weights that they read, GB/s (GiB/s in criterion's units); those with more the multiply-adds, so that a "Gelem/s" is
 //! a GMAC/s.
 

@@ -1,15 +1,16 @@
 //! The tutorial's program: downloads Phi-3-mini and prints a haiku about ice hockey as it is generated.
 //!
 //! ```text
-//! cargo run --release -p candle-phi-engine --example ice_hockey_haiku                     # 2.4 GB, once
-//! cargo run --release -p candle-phi-engine --example ice_hockey_haiku -- --model x.gguf   # a file that you have
-//! cargo run --release -p candle-phi-engine --example ice_hockey_haiku -- --demo           # the embedded toy
+//! cargo run --release                       # downloads 2.4 GB the first time
+//! cargo run --release -- --model x.gguf     # a file that you have
+//! cargo run --release -- --demo             # the embedded toy model
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use candle_phi_engine::hub::{HubOptions, Progress, download, resolve};
@@ -22,7 +23,17 @@ const FILE: &str = "Phi-3-mini-4k-instruct-q4.gguf";
 const REVISION: &str = "main";
 const PROMPT: &str = "<|user|>\nWrite a haiku about ice hockey<|end|>\n<|assistant|>";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let cancel = CancelToken::new();
     let (path, tokenizer) = model_files(&cancel)?;
     let load_options = LoadOptions { tokenizer, ..LoadOptions::default() };
