@@ -1,12 +1,20 @@
 """The chat template in a file, as a user meets it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import tiny_phi2
 from candle_phi import InvalidModelError, InvalidOptionError, Message, Phi3Model, Phi3Session, inspect_model
-from messages import mentions
+from candle_phi.config import ChatFormat
+from messages import mentions, named
 from tiny_gguf import TinyPhi3, write
+from tiny_phi2 import TinyPhi2
+
+FORMATS: tuple[ChatFormat, ...] = ("phi3", "phi4", "phi4-mini", "phi4-mini-reasoning")
 
 BROKEN = "{% for m in messages %}\n{{ m.content }}\n{% if %}\n{% endfor %}"
 APRIL_2024 = (
@@ -24,14 +32,57 @@ def written(tmp_path: Path, template: str) -> Path:
     return write(tmp_path / "template.gguf", TinyPhi3(metadata={"tokenizer.chat_template": template}))
 
 
-def test_a_template_that_does_not_compile_says_where_and_what_goes_round_it(tmp_path: Path) -> None:
+def test_a_template_that_does_not_compile_leaves_raw_prompts_and_other_formats(tmp_path: Path) -> None:
     path = written(tmp_path, BROKEN)
-    with pytest.raises(InvalidModelError) as caught:
-        Phi3Model(path)
-    mentions(caught.value, path, 3, "chat_format", '"phi3"')
+    with Phi3Session(path) as session:
+        assert session.model.info.chat_format is None
+        assert session.generate("the ice", max_tokens=2, ignore_eos=True).usage.completion_tokens == 2
+        for call in (session.chat, session.render_chat):
+            with pytest.raises(InvalidModelError) as caught:
+                call([Message.user("hello")])
+            mentions(caught.value, path, 3, "chat_format", '"phi3"')
     model = Phi3Model(path, chat_format="phi3")
     assert model.render_chat([Message.user("hello")]) == "<|user|>\nhello<|end|>\n<|assistant|>\n"
     assert model.info.chat_format == "phi3"
+
+
+@pytest.mark.parametrize(("template", "mention"), [(BROKEN, "3"), ("{{ messages[0].content | nl2br }}", "nl2br")])
+def test_a_base_model_with_a_broken_template_takes_raw_prompts(
+    tmp_path: Path, template: str, mention: str
+) -> None:
+    path = tiny_phi2.write(tmp_path / "base.gguf", TinyPhi2(metadata={"tokenizer.chat_template": template}))
+    with Phi3Session(path) as session:
+        assert session.generate("the ice", max_tokens=2, ignore_eos=True).usage.completion_tokens == 2
+        with pytest.raises(InvalidModelError) as caught:
+            session.chat("hello")
+    mentions(caught.value, mention)
+    # Its vocabulary has the control tokens of none.
+    assert named(caught.value, FORMATS) == []
+    for chat_format in FORMATS:
+        with pytest.raises(InvalidOptionError) as refused:
+            Phi3Model(path, chat_format=chat_format)
+        assert named(refused.value, FORMATS) == [chat_format]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process, as Linux does")
+def test_no_time_zone_takes_memory_or_time(tmp_path: Path) -> None:
+    path = written(tmp_path, "{{ strftime_now('%Y') }}{{ messages[0].content }}")
+    program = (
+        "import resource, sys, candle_phi\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "print(candle_phi.Phi3Model(sys.argv[1]).render_chat([candle_phi.Message.user('hello')]))"
+    )
+    for zone in (":/dev/zero", "/dev/zero", ":/dev/stdin", "no/such/zone"):
+        ran = subprocess.run(
+            [sys.executable, "-c", program, str(path)],
+            env={**os.environ, "TZ": zone},
+            stdin=subprocess.PIPE,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout[4:]) == (0, "hello\n"), ran.stderr
 
 
 def test_a_known_fault_is_corrected_and_reported(tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
-"""Write tests/golden/jinja.json: what Python's Jinja renders, for the engine's chat templates.
+"""Write tests/jinja/golden.json: what Python's Jinja renders, for the engine's chat templates.
 
     python tools/make_jinja_golden.py
 
-Needs Jinja2 alone, in the version of `VERSION`. The environment is the one in which transformers renders chat templates. The
-engine's unit test `chat::jinja::golden` renders the same templates. A case of `REFUSED` is one that the engine does not
-support: it must fail, and its error must contain the given name.
+Needs Jinja2 alone, in the version of `VERSION`. The templates are in tests/jinja/cases.toml. The environment is
+the one in which transformers renders chat templates. The engine's unit test `chat::jinja::golden` renders the same
+templates.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,472 +19,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VERSION = "3.1.6"
-PATH = Path(__file__).resolve().parents[1] / "tests" / "golden" / "jinja.json"
-
-MESSAGES = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": " Hello, World! "},
-    {"role": "assistant", "content": "a<think>b</think>c\n"},
-    {"role": "user", "content": "ünï ΣΑΣ ß"},
-]
-TEXTS = ["", "a", " a b  c ", "aXbXc", "Hello wORLD it's-a (new) day", "ÜNÏ ΣΑΣ straße ǆ ŉ ﬁx", "x\ny\r\nz\x0b\x1cw\u2028v\n", "12", "-3.5", "½²٣", "aaaa"]
-
-
-def literal(text: str) -> str:
-    """Return a Jinja literal of a string or number."""
-    return json.dumps(text, ensure_ascii=True) if isinstance(text, str) else repr(text)
-
-
-def methods() -> list[str]:
-    """Return calls of the methods of strings."""
-    calls = [
-        *("upper() lower() title() capitalize() swapcase() strip() lstrip() rstrip() split() rsplit() splitlines() isalnum()".split()),
-        *("isalpha() isascii() isdecimal() isdigit() islower() isnumeric() isprintable() isspace() istitle() isupper()".split()),
-        *("strip('a') strip('ac') lstrip('aH') rstrip('cy') strip(none) split('X') split('a',1) rsplit('a',1) split(none,1)".split()),
-        *("rsplit(none,1) rsplit('X',maxsplit=1) split(sep='b') splitlines(true) splitlines(keepends=true)".split()),
-        *("startswith('a') startswith(('x','a')) endswith('c') endswith(('y','c',)) startswith('b',1) startswith('',99)".split()),
-        *("endswith('a',0,-1) replace('a','b') replace('a','bb',1) replace('','-') replace('X','',2) replace('aa','a')".split()),
-        *("find('a') find('a',1) find('X',0,-1) rfind('a') rfind('X') find('') count('a') count('') count('aa') count('a',1,3)".split()),
-        *("center(9) center(8) center(9,'*') ljust(9)~'|' rjust(9,'é') zfill(6) partition('X') rpartition('X') partition('a')".split()),
-        *("removeprefix('a') removesuffix('c') join(['p','q']) join([]) join('xyz')".split()),
-    ]
-    return [f"{{{{ {literal(text)}.{call} }}}}" for text, call in itertools.product(TEXTS, calls)]
-
-
-def filters() -> list[str]:
-    """Return calls of the filters of texts."""
-    calls = """upper lower title capitalize trim trim('a') length wordcount string reverse first last list escape urlencode
-        replace('a','b') replace('a','b',1) indent indent(2) indent(2,true) indent(width=1,blank=true) indent('>') center
-        center(20) truncate(5) truncate(8,true,leeway=0) truncate(9,false,'!',0) int int(7) int(base=16) float float(1.5)
-        default('x') tojson tojson(ensure_ascii=true) striptags format join('-') unique|list sort batch(2)|list d""".split()
-    return [f"{{{{ {literal(text)}|{call} }}}}" for text, call in itertools.product([*TEXTS, "<b>x</b> y", "a/b?c=d e"], calls)]
-
-
-EXPRESSIONS = [
-    "none",
-    "true",
-    "false",
-    "1.0",
-    "1e16",
-    "1e15",
-    "1e-5",
-    "0.0001",
-    "123456789.125",
-    "-0.0",
-    "1/3",
-    "7//2",
-    "-7//2",
-    "7%3",
-    "-7%3",
-    "7.5%2",
-    "-7.5%2",
-    "2**10",
-    "2**-1",
-    "2**0.5",
-    "10/2",
-    "1+true",
-    "'a'~1~none~true~1.0",
-    "'a'+'b'",
-    "'ab'*3",
-    "3*'ab'",
-    "[1,2]*2",
-    "[1]+[2]",
-    "(1,)+(2,)",
-    "[1,'a',none,true,1.0,(1,),{'k':'v'}]",
-    "(1,2)",
-    "()",
-    "{}",
-    "{'a':1,'b':[1,2]}",
-    '[\'it\\\'s\',\'say "x"\',\'both \\\' "\',\'tab\\t\',\'\\u00a0\',\'é\',\'\\x7f\']',
-    "'a' in 'abc'",
-    "1 in [1,2]",
-    "'a' in {'a':1}",
-    "3 not in [1]",
-    "1<2<3",
-    "1<2>3",
-    "1==1.0",
-    "'a'<'b'",
-    "[1,2]<[1,3]",
-    "(1,)==(1,)",
-    "[1]==(1,)",
-    "true==1",
-    "none==none",
-    "'1'==1",
-    "not none",
-    "1 and 0",
-    "0 or 'x'",
-    "'x' if 0 else 'y'",
-    "'x' if 0",
-    "'abc'[0]",
-    "'abc'[-1]",
-    "'abc'[9]",
-    "'abcde'[1:3]",
-    "'abcde'[::-1]",
-    "'abcde'[-3:]",
-    "'abcde'[:-1]",
-    "'abcde'[::2]",
-    "'abcde'[4:1:-1]",
-    "[1,2,3,4][1:]",
-    "[1,2,3][-1]",
-    "[1,2,3][::-1]",
-    "(1,2,3)[:2]",
-    "'%s and %d' % ('a', 3)",
-    "'%5.2f|' % 3.14159",
-    "'%05d' % -42",
-    "'%-5s|' % 'a'",
-    "'%+d' % 3",
-    "'%x' % 255",
-    "'%%'",
-    "'%%' % ()",
-    "'%(a)s' % {'a':1}",
-    "'%r' % 'a'",
-    "'%.2s' % 'abc'",
-    "'%s' % none",
-    "'%s' % [1]",
-    "'%s %s'|format('a',2)",
-    "'{} {}'.format(1,'b')",
-    "'{1}{0}'.format('a','b')",
-    "'{a}{{}}'.format(a=1)",
-    "{'a':1}.items()",
-    "{'a':1}.keys()",
-    "{'a':1}.values()",
-    "{'a':1}.get('a')",
-    "{'a':1}.get('b')",
-    "{'a':1}.get('b','x')",
-    "{'b':2,'a':1}|dictsort",
-    "{'b':2,'a':1}|dictsort(by='value')",
-    "{'b':2,'A':1}|dictsort(true)",
-    "{'a':1}|items|list",
-    "{'a':1,'b':2}|list",
-    "{'a':1}|length",
-    "{'a':1,'b':2}|join(',')",
-    "{'a':{'b':1}}.a.b",
-    "{'a':1}['a']",
-    "{'a':1}.x",
-    "{'items':1}['items']",
-    "[3,1,2]|sort",
-    "[3,1,2]|sort(reverse=true)",
-    "['b','A','c']|sort",
-    "['b','A','c']|sort(case_sensitive=true)",
-    "['b','B','a']|unique|list",
-    "[1,2,1]|unique|list",
-    "['b','A']|min",
-    "['b','A']|max",
-    "[1,3,2]|max",
-    "[]|max",
-    "[1,2,3]|sum",
-    "[1.5,2]|sum",
-    "[]|sum",
-    "[{'x':1},{'x':2}]|sum('x')",
-    "[{'x':1},{'x':2}]|sum(attribute='x',start=10)",
-    "[1,2,3,4,5]|batch(2)|list",
-    "[1,2,3]|batch(2,'-')|list",
-    "[1,2,3,4,5]|slice(2)|list",
-    "[1,2,3,4,5]|slice(3,'x')|list",
-    "[1,2]|first",
-    "[1,2]|last",
-    "[]|first",
-    "[1,2,3]|join('-')",
-    "[1,none,true]|join(', ')",
-    "[{'n':'a'},{'n':'b'}]|join('+',attribute='n')",
-    "[1,2,3]|reverse|list",
-    "[1,2]|length",
-    "[{'n':'b','k':1},{'n':'a','k':2},{'n':'B','k':3}]|sort(attribute='n')",
-    "[{'n':'b','k':2},{'n':'b','k':1}]|sort(attribute='n,k')",
-    "[{'n':'b'},{'n':'a'},{'n':'B'}]|groupby('n')",
-    "[{'n':'b'},{'n':'a'}]|groupby('n')|map(attribute='grouper')|list",
-    "[{'n':'b'},{}]|groupby('n',default='z')",
-    "[{'a':{'b':1}},{'a':{'b':2}}]|map(attribute='a.b')|list",
-    "[[1,2],[3]]|map(attribute=0)|list",
-    "[{'a':1},{}]|map(attribute='a',default='-')|list",
-    "['a','b']|map('upper')|list",
-    "['a','b']|map('replace','a','c')|join",
-    "[1,2]|map('string')|list",
-    "[0,1,2]|select|list",
-    "[0,1,2]|reject|list",
-    "[0,1,2]|select('odd')|list",
-    "[0,1,2]|reject('even')|list",
-    "[1,2,3]|select('gt',1)|list",
-    "[1,2,3]|select('in',[2,3])|list",
-    "[{'a':1},{'a':2}]|selectattr('a','equalto',2)|list",
-    "[{'a':1},{}]|selectattr('a')|list",
-    "[{'a':1},{'b':1}]|rejectattr('a','defined')|list",
-    "[{'r':'x'}]|selectattr('r','==','x')|list",
-    "'abc'|list",
-    "(1,2)|list",
-    "range(3)|list",
-    "range(1,7,2)|list",
-    "range(3,0,-1)|list",
-    "range(3)[1]",
-    "dict(a=1,b=2)",
-    "dict([('a',1)])",
-    "2.5|round",
-    "3.5|round",
-    "2.675|round(2)",
-    "42.55|round(1,'floor')",
-    "42.51|round(1,'ceil')",
-    "42.5|round(method='floor')",
-    "42|round",
-    "42|round(1,'floor')",
-    "1234.5678|round(2)",
-    "-2.5|round",
-    "'3'|int",
-    "'3.7'|int",
-    "3.7|int",
-    "-3.7|int",
-    "'x'|int",
-    "none|int",
-    "true|int",
-    "'0x1f'|int(base=16)",
-    "'1_000'|int",
-    "' 42 '|int",
-    "'1e3'|float",
-    "'x'|float",
-    "3|float",
-    "'inf'|float",
-    "none|float",
-    "-3|abs",
-    "-3.5|abs",
-    "missing|default('d')",
-    "''|default('d')",
-    "''|default('d',true)",
-    "none|default('d')",
-    "none|default('d',boolean=true)",
-    "missing|d",
-    "missing|length",
-    "missing|list",
-    "missing|join",
-    "[missing]",
-    "missing is defined",
-    "none is none",
-    "1 is number",
-    "true is number",
-    "true is integer",
-    "1 is integer",
-    "1.0 is float",
-    "'a' is string",
-    "[] is sequence",
-    "'a' is sequence",
-    "{} is mapping",
-    "{} is sequence",
-    "1 is iterable",
-    "'a' is iterable",
-    "{}.items() is sequence",
-    "3 is odd",
-    "4 is even",
-    "6 is divisibleby 3",
-    "1 is eq 1",
-    "1 is ne 2",
-    "2 is gt 1",
-    "1 is le 1",
-    "'a' is in 'abc'",
-    "'a' is lower",
-    "'A' is upper",
-    "none is sameas none",
-    "true is sameas true",
-    "1 is sameas true",
-    "true is true",
-    "1 is true",
-    "false is false",
-    "true is boolean",
-    "'upper' is filter",
-    "'odd' is test",
-    "missing is undefined",
-    "'' is not none",
-    "'a' is not string",
-    '{\'a\':[1,true,none,1.5,\'é<>&\\\'"\']}|tojson',
-    "{'b':1,'a':{'c':[]}}|tojson(indent=2)",
-    "[1,[2,{}]]|tojson(indent=4)",
-    "{'b':1,'a':2}|tojson(sort_keys=true)",
-    "{'a':1}|tojson(separators=(',',':'))",
-    "'é😀\\n\\x01'|tojson",
-    "'é😀'|tojson(ensure_ascii=true)",
-    "{1:2,none:3,true:4}|tojson",
-    "(1,2)|tojson",
-    "[]|tojson",
-    "{}|tojson(indent=2)",
-    "1e16|tojson",
-    '\'a"b\'|tojson',
-    "{'q':'a b/c','r':1}|urlencode",
-    '\'<a href="x">\'|e',
-    "'<a>'|safe",
-    "'a & b'|escape|escape",
-    "'a&b'|e|forceescape",
-    "[1,[2,[3]]]|string",
-    "1.0|string",
-    "none|string",
-    "true|string",
-    "none|upper",
-    "1|length",
-    "1|title",
-    "'a b'.split()|first",
-    "'a'.join(['x','y'])|upper",
-    "('a','b')|join",
-    "[1,2,3].index(2)",
-    "[1,2,1].count(1)",
-    "(1,2).index(2)",
-    "[] + none",
-    "1 + 'a'",
-    "'a' < 1",
-    "[1] < 'a'",
-    "missing.x",
-    "missing + 'a'",
-    "none.x",
-    "none['x']",
-    "'a'.x",
-    "'a'.nomethod()",
-    "[1].nomethod()",
-    "{'a':1}.nomethod()",
-    "'abc'.index('z')",
-    "['a',1]|sort",
-    "[[1]]|unique|list",
-    "{'a':1}|first",
-    "'a,b,c'.split(',')[1]",
-    "'a'|center(6)~'|'",
-    "[1,2]|string|length",
-    "'x'~[1,'a']",
-    "'x'~{'a':none}~(1,)",
-    "[1,2].append(3)",
-    "{'a':1}.update({})",
-    "1 if missing else 2",
-    "missing or 'x'",
-    "missing~'x'",
-    "missing == missing",
-    "'a' in missing",
-    "1 // 0",
-    "1 % 0",
-    "1 / 0",
-    "[1,2]|sum|string",
-    "messages|length",
-    "messages[0].role",
-    "messages[-1]['content']",
-    "messages[1].content.strip()",
-    "messages[0].get('name','-')",
-    "messages|map(attribute='role')|join(',')",
-    "messages|selectattr('role','equalto','user')|map(attribute='content')|list",
-    "messages[0]",
-    "messages[1:]|length",
-    "messages[0].items()|list",
-    "messages[2].content.split('</think>')[-1].strip()",
-    "add_generation_prompt",
-    "bos_token",
-    "tools is none",
-    "documents is none",
-    "'content' in messages[0]",
-    "'name' in messages[0]",
-    "messages[0] is mapping",
-    "messages is iterable",
-    "messages is string",
-    "messages[9]",
-    "messages[9] is defined",
-]
-
-TEMPLATES = [
-    "{% for i in range(3) %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{% endfor %}",
-    "{% for i in 'abc' %}[{{ loop.previtem }}|{{ i }}|{{ loop.nextitem }}]{% endfor %}",
-    "{% for i in [1,1,2,2,3] %}{% if loop.changed(i) %}{{ i }}{% endif %}{% endfor %}",
-    "{% for i in [[1],[1],[2]] %}{{ loop.changed(i, 'x') }}{% endfor %}",
-    "{% for i in range(5) %}{{ loop.cycle('a', 'b') }}{% endfor %}",
-    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}={{ v }};{% endfor %}",
-    "{% for k in {'a': 1, 'b': 2} %}{{ k }}{% endfor %}",
-    "{% for g in [{'n': 1, 'v': 'a'}, {'n': 2, 'v': 'b'}, {'n': 1, 'v': 'c'}]|groupby('n') %}{{ g.grouper }}:{{ g.list|map(attribute='v')|join }};{% endfor %}",
-    "{% for n, l in [{'n': 'x', 'v': 'a'}]|groupby('n') %}{{ n }}{{ l }}{% endfor %}",
-    "{% for x in [] %}a{% else %}empty{% endfor %}",
-    "{% for x in missing %}a{% else %}empty{% endfor %}",
-    "{% for x in none %}a{% endfor %}",
-    "{% for x in range(9) if x is odd %}{{ x }}{{ loop.last }}{% endfor %}",
-    "{% for x in range(9) %}{% if x == 2 %}{% continue %}{% endif %}{% if x == 5 %}{% break %}{% endif %}{{ x }}{% endfor %}",
-    "{% for x in [1, [2, [3]]] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}{{ x }}{% endif %}{{ loop.depth }}{% endfor %}",
-    "{% for a, (b, c) in [(1, (2, 3))] %}{{ a }}{{ b }}{{ c }}{% endfor %}",
-    "{% for m in messages %}{% for c in m.role %}{{ c }}{{ loop.index }}{% endfor %}{{ loop.index }}{% endfor %}",
-    "{% set x = 1 %}{% for i in range(3) %}{% set x = i %}{% endfor %}{{ x }}",
-    "{% set ns = namespace(x=0, found=false) %}{% for i in range(3) %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x }}{{ ns.found }}{{ ns.missing }}",
-    "{% set ns = namespace(l=[]) %}{% for m in messages %}{% set ns.l = ns.l + [m.role] %}{% endfor %}{{ ns.l }}",
-    "{% set a, b = 1, 2 %}{{ a }}{{ b }}",
-    "{% set a, b = [1, 2] %}{{ a }}{{ b }}",
-    "{% set x %}  a{{ 1 }} {% endset %}[{{ x }}]",
-    "{% set x | upper | trim %} abc {% endset %}[{{ x }}]",
-    "{% filter upper %}abc{{ 'd' }}{% endfilter %}",
-    "{% filter replace('a', 'b') | title %}aa aa{% endfilter %}",
-    "{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a }}",
-    "{% macro f(a, b=2, c='x') %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ f(1) }}{{ f(1, 3) }}{{ f(1, c='y') }}{{ f() }}",
-    "{% macro f(m) %}{{ m.role|upper }}{% endmacro %}{% for m in messages %}{{ f(m) }},{% endfor %}",
-    "{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}",
-    "{% macro f() %}<{{ caller() }}>{% endmacro %}{% call f() %}in{% endcall %}",
-    "{% macro f(x) %}<{{ caller(x, 2) }}>{% endmacro %}{% call(a, b) f(1) %}{{ a }}{{ b }}{% endcall %}",
-    "{% macro f() %} a {% endmacro %}[{{ f().strip() }}]{{ f()|length }}",
-    "{% if false %}a{% elif missing %}b{% elif [] %}c{% elif {} %}d{% elif '' %}e{% elif 0 %}f{% elif [0] %}g{% else %}h{% endif %}",
-    "{% if true %}{% if false %}a{% else %}{% if true %}b{% endif %}{% endif %}{% endif %}",
-    "{% block a %}in{% endblock %}",
-    "{% raw %}{{ x }}{% y %}{% endraw %}",
-    "a {# comment #} b",
-    "  {% if true %}\n  a\n  {% endif %}\nb\n",
-    "  {%- if true -%}\n  a\n  {%- endif -%}\nb\n\n",
-    "a\n  {{ 'b' }}\n  {% set x = 1 %}\n  {{- x -}}\n c",
-    "  {%+ if true %}x{% endif +%}\n y",
-    "{{ 'a' }}\n{{ 'b' }}\n\n",
-    "\n\n{% if true %}\n\nx{% endif %}",
-    "{{ 'a\\nb\\t\\'\\\"\\\\ \\u00e9 \\x41 \\101 \\d' }}",
-    "{{ \"it's\" 'adjacent' }}",
-    "{{ [1, 2, 3,] }}{{ {'a': 1,} }}{{ (1,) }}",
-    "{{ 1 if true else 2 if true else 3 }}{{ not true or true }}{{ not (true or true) }}{{ 1 + 2 * 3 ** 2 }}{{ -2 ** 2 }}{{ (1 + 2) * 3 }}",
-    "{{ 1 + 2 ~ 3 + 4 }}{{ 'a' ~ 1 * 2 }}{{ -1|abs }}{{ (-1)|abs }}{{ 'a' 'b'|upper }}{{ 'x' ~ 'y'|upper }}",
-    "{{ 1 == 1 and 2 != 3 or false }}{{ 1 in [1] and 2 not in [1] }}{{ not 1 in [2] }}",
-    "{{ messages[0]['content'][:2] ~ messages[1].content[1] }}{{ (messages | length) - 1 }}",
-    "{{ {'a': {'b': [10, 20]}}.a.b[1] }}{{ {'a': {'b': [10, 20]}}['a']['b'][-1] }}",
-    "{{ messages[0].content.upper().lower().title().replace('B', 'X')|length }}",
-    "{{ ('a' if true else 'b').upper() }}{{ ('a' ~ 'b').upper() }}{{ [1, 2][0].x is defined }}",
-    "{{ raise_exception('no: ' ~ 1) }}",
-    "{{ missing() }}",
-    "{{ missing.x.y }}",
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] | trim + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
-    "{% for m in messages %}\n    {% if m.role == 'user' %}\n        {{- 'U:' + m.content }}\n    {%- else %}\n        {{- 'O:' + m.content }}\n    {% endif %}\n{% endfor %}\n",
-    "{%- if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system = messages[0].content %}{% else %}{% set loop_messages = messages %}{% endif %}{{ system }}|{{ loop_messages|length }}",
-    "{% set d = {'a': 1} %}{% set d2 = dict(d, b=2) %}{{ d2 }}{{ dict(d2.items()) }}{{ d2.copy() }}",
-    "{% set l = [1, 2] %}{% set l = l + [3] %}{{ l }}{{ l[0] }}{{ l | length }}{{ l[1:] + [0] }}",
-    "{% generation %}a{% endgeneration %}",
-]
-
-# The engine must fail, with this text in its error.
-REFUSED = [
-    ("{{ 'a'|wordwrap(3) }}", "wordwrap"),
-    ("{{ 'a'|pprint }}", "pprint"),
-    ("{{ [1]|random }}", "random"),
-    ("{{ {'a': 1}|xmlattr }}", "xmlattr"),
-    ("{{ 1|filesizeformat }}", "filesizeformat"),
-    ("{{ 'a'|urlize }}", "urlize"),
-    ("{{ 'a'|attr('x') }}", "attr"),
-    ("{{ 'a'|nl2br }}", "nl2br"),
-    ("{{ 'a'|__add('b') }}", "__add"),
-    ("{{ [1]|map('__iter')|list }}", "__iter"),
-    ("{{ [1]|map('pprint')|list }}", "pprint"),
-    ("{{ 'a' is callable }}", "callable"),
-    ("{{ [1]|select('callable')|list }}", "callable"),
-    ("{{ 'ß'.casefold() }}", "casefold"),
-    ("{{ 'a'.encode() }}", "encode"),
-    ("{{ 'a\tb'.expandtabs() }}", "expandtabs"),
-    ("{{ 'a'.isidentifier() }}", "isidentifier"),
-    ("{{ 'a'.translate({}) }}", "translate"),
-    ("{{ '{:>5}'.format(1) }}", "format"),
-    ("{{ '{0.x}'.format(1) }}", "format"),
-    ("{{ '%e' % 1.0 }}", "%e"),
-    ("{{ '一'.isnumeric() }}", "isnumeric"),
-    ("{{ 'a&amp;b'|striptags }}", "striptags"),
-    ("{{ {'a': 1}.items }}", "items"),
-    ("{{ 'a'.upper }}", "upper"),
-    ("{{ 1234|round(-2) }}", "round"),
-    ("{{ {(1, 2): 3} }}", "tuple"),
-    ("{{ range(3) }}", "range"),
-    ("{{ [1]|map('string') }}", "generator"),
-    ("{{ namespace(a=1) }}", "namespace"),
-    ("{{ '<'|e + '<' }}", "+"),
-    ("{{ cycler(1) }}", "cycler"),
-    ("{{ joiner() }}", "joiner"),
-    ("{% include 'x' %}", "include"),
-    ("{% import 'x' as y %}", "import"),
-    ("{% extends 'x' %}", "extends"),
-    ("{% autoescape true %}a{% endautoescape %}", "autoescape"),
-]
+FOLDER = Path(__file__).resolve().parents[1] / "tests" / "jinja"
 
 
 def environment() -> ImmutableSandboxedEnvironment:
@@ -492,36 +28,60 @@ def environment() -> ImmutableSandboxedEnvironment:
     def raise_exception(message: str) -> NoReturn:
         raise jinja2.exceptions.TemplateError(message)
 
-    def tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    def tojson(
+        x: object,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     made.filters["tojson"] = tojson
     made.globals["raise_exception"] = raise_exception
     return made
 
 
-def rendered(template: str) -> str | None:
-    """Return what Jinja renders, or None where it fails."""
+def rendered(template: str, messages: list[dict[str, str]]) -> str | None:
+    """Return what Jinja renders, or None if it fails."""
+    # The extension of transformers that marks answers for training renders nothing for these.
     template = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    variables = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     try:
-        return environment().from_string(template).render(
-            messages=MESSAGES, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", tools=None, documents=None
-        )
-    except Exception:  # noqa: BLE001 # whatever a template can raise
+        return environment().from_string(template).render(variables, **tokens)
+    except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
+
+
+def templates(cases: dict[str, Any]) -> list[str]:
+    """Return all templates, each once."""
+    texts = [json.dumps(text) for text in cases["texts"]]
+    called = [
+        *(f"{text}.{call}" for text, call in itertools.product(texts, cases["methods"])),
+        *(f"{text}|{call}" for text, call in itertools.product(texts, cases["filters"])),
+        *cases["expressions"],
+    ]
+    return list(dict.fromkeys([*(f"{{{{ {expression} }}}}" for expression in called), *cases["templates"]]))
 
 
 def main() -> None:
     """Write the file."""
     if jinja2.__version__ != VERSION:
         raise SystemExit(f"Jinja2 {VERSION} is needed, got {jinja2.__version__}")
-    expressions = [f"{{{{ {expression} }}}}" for expression in EXPRESSIONS]
-    templates = [*methods(), *filters(), *expressions, *TEMPLATES]
-    cases = [{"template": template, "rendered": rendered(template)} for template in dict.fromkeys(templates)]
-    refused = [{"template": template, "names": name} for template, name in REFUSED]
-    content = {"jinja2": VERSION, "messages": MESSAGES, "cases": cases, "refused": refused}
-    PATH.write_text(json.dumps(content, ensure_ascii=True, indent=0) + "\n", encoding="utf-8")
+    cases = tomllib.loads((FOLDER / "cases.toml").read_text(encoding="utf-8"))
+    messages = cases["messages"]
+    content = {
+        "jinja2": VERSION,
+        "messages": messages,
+        "cases": [{"template": each, "rendered": rendered(each, messages)} for each in templates(cases)],
+        "refused": [{"template": template, "names": name} for template, name in cases["refused"]],
+    }
+    text = json.dumps(content, ensure_ascii=True, indent=0)
+    (FOLDER / "golden.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -214,6 +214,43 @@ fn template_that_does_not_compile_says_where_and_can_be_gone_round() {
     assert_eq!(template.name(), "phi3");
 }
 
+/// The formats that an error advises.
+fn advised(error: &Error) -> Vec<ChatFormat> {
+    let message = error.to_string();
+    let quoted = message.split('"').skip(1).step_by(2);
+    quoted.filter_map(|name| name.parse().ok()).collect()
+}
+
+#[test]
+fn errors_advise_only_formats_that_the_vocabulary_supports() {
+    let phi3 = SmallVocabulary::default();
+    let phi4 = vocabulary();
+    let drops = "{% for m in messages %}{% if m.role != 'system' %}[{{ m.content }}]{% endif %}{% endfor %}";
+    let rewrites = "{% for m in messages %}{{ m.content | upper }}{% endfor %}";
+    for (vocabulary, expected) in [(phi3, ChatFormat::Phi3), (phi4, ChatFormat::Phi4)] {
+        let load = |template: &str| {
+            let vocabulary = vocabulary.clone().with("tokenizer.chat_template", Meta::Str(template.to_owned()));
+            let tokenizer = vocabulary.tokenizer(true);
+            ChatTemplate::load(&vocabulary.gguf(), &tokenizer, None, None)
+                .map(|loaded| (loaded.unwrap(), tokenizer))
+        };
+        let encoded = |template: &str, messages: &[Message]| {
+            let (template, tokenizer) = load(template).unwrap();
+            template.encode(&tokenizer, messages, true, false).unwrap_err()
+        };
+        for error in [
+            load("{% if %}").unwrap_err(),
+            load("{{ messages | nofilter }}").unwrap_err(),
+            load("{{ nofunction() }}").unwrap_err(),
+            encoded(drops, &conversation()),
+            encoded(rewrites, &[Message::user("<|end|>")]),
+            encoded("{{ raise_exception('no') }}", &[Message::user("a")]),
+        ] {
+            assert_eq!(advised(&error), [expected], "{error}");
+        }
+    }
+}
+
 #[test]
 fn template_may_refuse_messages_in_its_own_words() {
     let error = error_of("{{ raise_exception('Only verse, please') }}");

@@ -4,7 +4,7 @@ use minijinja::State;
 use minijinja::value::Value;
 
 use super::arguments::{Arguments, is_true};
-use super::value::{Data, View, ViewKind, data, invalid, items, pay_bytes, text, type_name};
+use super::value::{Data, LOOKUP, View, ViewKind, data, invalid, items, pay_bytes, text, type_name};
 use super::{Builtin, Outcome, json, methods, printf, text as letters};
 use crate::chat::python::{is_space, strip};
 
@@ -47,8 +47,8 @@ fn subject(state: &State<'_, '_>, arguments: &Arguments) -> Outcome<String> {
 fn only(state: &State<'_, '_>, arguments: &Arguments) -> Outcome<String> {
     let [_] = arguments.bind(["value"], 1)?;
     let content = subject(state, arguments)?;
-    // Letters may become several.
-    pay_bytes(state, 3 * content.len())?;
+    // Letters may become several, and those outside of ASCII are looked up.
+    pay_bytes(state, if content.is_ascii() { 1 } else { LOOKUP } * content.len())?;
     Ok(content)
 }
 
@@ -160,7 +160,7 @@ fn indent(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
     let [_, width, first, blank] = arguments.bind(["s", "width", "first", "blank"], 1)?;
     let content = subject(state, &arguments)? + "\n";
     let lines = methods::lines(&content, false);
-    let indention = match width {
+    let indentation = match width {
         Some(width) if width.as_str().is_some() => width.as_str().unwrap_or_default().to_owned(),
         width => {
             let width = usize::try_from(arguments.integer_or(width.as_ref(), 4)?).unwrap_or_default();
@@ -168,7 +168,7 @@ fn indent(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
             " ".repeat(width)
         }
     };
-    pay_bytes(state, content.len().saturating_add(indention.len().saturating_mul(lines.len())))?;
+    pay_bytes(state, content.len().saturating_add(indentation.len().saturating_mul(lines.len())))?;
     let (first, blank) = (is_true(first.as_ref(), false), is_true(blank.as_ref(), false));
     let mut out = String::with_capacity(content.len());
     for (index, line) in lines.iter().enumerate() {
@@ -176,7 +176,7 @@ fn indent(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
             out.push('\n');
         }
         if if index == 0 { first } else { blank || !line.is_empty() } {
-            out.push_str(&indention);
+            out.push_str(&indentation);
         }
         out.push_str(line);
     }

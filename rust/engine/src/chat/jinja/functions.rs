@@ -6,7 +6,7 @@ use minijinja::value::{Kwargs, Value, ValueOrKwargs};
 use super::arguments::Arguments;
 use super::operators::insert;
 use super::value::{Data, Dict, View, ViewKind, check, check_plain, data, invalid, items, pay_items, text};
-use super::{Builtin, Outcome};
+use super::{Builtin, MAX_ATTRIBUTES, Outcome};
 
 pub(super) const FUNCTIONS: [(&str, Builtin); 4] =
     [("dict", dict), ("namespace", namespace), ("raise_exception", raise_exception), ("range", range)];
@@ -69,6 +69,9 @@ fn dict(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
 /// The engine's own namespace, the only object whose attributes can be set.
 fn namespace(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
     let pairs = pairs(state, &arguments)?;
+    if pairs.0.len() > MAX_ATTRIBUTES {
+        return Err(arguments.error(format_args!("takes at most {MAX_ATTRIBUTES} names, got {}", pairs.0.len())));
+    }
     let mut named = Vec::new();
     for (name, value) in pairs.0 {
         check_plain(state, &value)?;

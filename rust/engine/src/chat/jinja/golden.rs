@@ -8,7 +8,7 @@ use super::{Clock, Jinja};
 use crate::Result;
 
 fn golden() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/jinja.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/jinja/golden.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

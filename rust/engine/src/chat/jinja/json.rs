@@ -152,7 +152,10 @@ impl Writer<'_, '_, '_> {
             Data::Int(number) => number.to_string(),
             Data::Float(number) => float_text(number),
             other => {
-                return Err(invalid(format!("tojson: keys must be strings or numbers, got {}", other.type_name())));
+                return Err(invalid(format!(
+                    "tojson: keys must be strings or numbers, got {}",
+                    other.type_name()
+                )));
             }
         };
         self.text(&text)

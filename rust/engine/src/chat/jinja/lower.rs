@@ -5,19 +5,21 @@
 //! list that holds another one twice, sixty times over, takes no memory and has no end. The library parses the template;
 //! what it makes of it is written again as source, which only this module's output reaches.
 
+use std::collections::BTreeSet;
+
 use minijinja::machinery::ast::{
     BinOpKind, Call, CallArg, CallType, CompareOpKind, Expr, Filter, Macro, Stmt, UnaryOpKind,
 };
 use minijinja::machinery::{Span, parse};
 use minijinja::value::{Value, ValueKind};
 
-use super::{NAME, is_filter, is_test, methods, problem, whitespace};
+use super::{MAX_ATTRIBUTES, NAME, is_filter, is_test, methods, problem, whitespace};
 use crate::{Error, Result};
 
 /// The template in the calls of this module's functions, line by line.
 pub(super) fn lower(source: &str) -> Result<String> {
     let template = parse(source, NAME, whitespace()?).map_err(|error| super::does_not_compile(&error))?;
-    let mut writer = Writer { out: String::with_capacity(2 * source.len()), line: 1 };
+    let mut writer = Writer { out: String::with_capacity(2 * source.len()), line: 1, attributes: BTreeSet::new() };
     writer.statement(&template)?;
     Ok(writer.out)
 }
@@ -26,6 +28,8 @@ struct Writer {
     out: String,
     /// The line of the output, which follows that of the source, for errors.
     line: u16,
+    /// The attributes of namespaces that are assigned to.
+    attributes: BTreeSet<String>,
 }
 
 impl Writer {
@@ -215,7 +219,12 @@ impl Writer {
                 return Ok(());
             }
             Expr::GetAttr(attribute) => {
-                self.expression(&attribute.expr)?;
+                self.attributes.insert(attribute.name.to_owned());
+                if self.attributes.len() > MAX_ATTRIBUTES {
+                    let reason = format!("more than {MAX_ATTRIBUTES} attributes of namespaces are not supported");
+                    return Err(problem(attribute.span().start_line, &reason));
+                }
+                self.primary(&attribute.expr)?;
                 self.push(".");
                 self.push(attribute.name);
                 return Ok(());

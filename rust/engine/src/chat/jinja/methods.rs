@@ -6,8 +6,8 @@ use minijinja::value::Value;
 use super::arguments::{Arguments, is_true};
 use super::text::{self, Case};
 use super::value::{
-    Data, Dict, View, ViewKind, data, dict, equal, invalid, is_key, is_printable, items, pay_bytes, pay_items,
-    tuple, type_name,
+    Data, Dict, LOOKUP, View, ViewKind, data, dict, equal, invalid, is_key, is_printable, items, pay_bytes,
+    pay_items, tuple, type_name,
 };
 use super::{Outcome, printf};
 use crate::chat::python::{is_space, strip, strip_end, strip_start};
@@ -187,8 +187,8 @@ fn text_method(state: &mut State<'_, '_>, text: &str, arguments: &Arguments) -> 
         | "isdecimal" | "isdigit" | "islower" | "isnumeric" | "isprintable" | "isspace" | "istitle"
         | "isupper" => {
             let [] = arguments.bind([], 0)?;
-            // Letters may become several.
-            pay_bytes(state, 3 * text.len())?;
+            // Letters may become several, and those outside of ASCII are looked up.
+            pay_bytes(state, if text.is_ascii() { 1 } else { LOOKUP } * text.len())?;
             simple(text, name)
         }
         "strip" | "lstrip" | "rstrip" => stripped(text, arguments),

@@ -39,8 +39,11 @@ const NAME: &str = "chat_template";
 /// Far more than a template takes for a long conversation: one unit is an instruction, or 64 bytes.
 const FUEL: u64 = 100_000;
 const FUEL_PER_MESSAGE: u64 = 1_000;
-/// How often the template may touch each 64 bytes of the contents.
-const TOUCHES: u64 = 32;
+/// How often the template may touch each 64 bytes of the contents: an addition of texts pays for the left one, for the
+/// memory, and for the sum.
+const TOUCHES: u64 = 64;
+/// How often the template may write the contents.
+const WRITES: usize = 32;
 /// However many messages there are.
 const MAX_FUEL: u64 = 4_000_000;
 /// How much a template may write beside the contents.
@@ -53,6 +56,8 @@ const COMPILE_STACK_BYTES: usize = 128 << 20;
 /// Macros call each other.
 const RENDER_STACK_BYTES: usize = 16 << 20;
 const MAX_RECURSION: usize = 64;
+/// The engine lists the names of a namespace to tell whether it is true, for one instruction.
+const MAX_ATTRIBUTES: usize = 64;
 
 /// What a function of a template gives.
 type Outcome<T = Value> = std::result::Result<T, minijinja::Error>;
@@ -140,7 +145,7 @@ impl Jinja {
             tools => (),
             documents => (),
         };
-        let mut out = Bounded { bytes: Vec::new(), most: MAX_TEMPLATE_BYTES + TOUCHES as usize * content_bytes };
+        let mut out = Bounded { bytes: Vec::new(), most: MAX_TEMPLATE_BYTES + WRITES * content_bytes };
         let rendered = environment.get_template(NAME).and_then(|template| {
             let captured = template.render_captured_to(variables, &mut out)?;
             Ok(captured.state().fuel_levels().map_or(0, |(consumed, _)| consumed))

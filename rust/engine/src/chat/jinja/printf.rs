@@ -47,7 +47,7 @@ pub(super) fn percent(state: &State<'_, '_>, format: &str, values: &[Value], who
             Some(value) => value,
             None => values.next().cloned().ok_or_else(|| invalid("%: not enough arguments for format string"))?,
         };
-        pay_bytes(state, spec.width.max(spec.precision.unwrap_or_default()))?;
+        pay_bytes(state, spec.width)?;
         out.push_str(&padded(&spec, conversion, converted(state, &spec, conversion, &value)?));
     }
     out.push_str(rest);
@@ -89,6 +89,8 @@ fn specification(format: &str) -> Outcome<(Spec, char, &str)> {
 fn converted(state: &State<'_, '_>, spec: &Spec, conversion: char, value: &Value) -> Outcome<String> {
     /// Digits that Python writes without a precision.
     const PRECISION: usize = 6;
+    /// A double has no more digits after its point that are not 0.
+    const MAX_DIGITS: usize = 1_100;
     let number = || -> Outcome<f64> {
         match data(value) {
             Data::Float(number) => Ok(number),
@@ -133,6 +135,9 @@ fn converted(state: &State<'_, '_>, spec: &Spec, conversion: char, value: &Value
         }
         'f' | 'F' => {
             let number = number()?;
+            if spec.precision.is_some_and(|precision| precision > MAX_DIGITS) {
+                return Err(invalid(format!("%f: a precision above {MAX_DIGITS} is not supported")));
+            }
             if !number.is_finite() {
                 return Err(invalid("the format %f of a number that is not finite is not supported"));
             }

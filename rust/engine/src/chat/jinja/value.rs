@@ -15,6 +15,8 @@ use crate::chat::python::is_space;
 const MAX_DEPTH: usize = 64;
 /// Bytes that one unit of fuel pays for.
 const BYTES_PER_FUEL: usize = 64;
+/// How many times the price of a byte its letter costs where it is looked up in Unicode's tables.
+pub(super) const LOOKUP: usize = 8;
 /// Values that one unit of fuel visits.
 const NODES_PER_FUEL: usize = 2;
 
@@ -281,7 +283,7 @@ fn write(state: &State<'_, '_>, out: &mut String, value: &Value, depth: usize, q
         Data::Int(number) => out.push_str(&number.to_string()),
         Data::Float(number) => out.push_str(&float(number)),
         Data::Text(text) => {
-            pay_bytes(state, text.len())?;
+            pay_bytes(state, if quoted && !text.is_ascii() { LOOKUP } else { 1 } * text.len())?;
             if quoted { push_quoted(out, text) } else { out.push_str(text) }
         }
         Data::List(items) => {
