@@ -69,12 +69,14 @@ impl ChatTemplate {
         };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
         let remedy = ChatFormat::remedy(tokenizer);
-        let problem = |error: Error| {
-            Error::new(error.kind(), format!("{}: {error}; {remedy}", source.place)).with_source(error)
+        let problem = |error: Error, end: &str| {
+            Error::new(error.kind(), format!("{}: {error}{end}", source.place)).with_source(error)
         };
         let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-        let jinja = Jinja::compile(&source.text, bos, eos, &remedy).map_err(problem)?;
-        let known = probe::known(&jinja, tokenizer).map_err(problem)?;
+        let jinja = Jinja::compile(&source.text, bos, eos, &remedy)
+            .map_err(|error| problem(error, &format!("; {remedy}")))?;
+        // A rendering's error has the remedy already.
+        let known = probe::known(&jinja, tokenizer).map_err(|error| problem(error, ""))?;
         Ok(Some(match known {
             Some(Known { format, skips_empty_system, writes_bos, corrections }) => {
                 for correction in &corrections {

@@ -352,8 +352,13 @@ fn call_values(item: Value, rest: &[Value], named: &[(String, Value)]) -> Vec<Va
     values
 }
 
+/// The items of what `map`, `select` and the like are given; none of whatever is false, none included.
+fn items_if_true(state: &State<'_, '_>, value: &Value) -> Outcome<Vec<Value>> {
+    if value.is_true() { items(state, value) } else { Ok(Vec::new()) }
+}
+
 fn map(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
-    let values = items(state, &arguments.subject())?;
+    let values = items_if_true(state, &arguments.subject())?;
     let mut mapped = Vec::with_capacity(values.len());
     match arguments.positional.get(1..) {
         Some([name, rest @ ..]) => {
@@ -393,7 +398,7 @@ fn passes(state: &mut State<'_, '_>, value: Value, arguments: &Arguments, test: 
 fn select(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome {
     let wanted = arguments.name == "select";
     let mut kept = Vec::new();
-    for value in items(state, &arguments.subject())? {
+    for value in items_if_true(state, &arguments.subject())? {
         if passes(state, value.clone(), &arguments, 1)? == wanted {
             kept.push(value);
         }
@@ -407,7 +412,7 @@ fn select_attribute(state: &mut State<'_, '_>, arguments: Arguments) -> Outcome 
         arguments.positional.get(1).ok_or_else(|| arguments.error("needs the name of an attribute"))?;
     let getter = Getter::new(Some(attribute), false, true)?;
     let mut kept = Vec::new();
-    for value in items(state, &arguments.subject())? {
+    for value in items_if_true(state, &arguments.subject())? {
         let attribute = getter.first(state, &value)?;
         if passes(state, attribute, &arguments, 2)? == wanted {
             kept.push(value);

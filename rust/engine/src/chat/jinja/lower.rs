@@ -13,7 +13,7 @@ use minijinja::machinery::ast::{
 use minijinja::machinery::{Span, parse};
 use minijinja::value::{Value, ValueKind};
 
-use super::{MAX_ATTRIBUTES, NAME, is_filter, is_test, methods, problem, whitespace};
+use super::{MAX_ATTRIBUTES, NAME, methods, problem, whitespace};
 use crate::{Error, Result};
 
 /// The template in the calls of this module's functions, line by line.
@@ -254,11 +254,9 @@ impl Writer {
     }
 
     fn filter(&mut self, filter: &Filter<'_>, span: Span) -> Result<()> {
-        if !is_filter(filter.name) {
-            return Err(problem(
-                span.start_line,
-                &format!("the filter {:?} is unknown or not supported", filter.name),
-            ));
+        // As in Jinja an unknown one is an error only where it is used: templates for several programs ask first.
+        if filter.name.starts_with("__") {
+            return Err(problem(span.start_line, &format!("the filter {:?} is unknown", filter.name)));
         }
         self.push(filter.name);
         self.push("(");
@@ -448,9 +446,6 @@ impl Writer {
                     ">=" => "ge",
                     name => name,
                 };
-                if !is_test(name) {
-                    return Err(problem(line, &format!("the test {name:?} is unknown or not supported")));
-                }
                 self.push("((");
                 self.expression(&test.expr)?;
                 self.push(") is ");

@@ -163,7 +163,10 @@ impl Jinja {
             "the prompt is too long, or takes too long to render".clone_into(&mut reason);
         }
         if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction) {
-            return Error::invalid_model(format!("the chat template cannot be rendered{line}: {reason}"));
+            return Error::invalid_model(format!(
+                "the chat template cannot be rendered{line}: {reason} or not supported; {}",
+                self.remedy
+            ));
         }
         Error::invalid_input(format!(
             "the model's chat template rejects the messages{line}: {reason}; change them, or {}",
