@@ -18,7 +18,7 @@ use crate::machine::{Compute, ExecutorKind};
 use crate::memory::{self, limit};
 use crate::model::{self, Logits, Model};
 use crate::tokenizer::{Tokenizer, TokenizerOptions, VocabularyFamily};
-use crate::{CancelToken, Error, KvDtype, Result};
+use crate::{CancelToken, Error, ErrorKind, KvDtype, Result};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Phi3Model {
     model: Box<dyn Model>,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
+    /// Why the file's own chat template cannot be used.
+    chat_problem: Option<String>,
     info: ModelInfo,
     path: PathBuf,
     device: DeviceChoice,
@@ -138,7 +140,15 @@ impl Phi3Model {
         check_family(&gguf, conversion, &tokenizer)?;
         let tokenizer_json = options.tokenizer.as_deref();
         let chat_template = debug_span!("chat_template")
-            .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format))?;
+            .in_scope(|| ChatTemplate::load(&gguf, &tokenizer, tokenizer_json, options.chat_format));
+        // Raw prompts need no template.
+        let (chat_template, chat_problem) = match chat_template {
+            Err(error) if error.kind() == ErrorKind::InvalidModel => {
+                tracing::warn!(%error, "the chat template cannot be used; raw prompts can");
+                (None, Some(error.to_string()))
+            }
+            loaded => (loaded?, None),
+        };
         if executor == ExecutorKind::Candle && !choice.device.is_gpu() {
             let remedy = "set executor to \"kernels\", which reads them in the file, or use a smaller file";
             limit::check(weights_bytes(&gguf), "Candle's executor, which copies the weights,", remedy)?;
@@ -168,6 +178,7 @@ impl Phi3Model {
             model,
             tokenizer,
             chat_template,
+            chat_problem,
             info,
             path: path.to_owned(),
             device: choice,
@@ -185,14 +196,19 @@ impl Phi3Model {
         &self.tokenizer
     }
 
-    /// What messages are written with; an error if the vocabulary fits none.
+    /// The template that messages are written with.
+    ///
+    /// # Errors
+    /// [`InvalidModel`](ErrorKind::InvalidModel) if the file's own template cannot be used, and
+    /// [`UnsupportedModel`](ErrorKind::UnsupportedModel) if there is none and the vocabulary fits no chat format.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
-        self.chat_template.as_ref().ok_or_else(|| {
-            Error::unsupported_model(format!(
+        self.chat_template.as_ref().ok_or_else(|| match &self.chat_problem {
+            Some(problem) => Error::invalid_model(problem.clone()),
+            None => Error::unsupported_model(format!(
                 "{}: the model cannot chat: the file has no chat template, and its vocabulary lacks the control tokens of \
                  every chat format, as for the base models phi-1.5 and phi-2; use a raw prompt",
                 self.path.display()
-            ))
+            )),
         })
     }
 

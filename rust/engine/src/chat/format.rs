@@ -60,6 +60,21 @@ impl ChatFormat {
         Some(if sentence_piece { Self::Phi3 } else { Self::Phi4Mini })
     }
 
+    /// The formats whose control tokens a vocabulary has.
+    pub(super) fn supported(tokenizer: &Tokenizer) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|format| format.missing_control(tokenizer).is_none())
+    }
+
+    /// What to do if a file's own chat template does not work with this vocabulary.
+    pub(super) fn remedy(tokenizer: &Tokenizer) -> String {
+        match Self::detect(tokenizer) {
+            Some(format) => format!("set chat_format to the format of the model's family, such as \"{format}\""),
+            None => {
+                "use a raw prompt, because the vocabulary lacks the control tokens of every chat format".to_owned()
+            }
+        }
+    }
+
     /// The format's name: `"phi3"`, `"phi4"`, `"phi4-mini"` or `"phi4-mini-reasoning"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

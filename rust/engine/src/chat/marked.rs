@@ -1,8 +1,12 @@
 //! A template's text, with the contents of the messages told apart from what the template wrote itself.
+//!
+//! Everything here takes time in proportion to the text: contents may be megabytes.
 
-use super::jinja::{Jinja, pairs};
-use super::{Message, REMEDY};
-use crate::tokenizer::{Part, Tokenizer};
+use super::Message;
+use super::control::Controls;
+use super::jinja::{Clock, Jinja, pairs};
+use super::python;
+use crate::tokenizer::Part;
 use crate::{Error, Result};
 
 /// What a rendered prompt is made of.
@@ -21,7 +25,7 @@ pub(super) enum Piece {
 }
 
 /// How templates change a content before they write it.
-const CHANGES: [fn(&str) -> &str; 4] = [|text| text, str::trim, str::trim_start, str::trim_end];
+const CHANGES: [fn(&str) -> &str; 4] = [|text| text, python::strip, python::strip_start, python::strip_end];
 
 /// Renders messages into pieces.
 ///
@@ -32,13 +36,13 @@ const CHANGES: [fn(&str) -> &str; 4] = [|text| text, str::trim, str::trim_start,
 /// Contents without text have no mark, since templates ask for them, but for that of the message `marked`.
 pub(super) fn pieces(
     jinja: &Jinja,
-    control: &[String],
+    controls: &Controls,
     messages: &[Message],
     add_generation_prompt: bool,
     marked: Option<usize>,
 ) -> Result<Vec<Piece>> {
-    let now = jiff::Zoned::now();
-    let wanted = jinja.render(&pairs(messages), add_generation_prompt, &now)?;
+    let clock = Clock::default();
+    let wanted = jinja.render(&pairs(messages), add_generation_prompt, &clock)?;
     let marks = Marks::new()?;
     let texts: Vec<String> = (0..messages.len()).map(|index| marks.mark(index)).collect();
     let in_their_place: Vec<(&str, &str)> = messages
@@ -50,19 +54,30 @@ pub(super) fn pieces(
             (message.role.as_str(), if has_mark { mark.as_str() } else { "" })
         })
         .collect();
-    let rendered = jinja.render(&in_their_place, add_generation_prompt, &now).ok();
+    let rendered = jinja.render(&in_their_place, add_generation_prompt, &clock).ok();
     let places = rendered.as_deref().and_then(|rendered| marks.split(rendered, messages.len()));
     if let Some(pieces) = places.as_deref().and_then(|places| fit(places, messages, &wanted)) {
         return Ok(pieces);
     }
-    let own = places.map(|places| {
+    // Refused before the prompt is searched.
+    for message in messages {
+        if let Some(found) = controls.first_in(&message.content) {
+            return Err(unsafe_content(found, jinja.remedy()));
+        }
+    }
+    let has_only_its_own = places.is_some_and(|places| {
         let own = places.into_iter().filter_map(|place| match place {
             Place::Template(text) => Some(text),
             Place::Message(_) => None,
         });
-        own.flat_map(|text| controls_in(text, control)).collect::<Vec<_>>()
+        own.flat_map(|text| controls.all_in(text)).eq(controls.all_in(&wanted))
     });
-    check_harmless(messages, control, &wanted, own.as_deref())?;
+    // A template may cut out what stands in the middle of a content, and make a control token of the rest.
+    if !has_only_its_own
+        && let Some(found) = messages.iter().find_map(|message| controls.edge_in(&message.content))
+    {
+        return Err(unsafe_content(found, jinja.remedy()));
+    }
     Ok(vec![Piece::Mixed(wanted)])
 }
 
@@ -75,7 +90,7 @@ pub(super) fn behind(jinja: &Jinja, messages: &[Message], answer: usize) -> Resu
     if let Some((_, content)) = pairs.get_mut(answer) {
         *content = &mark;
     }
-    let rendered = jinja.render(&pairs, true, &jiff::Zoned::now())?;
+    let rendered = jinja.render(&pairs, true, &Clock::default())?;
     Ok(rendered.rsplit_once(mark.as_str()).map(|(_, behind)| Piece::Mixed(behind.to_owned())))
 }
 
@@ -125,44 +140,14 @@ fn fit(places: &[Place<'_>], messages: &[Message], wanted: &str) -> Option<Vec<P
     Some(pieces)
 }
 
-/// Refuses contents that could have become control tokens in a prompt whose contents cannot be told apart: one that has
-/// a control token's text in it; and, as a template may cut out what stands in its middle, one with the signs of control
-/// tokens in it where the prompt has other control tokens than the template's `own`.
-fn check_harmless(messages: &[Message], control: &[String], wanted: &str, own: Option<&[&str]>) -> Result<()> {
-    let has_its_own = own.is_some_and(|own| controls_in(wanted, control) == own);
-    let found = messages.iter().find_map(|message| {
-        let content = message.content.as_str();
-        let text = first_control(content, control).map(|(_, text)| text);
-        text.or_else(|| {
-            let edge = |token: &&String| {
-                [token.chars().next(), token.chars().next_back()]
-                    .into_iter()
-                    .flatten()
-                    .any(|sign| content.contains(sign))
-            };
-            control.iter().filter(|_| !has_its_own).find(edge).map(String::as_str)
-        })
-    });
-    match found {
-        None => Ok(()),
-        Some(found) => Err(Error::invalid_option(
-            "messages",
-            format_args!(
-                "must not contain {found:?}, because the model's chat template rewrites contents and could make a control \
-                 token of it; remove it, or {REMEDY}"
-            ),
-        )),
-    }
-}
-
-/// The control tokens in a text, in their order.
-fn controls_in<'c>(mut text: &str, control: &'c [String]) -> Vec<&'c str> {
-    let mut found = Vec::new();
-    while let Some((start, token)) = first_control(text, control) {
-        found.push(token);
-        text = text.get(start + token.len()..).unwrap_or_default();
-    }
-    found
+fn unsafe_content(found: &str, remedy: &str) -> Error {
+    Error::invalid_option(
+        "messages",
+        format_args!(
+            "must not contain {found:?}, because the model's chat template rewrites contents and could make a control token \
+             of it; remove it, or {remedy}"
+        ),
+    )
 }
 
 /// The prompt as text.
@@ -176,41 +161,16 @@ pub(super) fn text_of(pieces: &[Piece]) -> String {
 }
 
 /// The prompt as control tokens and texts.
-pub(super) fn parts<'a>(pieces: &'a [Piece], control: &'a [String]) -> Vec<Part<'a>> {
+pub(super) fn parts<'a>(pieces: &'a [Piece], controls: &Controls) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for piece in pieces {
-        let mut text = match piece {
-            Piece::Content { text, .. } => {
-                parts.push(Part::Text(text));
-                continue;
-            }
-            Piece::Template(text) | Piece::Mixed(text) => text.as_str(),
-        };
-        while let Some((start, found)) = first_control(text, control) {
-            let (before, rest) = text.split_at(start);
-            parts.extend([Part::Text(before), Part::Control(found)]);
-            text = rest.strip_prefix(found).unwrap_or_default();
+        match piece {
+            Piece::Content { text, .. } => parts.push(Part::Text(text)),
+            Piece::Template(text) | Piece::Mixed(text) => controls.split(text, &mut parts),
         }
-        parts.push(Part::Text(text));
     }
     parts.retain(|part| !matches!(part, Part::Text("")));
     parts
-}
-
-/// The texts of the control tokens, the longest first.
-pub(super) fn control_texts(tokenizer: &Tokenizer) -> Vec<String> {
-    let texts = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
-    let mut texts: Vec<String> = texts.map(str::to_owned).collect();
-    texts.retain(|text| !text.is_empty());
-    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-    texts
-}
-
-/// The control token that comes first in a text, and where.
-fn first_control<'c>(text: &str, control: &'c [String]) -> Option<(usize, &'c str)> {
-    let found = control.iter().filter_map(|token| Some((text.find(token.as_str())?, token.as_str())));
-    // Of those that begin at the same place the longest, which comes first.
-    found.min_by_key(|(start, _)| *start)
 }
 
 /// Marks for contents: private-use characters around a number that is drawn anew each time.

@@ -7,17 +7,19 @@
 //! The formats of the family are written here, part by part ([`ChatFormat`]). A file's own Jinja template is
 //! compared with them when it is loaded, and rendered only where it is none of them ([`ChatTemplate`]).
 
+mod control;
 mod ending;
 mod format;
+#[cfg(test)]
+mod growth;
 mod jinja;
 mod marked;
 mod message;
 mod probe;
+mod python;
 mod source;
 mod template;
-
-/// What to do where a file's own chat template does not work.
-const REMEDY: &str = "set chat_format to the format of the model's family, such as \"phi3\"";
+mod work;
 
 pub use format::ChatFormat;
 pub use message::{Message, Role};

@@ -4,34 +4,57 @@
 //! as they are, and as the templates in circulation that are known to be broken would write them.
 
 use super::ending::Ending;
-use super::jinja::{Jinja, pairs};
+use super::jinja::{Clock, Jinja, pairs};
 use super::{ChatFormat, Message, Role};
 use crate::tokenizer::{Part, Tokenizer};
 use crate::{ErrorKind, Result};
 
-/// What is known to be wrong with some templates.
+/// A known error of some templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SystemFault {
+    /// System messages are dropped without an error: Phi-3 since late April 2024, and Phi-3-medium.
+    Dropped,
+    /// System messages are written as the user's: the very first Phi-3.
+    WrittenAsUser,
+}
+
+/// Known errors of some templates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Faults {
-    /// System messages are dropped without a word: Phi-3 of April 2024 and Phi-3-medium.
-    drops_system: bool,
-    /// The assistant's header stands behind every message of the user, asked for or not: the same, and the first Phi-4.
-    header_behind_user: bool,
+    system: Option<SystemFault>,
+    /// The assistant's header follows every user message, requested or not: Phi-3 of April 2024, Phi-3-medium, and the
+    /// first Phi-4.
+    header_after_user: bool,
 }
 
 impl Faults {
-    const ALL: [Self; 4] = [
-        Self { drops_system: false, header_behind_user: false },
-        Self { drops_system: true, header_behind_user: false },
-        Self { drops_system: true, header_behind_user: true },
-        Self { drops_system: false, header_behind_user: true },
-    ];
+    const ALL: [Self; 6] = {
+        const fn faults(system: Option<SystemFault>, header_after_user: bool) -> Faults {
+            Faults { system, header_after_user }
+        }
+        [
+            faults(None, false),
+            faults(Some(SystemFault::Dropped), false),
+            faults(Some(SystemFault::Dropped), true),
+            faults(None, true),
+            faults(Some(SystemFault::WrittenAsUser), true),
+            faults(Some(SystemFault::WrittenAsUser), false),
+        ]
+    };
 
     fn corrections(self) -> Vec<String> {
         let mut corrections = Vec::new();
-        if self.drops_system {
-            corrections.push("the file's chat template drops system messages; they are kept".to_owned());
+        match self.system {
+            Some(SystemFault::Dropped) => {
+                corrections.push("the file's chat template drops system messages; they are kept".to_owned());
+            }
+            Some(SystemFault::WrittenAsUser) => corrections.push(
+                "the file's chat template writes system messages as user messages; they are written as system messages"
+                    .to_owned(),
+            ),
+            None => {}
         }
-        if self.header_behind_user {
+        if self.header_after_user {
             corrections.push(
                 "the file's chat template begins an answer after every user message; it begins one only for a generation \
                  prompt"
@@ -41,16 +64,34 @@ impl Faults {
         corrections
     }
 
-    /// What a template of `format` with these faults writes.
+    /// The text that a template of `format` with these faults writes.
     fn expected(self, format: ChatFormat, messages: &[Message], add_generation_prompt: bool) -> Option<String> {
-        let kept: Vec<Message> = messages
-            .iter()
-            .filter(|message| !(self.drops_system && message.role == Role::System))
-            .cloned()
-            .collect();
-        let ends_with_user = kept.last().is_some_and(|message| message.role == Role::User);
-        let add_generation_prompt = add_generation_prompt || (self.header_behind_user && ends_with_user);
-        Some(text(&format.parts(&kept, Ending::new(&kept, add_generation_prompt, false).ok()?)))
+        let mut kept = messages.to_vec();
+        match self.system {
+            Some(SystemFault::Dropped) => kept.retain(|message| message.role != Role::System),
+            Some(SystemFault::WrittenAsUser) => {
+                for message in kept.iter_mut().filter(|message| message.role == Role::System) {
+                    message.role = Role::User;
+                }
+            }
+            None => {}
+        }
+        if !self.header_after_user {
+            return Some(text(&format.parts(&kept, Ending::new(&kept, add_generation_prompt, false).ok()?)));
+        }
+        // An answer is begun after each user message, whether or not one follows.
+        let begins_answer =
+            |this: &Message, next: &Message| this.role == Role::User && next.role != Role::Assistant;
+        let runs: Vec<&[Message]> = kept.chunk_by(|this, next| !begins_answer(this, next)).collect();
+        let (last, before) = runs.split_last()?;
+        let mut expected = String::new();
+        for run in before {
+            expected.push_str(&text(&format.parts(run, Ending::GenerationPrompt)));
+        }
+        let ends_with_user = last.last().is_some_and(|message| message.role == Role::User);
+        let ending = Ending::new(last, add_generation_prompt || ends_with_user, false).ok()?;
+        expected.push_str(&text(&format.parts(last, ending)));
+        Some(expected)
     }
 }
 
@@ -70,9 +111,9 @@ pub(super) struct Known {
 /// [`InvalidModel`](ErrorKind::InvalidModel) for a template that calls what there is not.
 pub(super) fn known(jinja: &Jinja, tokenizer: &Tokenizer) -> Result<Option<Known>> {
     let mut written = Vec::new();
-    let now = jiff::Zoned::now();
+    let clock = Clock::default();
     for (messages, add_generation_prompt) in conversations() {
-        match jinja.render(&pairs(&messages), add_generation_prompt, &now) {
+        match jinja.render(&pairs(&messages), add_generation_prompt, &clock) {
             Ok(rendered) => written.push((messages, add_generation_prompt, rendered)),
             Err(error) if error.kind() == ErrorKind::InvalidModel => return Err(error),
             // A template may refuse an order of messages that it does not know.
@@ -82,7 +123,7 @@ pub(super) fn known(jinja: &Jinja, tokenizer: &Tokenizer) -> Result<Option<Known
     let bos = tokenizer.bos_id().and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
     let eos = tokenizer.eos_id().and_then(|id| tokenizer.token_text(id));
     let ends: Vec<&str> = eos.into_iter().chain(["<|endoftext|>"]).collect();
-    for format in ChatFormat::ALL.into_iter().filter(|format| format.missing_control(tokenizer).is_none()) {
+    for format in ChatFormat::supported(tokenizer) {
         for faults in Faults::ALL {
             let is_the_same = written.iter().all(|(messages, add_generation_prompt, rendered)| {
                 let expected = faults.expected(format, messages, *add_generation_prompt);
@@ -90,7 +131,7 @@ pub(super) fn known(jinja: &Jinja, tokenizer: &Tokenizer) -> Result<Option<Known
                 expected.is_some_and(|expected| plain(&expected, bos, ends) == plain(rendered, bos, ends))
             });
             if is_the_same {
-                let skips_empty_system = !faults.drops_system && skips_empty_system(jinja, &now);
+                let skips_empty_system = faults.system.is_none() && skips_empty_system(jinja, &clock);
                 let writes_bos =
                     !bos.is_empty() && written.iter().all(|(_, _, rendered)| rendered.starts_with(bos));
                 let corrections = faults.corrections();
@@ -101,8 +142,8 @@ pub(super) fn known(jinja: &Jinja, tokenizer: &Tokenizer) -> Result<Option<Known
     Ok(None)
 }
 
-fn skips_empty_system(jinja: &Jinja, now: &jiff::Zoned) -> bool {
-    let render = |messages: &[Message]| jinja.render(&pairs(messages), true, now).ok();
+fn skips_empty_system(jinja: &Jinja, clock: &Clock) -> bool {
+    let render = |messages: &[Message]| jinja.render(&pairs(messages), true, clock).ok();
     let user = Message::user("Who are you?");
     let without = render(std::slice::from_ref(&user));
     without.is_some() && without == render(&[Message::system(""), user])

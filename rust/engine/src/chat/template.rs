@@ -5,11 +5,12 @@ use std::path::Path;
 
 use tracing::debug_span;
 
+use super::control::Controls;
 use super::ending::Ending;
 use super::jinja::Jinja;
 use super::marked::{self, Piece};
 use super::probe::Known;
-use super::{ChatFormat, Message, REMEDY, Role, probe, source};
+use super::{ChatFormat, Message, Role, probe, python, source, work};
 use crate::gguf::Gguf;
 use crate::tokenizer::{Part, Tokenizer};
 use crate::{Error, Result};
@@ -31,8 +32,7 @@ enum Kind {
 #[derive(Clone, Debug)]
 struct Custom {
     jinja: Jinja,
-    /// The texts of the vocabulary's control tokens, the longest first.
-    control: Vec<String>,
+    controls: Controls,
 }
 
 impl ChatTemplate {
@@ -55,8 +55,9 @@ impl ChatTemplate {
                     "chat_format",
                     format_args!(
                         "must be a format whose control tokens are in the vocabulary of {} tokens, got \"{format}\", which \
-                         needs {missing}",
-                        tokenizer.vocab_size()
+                         needs {missing}; {}",
+                        tokenizer.vocab_size(),
+                        supported(tokenizer)
                     ),
                 ));
             }
@@ -67,15 +68,15 @@ impl ChatTemplate {
             return Ok(ChatFormat::detect(tokenizer).map(Self::of));
         };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-        let jinja =
-            Jinja::compile(&source.text, text(tokenizer.bos_id()), text(tokenizer.eos_id())).map_err(|error| {
-                let message = format!("{}: {error}; {REMEDY}", source.place);
-                Error::new(error.kind(), message)
-            })?;
-        let known = probe::known(&jinja, tokenizer).map_err(|error| {
-            let message = format!("{}: {error}; {REMEDY}", source.place);
-            Error::new(error.kind(), message)
-        })?;
+        let remedy = ChatFormat::remedy(tokenizer);
+        let problem = |error: Error, end: &str| {
+            Error::new(error.kind(), format!("{}: {error}{end}", source.place)).with_source(error)
+        };
+        let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+        let jinja = Jinja::compile(&source.text, bos, eos, &remedy)
+            .map_err(|error| problem(error, &format!("; {remedy}")))?;
+        // A rendering's error has the remedy already.
+        let known = probe::known(&jinja, tokenizer).map_err(|error| problem(error, ""))?;
         Ok(Some(match known {
             Some(Known { format, skips_empty_system, writes_bos, corrections }) => {
                 for correction in &corrections {
@@ -84,8 +85,8 @@ impl ChatTemplate {
                 Self { kind: Kind::Format { format, skips_empty_system, writes_bos }, corrections }
             }
             None => {
-                let control = marked::control_texts(tokenizer);
-                Self { kind: Kind::Custom(Box::new(Custom { jinja, control })), corrections: Vec::new() }
+                let controls = Controls::new(tokenizer)?;
+                Self { kind: Kind::Custom(Box::new(Custom { jinja, controls })), corrections: Vec::new() }
             }
         }))
     }
@@ -95,6 +96,14 @@ impl ChatTemplate {
             kind: Kind::Format { format, skips_empty_system: false, writes_bos: false },
             corrections: Vec::new(),
         }
+    }
+
+    /// A template that is rendered, whatever it writes.
+    #[cfg(test)]
+    pub(super) fn custom(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
+        let jinja = Jinja::compile(source, "", "", &ChatFormat::remedy(tokenizer))?;
+        let custom = Custom { jinja, controls: Controls::new(tokenizer)? };
+        Ok(Self { kind: Kind::Custom(Box::new(custom)), corrections: Vec::new() })
     }
 
     /// The messages that the format writes.
@@ -162,7 +171,7 @@ impl ChatTemplate {
             }
             Kind::Custom(custom) => {
                 let pieces = custom.pieces(messages, ending)?;
-                (tokenizer.encode_parts(&marked::parts(&pieces, &custom.control))?, false)
+                (tokenizer.encode_parts(&marked::parts(&pieces, &custom.controls))?, false)
             }
         };
         let Some(bos) = tokenizer.bos_id() else { return Ok(ids) };
@@ -223,12 +232,13 @@ impl ChatTemplate {
                         "messages",
                         format_args!(
                             "cannot continue the conversation, because the model's chat template changes the last answer; \
-                             send all messages again, or {REMEDY}"
+                             send all messages again, or {}",
+                            custom.jinja.remedy()
                         ),
                     )
                 })?;
-                check_all_said(messages, last + 1, behind)?;
-                let before = marked::parts(before, &custom.control);
+                check_all_written(messages, last + 1, behind, custom.jinja.remedy())?;
+                let before = marked::parts(before, &custom.controls);
                 let follows_text = !is_empty || before.last().is_some_and(|part| matches!(part, Part::Text(_)));
                 custom.encode_behind(tokenizer, behind, follows_text)
             }
@@ -236,28 +246,63 @@ impl ChatTemplate {
     }
 }
 
-/// Refuses new messages that the template writes elsewhere than behind the answer, where they would be lost.
-fn check_all_said(messages: &[Message], first: usize, behind: &[Piece]) -> Result<()> {
-    for (index, message) in messages.iter().enumerate() {
-        let content = message.content.trim();
-        let is_said = content.is_empty()
-            || behind.iter().any(|piece| match piece {
-                Piece::Content { message, .. } => *message == first + index,
-                Piece::Mixed(text) => message.role == Role::Assistant || text.contains(content),
-                Piece::Template(_) => false,
-            });
-        if !is_said {
-            return Err(Error::invalid_option(
-                "messages",
-                format_args!(
-                    "cannot have a message with the role {:?} after an answer with the model's chat template; start a \
-                     new conversation, or {REMEDY}",
-                    message.role.as_str()
-                ),
-            ));
+/// Refuses new messages that the template does not write after the answer, where they would be lost.
+fn check_all_written(messages: &[Message], first: usize, after: &[Piece], remedy: &str) -> Result<()> {
+    /// Contents that a template may write in another order than that of the messages: each is searched in the whole text.
+    const MOST_OUT_OF_ORDER: usize = 16;
+    let mut written = vec![false; messages.len()];
+    for piece in after {
+        match piece {
+            Piece::Content { message, .. } => {
+                if let Some(written) = message.checked_sub(first).and_then(|index| written.get_mut(index)) {
+                    *written = true;
+                }
+            }
+            Piece::Mixed(text) => {
+                let mut start = 0;
+                let mut out_of_order = 0;
+                for (message, written) in messages.iter().zip(&mut written) {
+                    let content = python::strip(&message.content);
+                    let rest = text.get(start..).unwrap_or_default();
+                    work::count(content.len());
+                    *written |= message.role == Role::Assistant;
+                    if let Some(place) = rest.find(content) {
+                        work::count(place);
+                        start += place + content.len();
+                        *written = true;
+                    } else if !*written && out_of_order < MOST_OUT_OF_ORDER {
+                        work::count(rest.len() + text.len());
+                        out_of_order += 1;
+                        *written = text.contains(content);
+                    }
+                }
+            }
+            Piece::Template(_) => {}
         }
     }
-    Ok(())
+    let lost = messages
+        .iter()
+        .zip(written)
+        .find(|(message, written)| !written && !python::strip(&message.content).is_empty());
+    match lost {
+        None => Ok(()),
+        Some((message, _)) => Err(Error::invalid_option(
+            "messages",
+            format_args!(
+                "cannot have a message with the role {:?} after an answer with the model's chat template; start a new \
+                 conversation, or {remedy}",
+                message.role.as_str()
+            ),
+        )),
+    }
+}
+
+fn supported(tokenizer: &Tokenizer) -> String {
+    let names: Vec<String> = ChatFormat::supported(tokenizer).map(|format| format!("\"{format}\"")).collect();
+    if names.is_empty() {
+        return "the vocabulary lacks the control tokens of every chat format: use a raw prompt".to_owned();
+    }
+    format!("the vocabulary supports {}", names.join(", "))
 }
 
 impl Custom {
@@ -265,7 +310,7 @@ impl Custom {
     fn encode_behind(&self, tokenizer: &Tokenizer, behind: &[Piece], follows_text: bool) -> Result<Vec<u32>> {
         /// Stands for the text before; it merges with nothing that templates write.
         const BEFORE: Part<'_> = Part::Text("0");
-        let behind = marked::parts(behind, &self.control);
+        let behind = marked::parts(behind, &self.controls);
         if follows_text {
             let before = tokenizer.encode_parts(&[BEFORE])?;
             let whole = tokenizer.encode_parts(&[&[BEFORE], behind.as_slice()].concat())?;
@@ -279,34 +324,37 @@ impl Custom {
     fn pieces(&self, messages: &[Message], ending: Ending) -> Result<Vec<Piece>> {
         let add_generation_prompt = ending == Ending::GenerationPrompt;
         let open = (ending == Ending::OpenMessage).then(|| messages.len().saturating_sub(1));
-        let mut pieces = marked::pieces(&self.jinja, &self.control, messages, add_generation_prompt, open)?;
-        let place_of = |index: usize| {
-            let is_it = |piece: &Piece| matches!(piece, Piece::Content { message, .. } if *message == index);
-            pieces.iter().rposition(is_it)
-        };
+        let mut pieces = marked::pieces(&self.jinja, &self.controls, messages, add_generation_prompt, open)?;
         let mixed = pieces.iter().any(|piece| matches!(piece, Piece::Mixed(_)));
-        for (index, message) in messages.iter().enumerate() {
-            if !mixed
-                && message.role == Role::System
-                && !message.content.trim().is_empty()
-                && place_of(index).is_none()
+        // The last place at which each message is written.
+        let mut places = vec![None; messages.len()];
+        for (place, piece) in pieces.iter().enumerate() {
+            if let Piece::Content { message, .. } = piece
+                && let Some(last) = places.get_mut(*message)
             {
-                return Err(Error::invalid_option(
-                    "messages",
-                    format_args!(
-                        "cannot have a system message, because the model's chat template drops it; remove it, put its \
-                         text into a user message, or {REMEDY}"
-                    ),
-                ));
+                *last = Some(place);
             }
         }
+        let is_dropped = |(message, place): (&Message, &Option<usize>)| {
+            place.is_none() && message.role == Role::System && !python::strip(&message.content).is_empty()
+        };
+        if !mixed && messages.iter().zip(&places).any(is_dropped) {
+            return Err(Error::invalid_option(
+                "messages",
+                format_args!(
+                    "cannot have a system message, because the model's chat template drops it; remove it, put its text into \
+                     a user message, or {}",
+                    self.jinja.remedy()
+                ),
+            ));
+        }
         if ending == Ending::OpenMessage {
-            let last = place_of(messages.len() - 1).ok_or_else(|| {
+            let last = places.last().copied().flatten().ok_or_else(|| {
                 Error::invalid_option(
                     "continue_final_message",
                     format_args!(
-                        "cannot be true, because the model's chat template changes the last message; set it to false, or \
-                         {REMEDY}"
+                        "cannot be true, because the model's chat template changes the last message; set it to false, or {}",
+                        self.jinja.remedy()
                     ),
                 )
             })?;

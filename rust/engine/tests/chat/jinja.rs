@@ -18,6 +18,10 @@ pub(crate) const JULY_2024: &str = "{% for message in messages %}{% if message['
 const APRIL_2024: &str = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') %}\
     {{'<|user|>' + '\\n' + message['content'] + '<|end|>' + '\\n' + '<|assistant|>' + '\\n'}}\
     {% elif (message['role'] == 'assistant') %}{{message['content'] + '<|end|>' + '\\n'}}{% endif %}{% endfor %}";
+/// The very first Phi-3: system messages are written as the user's.
+const FIRST_PHI_3: &str = "{{ bos_token }}{% for message in messages %}{% if (message['role'] in ['user', 'system']) %}\
+    {{'<|user|>' + '\\n' + message['content'] + '<|end|>' + '\\n' + '<|assistant|>' + '\\n'}}\
+    {% elif (message['role'] == 'assistant') %}{{message['content'] + '<|end|>' + '\\n'}}{% endif %}{% endfor %}";
 const FIRST_PHI_4: &str = "{% for message in messages %}{% if (message['role'] == 'system') %}\
     {{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}\
     {{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|><|im_start|>assistant<|im_sep|>'}}\
@@ -82,6 +86,28 @@ fn template_that_begins_an_answer_behind_each_question_is_corrected_and_says_so(
     assert_eq!(template.corrections().len(), 1, "{:?}", template.corrections());
     let rendered = template.render(&[Message::user("Hello")], false, false).unwrap();
     assert_eq!(rendered, "<|im_start|>user<|im_sep|>Hello<|im_end|>");
+}
+
+#[test]
+fn very_first_phi_3_template_is_recognised_and_corrected() {
+    let (template, tokenizer) = loaded(FIRST_PHI_3);
+    assert_eq!((template.name(), template.corrections().len()), ("phi3", 2), "{:?}", template.corrections());
+    let (published, _) = loaded(JULY_2024);
+    for messages in [conversation(), conversation()[1..].to_vec(), conversation()[..2].to_vec()] {
+        assert_eq!(
+            template.render(&messages, true, false).unwrap(),
+            published.render(&messages, true, false).unwrap()
+        );
+        let ids = template.encode(&tokenizer, &messages, true, false).unwrap();
+        assert_eq!(ids, published.encode(&tokenizer, &messages, true, false).unwrap());
+    }
+    // Without the assistant's header after each message it is another known error.
+    let plain = FIRST_PHI_3
+        .replace(" + '<|assistant|>' + '\\n'}}", "}}")
+        .replace("{{message['content'] + '<|end|>'", "{{'<|assistant|>' + '\\n' + message['content'] + '<|end|>'")
+        + "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
+    let (template, _) = loaded(&plain);
+    assert_eq!((template.name(), template.corrections().len()), ("phi3", 1), "{:?}", template.corrections());
 }
 
 #[test]
@@ -188,6 +214,43 @@ fn template_that_does_not_compile_says_where_and_can_be_gone_round() {
     assert_eq!(template.name(), "phi3");
 }
 
+/// The formats that an error advises.
+fn advised(error: &Error) -> Vec<ChatFormat> {
+    let message = error.to_string();
+    let quoted = message.split('"').skip(1).step_by(2);
+    quoted.filter_map(|name| name.parse().ok()).collect()
+}
+
+#[test]
+fn errors_advise_only_formats_that_the_vocabulary_supports() {
+    let phi3 = SmallVocabulary::default();
+    let phi4 = vocabulary();
+    let drops = "{% for m in messages %}{% if m.role != 'system' %}[{{ m.content }}]{% endif %}{% endfor %}";
+    let rewrites = "{% for m in messages %}{{ m.content | upper }}{% endfor %}";
+    for (vocabulary, expected) in [(phi3, ChatFormat::Phi3), (phi4, ChatFormat::Phi4)] {
+        let load = |template: &str| {
+            let vocabulary = vocabulary.clone().with("tokenizer.chat_template", Meta::Str(template.to_owned()));
+            let tokenizer = vocabulary.tokenizer(true);
+            ChatTemplate::load(&vocabulary.gguf(), &tokenizer, None, None)
+                .map(|loaded| (loaded.unwrap(), tokenizer))
+        };
+        let encoded = |template: &str, messages: &[Message]| {
+            let (template, tokenizer) = load(template).unwrap();
+            template.encode(&tokenizer, messages, true, false).unwrap_err()
+        };
+        for error in [
+            load("{% if %}").unwrap_err(),
+            load("{{ messages | nofilter }}").unwrap_err(),
+            load("{{ nofunction() }}").unwrap_err(),
+            encoded(drops, &conversation()),
+            encoded(rewrites, &[Message::user("<|end|>")]),
+            encoded("{{ raise_exception('no') }}", &[Message::user("a")]),
+        ] {
+            assert_eq!(advised(&error), [expected], "{error}");
+        }
+    }
+}
+
 #[test]
 fn template_may_refuse_messages_in_its_own_words() {
     let error = error_of("{{ raise_exception('Only verse, please') }}");
@@ -242,10 +305,65 @@ fn hostile_template_ends_soon_and_in_an_error() {
             "{% set m = namespace(a=[1]) %}{% for i in range(60) %}{% set m.a = [m.a, m.a] %}{% endfor %}{{ m.a == n.a }}",
         ),
         doubled("{{ n.a | chain(n.a) | list | length }}"),
+        // What of a list is made into text, compared or hashed.
         doubled("{{ n.a }}"),
         doubled("{{ n.a | tojson }}"),
+        doubled("{{ n.a | tojson(indent=2) }}"),
         doubled("{{ ','.join(n.a) }}"),
         doubled("{{ n.a | string }}"),
+        doubled("{{ n.a | join }}"),
+        doubled("{{ n.a ~ 'x' }}"),
+        doubled("{{ 'x' ~ n.a }}"),
+        doubled("{{ '%s' % n.a }}{{ '%s' | format(n.a) }}"),
+        doubled("{{ '{}'.format(n.a) }}"),
+        doubled("{{ n.a | upper }}"),
+        doubled("{{ n.a | safe }}"),
+        doubled("{{ n.a | title }}"),
+        doubled("{{ n.a | trim }}"),
+        doubled("{{ n.a | escape }}"),
+        doubled("{{ n.a | replace('1', '2') }}"),
+        doubled("{{ n.a | indent }}"),
+        doubled("{{ n.a | pprint }}"),
+        doubled("{{ n.a | urlencode }}"),
+        doubled("{{ [n.a] | map('upper') | list }}"),
+        doubled("{{ raise_exception(n.a) }}"),
+        doubled("{{ debug() }}"),
+        doubled("{{ n.a < n.a }}"),
+        doubled("{{ {n.a: 1} }}"),
+        doubled("{{ n.a in [n.a] }}"),
+        doubled("{{ [n.a, n.a] | unique | list }}"),
+        doubled("{{ [n.a, n.a] | sort }}"),
+        doubled("{{ [n.a, n.a] | min }}"),
+        doubled("{{ [{'k': n.a}] | groupby('k') }}"),
+        doubled("{% for x in [n.a, n.a] %}{{ loop.changed(x) }}{% endfor %}"),
+        doubled("{% if n.a is eq n.a %}{% endif %}"),
+        // Without a list that is written.
+        "{% set n = namespace(a={'k': 1}) %}{% for i in range(60) %}{% set n.a = {'k': n.a, 'l': n.a} %}{% endfor %}{{ n.a }}"
+            .to_owned(),
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = n.a | batch(2, n.a) | list %}{% endfor %}{{ n.a }}"
+            .to_owned(),
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}{{ n.a }}".to_owned(),
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = n.a * 9 %}{% endfor %}{{ n.a }}".to_owned(),
+        "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}{{ n.a }}".to_owned(),
+        "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ n.a }}".to_owned(),
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = dict(a=n.a, b=n.a) %}{% endfor %}{{ n.a }}"
+            .to_owned(),
+        "{% set n = namespace() %}{% set n.a = n %}{{ n.a }}".to_owned(),
+        "{% set n = namespace() %}{% set n.a = [n, [n]] %}{{ n.a }}".to_owned(),
+        "{% for x in [1] %}{{ loop.changed(loop) }}{{ loop.cycle() }}{% endfor %}".to_owned(),
+        "{% macro f(x, i) %}{% if i %}{{ f([x, x], i - 1) }}{% else %}{{ x }}{% endif %}{% endmacro %}{{ f([1], 60) }}"
+            .to_owned(),
+        format!("{}{{{{ x59 }}}}", (1..60).fold("{% set x0 = [1] %}".to_owned(), |made, index| {
+            format!("{made}{{% set x{index} = [x{before}, x{before}] %}}", before = index - 1)
+        })),
+        "{{ range(1000000000) | list }}".to_owned(),
+        "{{ ([1] * 100000) | map('string') | join('x' * 1000) }}".to_owned(),
+        "{{ 'a'.center(1000000000) }}".to_owned(),
+        "{{ 'a' | center(1000000000) }}".to_owned(),
+        "{{ 'a'.zfill(1000000000) }}".to_owned(),
+        "{{ '%.1000000000f' % 1.5 }}".to_owned(),
+        "{{ [1] | batch(1000000000, 'x') | list }}".to_owned(),
+        "{{ [1] | slice(1000000000) | list }}".to_owned(),
     ] {
         let started = Instant::now();
         let shown: String = source.chars().take(60).collect();
