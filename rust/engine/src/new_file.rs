@@ -198,23 +198,27 @@ fn remove_abandoned(path: &Path) {
         else {
             continue;
         };
-        if has_ended(process) {
+        if was_left_by(process, &entry.path()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
-/// Whether no process has an ID. An ID that was given to another process is that of a running one.
+/// Whether a file is this user's and no process has that ID. An ID that was given to another process is that of a running
+/// one. The processes of other users may be hidden in /proc, one's own are not.
 #[cfg(unix)]
-fn has_ended(process: i32) -> bool {
-    use rustix::process::{Pid, test_kill_process};
+fn was_left_by(process: u32, file: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
 
-    // A process of another user is there too: the error is then one of permission.
-    Pid::from_raw(process).is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+    let (Ok(own), Ok(file)) = (std::fs::metadata("/proc/self"), std::fs::symlink_metadata(file)) else {
+        return false;
+    };
+    let gone = std::fs::symlink_metadata(format!("/proc/{process}"));
+    file.is_file() && file.uid() == own.uid() && gone.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 #[cfg(not(unix))]
-fn has_ended(_process: i32) -> bool {
+fn was_left_by(_process: u32, _file: &Path) -> bool {
     false
 }
 
