@@ -5,21 +5,21 @@
 //! the threads in it, closes at exit, and the exit waits for those that are inside.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
 /// How long the exit waits for callbacks. One that takes longer most likely takes longer than the exit too.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The thread on which the interpreter ends, once it does. That one may still call Python.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// The process that `INSIDE` counts the threads of: a forked one has none of them.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// The process in the upper half, and how many of its threads are inside in the lower one: a forked process has none of
+/// the threads that its parent had.
+static INSIDE: AtomicU64 = AtomicU64::new(0);
 
 /// A thread's stay in Python's code, counted until it is dropped.
 pub(crate) struct Inside {
@@ -31,10 +31,7 @@ pub(crate) struct Inside {
 /// It may be called with or without the interpreter's lock.
 pub(crate) fn enter() -> Option<Inside> {
     let process = std::process::id();
-    if PROCESS.swap(process, Ordering::SeqCst) != process {
-        INSIDE.store(0, Ordering::SeqCst);
-    }
-    INSIDE.fetch_add(1, Ordering::SeqCst);
+    count(process, |threads| threads.saturating_add(1));
     // Counted first: the exit sees it, or it sees the exit.
     let inside = Inside { process };
     (!is_closed()).then_some(inside)
@@ -51,10 +48,21 @@ fn is_closed() -> bool {
 
 impl Drop for Inside {
     fn drop(&mut self) {
+        // In a process that was forked in a callback nobody was counted.
         if self.process == std::process::id() {
-            INSIDE.fetch_sub(1, Ordering::SeqCst);
+            count(self.process, |threads| threads.saturating_sub(1));
         }
     }
+}
+
+fn count(process: u32, change: impl Fn(u32) -> u32) {
+    let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |inside| {
+        Some(u64::from(process) << u32::BITS | u64::from(change(threads_of(process, inside))))
+    });
+}
+
+fn threads_of(process: u32, inside: u64) -> u32 {
+    if inside >> u32::BITS == u64::from(process) { inside as u32 } else { 0 }
 }
 
 /// Closes the door, and waits until the threads in it have left.
@@ -63,10 +71,8 @@ pub(crate) fn close_door(py: Python<'_>) {
     let _ = ENDING.set(thread::current().id());
     py.detach(|| {
         let began = Instant::now();
-        while PROCESS.load(Ordering::SeqCst) == std::process::id()
-            && INSIDE.load(Ordering::SeqCst) > 0
-            && began.elapsed() < PATIENCE
-        {
+        let process = std::process::id();
+        while threads_of(process, INSIDE.load(Ordering::SeqCst)) > 0 && began.elapsed() < PATIENCE {
             thread::sleep(LOOK_EVERY);
         }
     });

@@ -241,9 +241,7 @@ impl Generation {
         let Some(inside) = door::enter() else {
             // The interpreter ends, and calls no function on this thread: the generation ends as a cancelled one.
             self.cancel.cancel();
-            return runtime::enter_briefly(py, || {
-                self.advance(|session, it| session.step(it, &self.cancel)).map(flat)
-            });
+            return runtime::enter_briefly(py, || Ok(self.lock().end()));
         };
         let edited = hook::call(function, tokens, &logits).inspect_err(|_| self.cancel.cancel())?;
         drop(inside);
