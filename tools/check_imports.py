@@ -32,6 +32,7 @@ ENGINE = ROOT / "rust" / "engine" / "src"
 # of the files in it, unless they are named here themselves.
 LAYERS = (
     # used by all
+    ("visible",),
     ("error", "cancel", "options", "size", "panics", "file", "new_file"),
     # what the machine can give; where to compute
     ("memory::available", "memory::limit", "device", "machine"),

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from candle_phi import _checks, _native, hub
+from candle_phi import _checks, _native, _redact, hub
 from candle_phi._native import __version__
 from candle_phi.config import GenerationConfig
 from candle_phi.exceptions import DeviceError, Phi3Error
@@ -115,7 +115,7 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
         devices=tuple(map(_device, _DEVICES)),
         device=device,
         device_reason=device_reason,
-        environment={name: value for name, value in sorted(os.environ.items()) if _counts(name)},
+        environment=_environment(),
         cached_models=len(cached),
         cached_bytes=sum(cached),
         agrees=agrees,
@@ -172,6 +172,18 @@ def _cached(problems: list[str]) -> list[int]:
         return []
 
 
+def _environment() -> dict[str, str]:
+    """Return the variables that change the package's behavior, without the passwords in addresses."""
+    shown = ((name, value) for name, value in sorted(os.environ.items()) if _counts(name))
+    return {name: _redact.without_secrets(value) if _is_address(name, value) else value for name, value in shown}
+
+
+def _is_address(name: str, value: str) -> bool:
+    return "://" in value or "@" in value or name == "HF_ENDPOINT"
+
+
 def _counts(name: str) -> bool:
     """Return whether a variable changes the package's behavior and may be shown. Tokens are never shown."""
-    return name.startswith(("CANDLE_PHI_", "RAYON_", "HF_", "CUDA_")) and "TOKEN" not in name
+    return name.startswith(("CANDLE_PHI_", "RAYON_", "HF_", "CUDA_")) and not any(
+        secret in name for secret in ("TOKEN", "KEY", "PASSWORD", "SECRET")
+    )

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from candle_phi import _checks, _convert, _native
+from candle_phi import _checks, _convert, _native, _redact
 from candle_phi.exceptions import InvalidOptionError, ModelNotFoundError
 from candle_phi.types import CachedModel, NamedModel, Progress
 
@@ -21,7 +21,8 @@ __all__ = ["cached_models", "download", "named_models", "remove_cached"]
 DOWNLOAD = "candle_phi.download({!r}) returns the path of its file"
 """The hint for a model name that was given in place of a file; see `model_path`."""
 
-_QUANTIZATION = re.compile(r"(?i)\b(?:I?Q\d(?:_[A-Z0-9]+)*|B?F16|F32)\b")
+QUANTIZATION = re.compile(r"(?i)\b(?:UD-)?(?:(?:I?Q|TQ|MXFP|NVFP)\d(?:_[A-Z0-9]+)*|B?FP?16|F32)\b")
+"""A quantization as file names have it."""
 # The width of the bar, and of the figures next to it with some space for a ^C.
 _BAR_WIDTH = 16
 _FIGURES_WIDTH = 42
@@ -152,7 +153,7 @@ def _refuse_patterns(filename: str | None) -> None:
     """Refuse a filename that is a pattern or only the name of a quantization."""
     if filename is None:
         return
-    found = _QUANTIZATION.search(filename)
+    found = QUANTIZATION.search(filename)
     if found is not None and found.group() == filename:
         raise _checks.invalid(
             "filename",
@@ -314,9 +315,9 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
             bars.start()
             task = tasks.get(progress.file)
             if task is None:
-                name = progress.file
+                name = _redact.printable(progress.file)
                 shown = name if len(name) <= name_width else f"…{name[1 - name_width :]}"
-                task = tasks[name] = bars.add_task(shown)
+                task = tasks[progress.file] = bars.add_task(shown)
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total)
 
         try:
@@ -328,10 +329,8 @@ def _bars() -> Generator[Callable[[Progress], None], None, None]:
             if bars.live.is_started:
                 bars.stop()
             if last is not None:
-                size = filesize.decimal(last.bytes_done)
-                console.print(
-                    f"Interrupted after {size} of {last.file}; repeat the same call to resume the download."
-                )
+                size, name = filesize.decimal(last.bytes_done), _redact.printable(last.file)
+                console.print(f"Interrupted after {size} of {name}; repeat the same call to resume the download.")
             raise
         finally:
             if bars.live.is_started:
@@ -345,8 +344,8 @@ def _connecting(console: "Console") -> Generator[Callable[[], None], None, None]
     Yields:
         A function that removes the line. It is also called at the end.
     """
-    endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
-    status = console.status(f"connecting to {endpoint}")
+    endpoint = _redact.without_secrets(os.environ.get("HF_ENDPOINT") or "huggingface.co")
+    status = console.status(f"connecting to {_redact.printable(endpoint)}")
     timer = threading.Timer(_QUIET_S, status.start)
     timer.daemon = True
     timer.start()

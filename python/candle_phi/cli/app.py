@@ -64,7 +64,7 @@ class CommandLine(Group):
             code = EXIT_FAILURE
         except Exception as error:  # noqa: BLE001 # the last resort: a user sees a sentence, not a traceback
             if console.debug:
-                traceback.print_exc()
+                console.write_note(traceback.format_exc().rstrip())
             else:
                 console.error(failure_message(error, self))
             # An invalid value of an option is a usage error, also if the package has found it.

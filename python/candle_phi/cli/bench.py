@@ -99,7 +99,8 @@ def _print(report: BenchReport) -> None:
     about.add_column()
     about.add_column(overflow="fold")
     size = console.human_bytes(report.file_size_bytes)
-    about.add_row("model", f"{report.name or report.file}, {report.quantization}, {size}")
+    name = console.visible_line(report.name or report.file)
+    about.add_row("model", f"{name}, {report.quantization}, {size}")
     threads = f"{report.n_threads} thread{'s' if report.n_threads != 1 else ''}"
     about.add_row("computed by", f"{report.executor} on {report.device}, {report.isa}, {threads}")
     about.add_row("context", f"{report.n_ctx} tokens in {report.kv_dtype}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TextIO, cast
@@ -20,12 +21,38 @@ _UNITS = ("KB", "MB", "GB", "TB")
 _PIPE_WIDTH = 1000
 
 
+# Control characters other than a line feed and a tab, and characters that change the direction of a text.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_HIDDEN_IN_LINE = re.compile(f"{_HIDDEN.pattern}|[\t\n]")
+
+
 class UsageProblem(typer.TyperException):
     """A usage error of the command line."""
 
     exit_code = 2
     # The context of the command.
     ctx: object = None
+
+
+def visible(text: str) -> str:
+    r"""Escape the control characters of a text from a model or a file, which a terminal would obey.
+
+    Args:
+        text: The text, which may have several lines.
+
+    Returns:
+        The text, with an escape sequence such as \x1b for each control character except line feeds and tabs.
+    """
+    return _HIDDEN.sub(_escaped, text)
+
+
+def visible_line(text: str) -> str:
+    """Escape the control characters of a name or value, including line feeds and tabs."""
+    return _HIDDEN_IN_LINE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode("ascii")
 
 
 def stderr_console() -> Console:
@@ -52,7 +79,7 @@ def question(text: str) -> None:
 def _print_wrapped(text: str, *, style: str | None = None, end: str = "\n") -> None:
     """Print on stderr, wrapped between words on a terminal and unchanged elsewhere."""
     screen = stderr_console()
-    screen.print(text, style=style, soft_wrap=not screen.is_terminal, end=end)
+    screen.print(visible(text), style=style, soft_wrap=not screen.is_terminal, end=end)
     screen.file.flush()
 
 
@@ -62,7 +89,7 @@ def note_table(rows: list[list[str]]) -> None:
     for _ in rows[0]:
         table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     stderr_console().print(table)
 
 
@@ -96,9 +123,14 @@ def _nothing(flags: int, mode: str) -> TextIO:
     return cast("TextIO", os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8", closefd=False))
 
 
+def write_note(text: str) -> None:
+    """Write lines to stderr unwrapped and flush it."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
 def write(text: str) -> None:
-    """Write text to stdout and flush it."""
-    sys.stdout.write(text)
+    """Write text to stdout and flush it: with visible control characters on a terminal, unchanged elsewhere."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
@@ -149,14 +181,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible_line, row))
     print_rich(table)
 
 
 def print_line(text: str) -> None:
     """Print a sentence on stdout, wrapped between words on a terminal."""
     is_terminal = sys.stdout.isatty()
-    Console(markup=False, highlight=False, emoji=False).print(text, soft_wrap=not is_terminal)
+    Console(markup=False, highlight=False, emoji=False).print(visible(text), soft_wrap=not is_terminal)
 
 
 def print_paragraphs(title: str, rows: list[list[str]]) -> None:
@@ -164,9 +196,9 @@ def print_paragraphs(title: str, rows: list[list[str]]) -> None:
     screen = Console(markup=False, highlight=False, emoji=False)
     screen.print(title, style="bold")
     for first, *others in rows:
-        screen.print(Padding(first, (0, 0, 0, 2)))
+        screen.print(Padding(visible_line(first), (0, 0, 0, 2)))
         for cell in others:
-            screen.print(Padding(Text(cell, overflow="fold"), (0, 0, 0, 4)))
+            screen.print(Padding(Text(visible_line(cell), overflow="fold"), (0, 0, 0, 4)))
 
 
 def print_rich(renderable: Table) -> None:

@@ -35,7 +35,7 @@ def _print(found: Diagnosis) -> None:
     files = f"{found.cached_models} file{'s' if found.cached_models != 1 else ''}"
     table.add_row("cache", f"{files}, {console.human_bytes(found.cached_bytes)}")
     for name, value in found.environment.items():
-        table.add_row(name, value)
+        table.add_row(name, console.visible_line(value))
     who = "the kernels" if found.device == "cpu" else f"the kernels, {found.device}"
     agrees = f"{who} and Candle agree" if found.agrees else "FAILED"
     table.add_row("self-test", f"{agrees}; {found.tokens_per_second:.0f} tokens/s with the embedded toy model")

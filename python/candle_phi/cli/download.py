@@ -8,7 +8,7 @@ import typer
 
 import candle_phi
 from candle_phi import ModelNotFoundError, cached_models
-from candle_phi.cli import complete, options
+from candle_phi.cli import complete, console, options
 
 
 def download(
@@ -42,7 +42,7 @@ def download(
         local_files_only=offline,
     )
     if not as_json:
-        print(path)
+        console.write(f"{path}\n")
         return
     model = next((model for model in cached_models(cache_dir) if model.path == path), None)
     if model is None:

@@ -84,7 +84,6 @@ _WITH_VALUE = {
     "hf_file": "--file",
 }
 
-_QUANTIZATION = re.compile(r"(I?Q\d\w*|B?F(P)?16|F32|TQ\d\w*)", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(:[\w-]+)?")
 
 
@@ -123,7 +122,7 @@ def looks_like_model(word: str) -> bool:
 
 def is_quantization(word: str) -> bool:
     """Return whether a word is the name of a quantization."""
-    return _QUANTIZATION.fullmatch(word) is not None
+    return hub.QUANTIZATION.fullmatch(word) is not None
 
 
 def command_line(*words: str) -> str:

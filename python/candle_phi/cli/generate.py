@@ -152,7 +152,6 @@ def _print_prompt(session: Phi3Session, text: str, messages: list[Message] | Non
     else:
         text = session.render_chat(messages)
         ids = session.render_chat_tokens(messages)
-    print(text, file=sys.stderr)
+    console.write_note(text)
     for token_id, piece in zip(ids, pieces.of(session, ids), strict=True):
-        print(f"{token_id:>7} -> {piece}", file=sys.stderr)
-    sys.stderr.flush()
+        console.write_note(f"{token_id:>7} -> {piece}")

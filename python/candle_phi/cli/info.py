@@ -30,7 +30,7 @@ def info(
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     for key, value in rows(described):
-        table.add_row(key, value)
+        table.add_row(key, console.visible_line(value))
     console.print_rich(table)
 
 

@@ -12,6 +12,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::completion::{Chunk, Completion};
+use crate::door;
 use crate::hook::{self, Hook};
 use crate::runtime;
 use crate::session::SharedSession;
@@ -237,7 +238,13 @@ impl Generation {
             ControlFlow::Continue(ControlFlow::Continue(both)) => both,
             ControlFlow::Break(chunk) | ControlFlow::Continue(ControlFlow::Break(chunk)) => return Ok(chunk),
         };
+        let Some(inside) = door::enter() else {
+            // The interpreter ends, and calls no function on this thread: the generation ends as a cancelled one.
+            self.cancel.cancel();
+            return runtime::enter_briefly(py, || Ok(self.lock().end()));
+        };
         let edited = hook::call(function, tokens, &logits).inspect_err(|_| self.cancel.cancel())?;
+        drop(inside);
         runtime::enter_briefly(py, || {
             let outcome = self.advance(|session, it| {
                 if let Some(logits) = it.logits_mut() {

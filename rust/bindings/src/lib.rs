@@ -3,6 +3,7 @@
 //! The stub is `python/candle_phi/_native.pyi`; the public face is the Python package around it.
 
 mod completion;
+mod door;
 mod error;
 mod generation;
 mod hook;
@@ -50,6 +51,10 @@ mod _native {
         module.add("__build__", crate::processor::BUILD)?;
         candle_phi_engine::keep_panics_quiet();
         crate::listener::listen();
+        crate::runtime::prepare(module.py())?;
+        crate::log::prepare(module.py())?;
+        let close_door = wrap_pyfunction!(crate::door::close_door, module)?;
+        module.py().import("atexit")?.call_method1("register", (close_door,))?;
         if cfg!(debug_assertions) {
             let message =
                 c"this is a debug build of candle-phi, some hundred times slower; build it with --release";

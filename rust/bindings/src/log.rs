@@ -8,9 +8,13 @@ use std::fmt::{Debug, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use candle_phi_engine::visible;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
+
+use crate::door;
 
 /// Records that wait; the oldest go when nobody comes for them.
 const CAPACITY: usize = 1000;
@@ -31,17 +35,36 @@ pub(crate) fn queue(event: &Event<'_>) {
     if queue.len() == CAPACITY {
         queue.pop_front();
     }
-    queue.push_back(Queued { metadata: event.metadata(), message: message.text + &message.fields });
+    queue.push_back(Queued {
+        metadata: event.metadata(),
+        message: visible(&(message.text + &message.fields)).into_owned(),
+    });
     IS_WAITING.store(true, Ordering::Relaxed);
+}
+
+static LOGGING: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+/// Imports what is needed at any time: at the interpreter's exit nothing can be imported.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    LOGGING.get_or_try_init(py, || py.import("logging").map(Bound::unbind)).map(drop)
 }
 
 /// Gives the records that wait to their loggers.
 pub(crate) fn pass_on(py: Python<'_>) -> PyResult<()> {
-    if !IS_WAITING.swap(false, Ordering::Relaxed) {
+    if !IS_WAITING.load(Ordering::Relaxed) {
         return Ok(());
     }
+    // No record is worth an error, or an abort, at the end of the interpreter.
+    let Some(_inside) = door::enter() else { return Ok(()) };
+    let passed_on = pass_on_all(py);
+    if door::is_ending() { Ok(()) } else { passed_on }
+}
+
+fn pass_on_all(py: Python<'_>) -> PyResult<()> {
+    IS_WAITING.store(false, Ordering::Relaxed);
     let records = std::mem::take(&mut *QUEUE.lock().unwrap_or_else(PoisonError::into_inner));
-    let logging = py.import("logging")?;
+    prepare(py)?;
+    let Some(logging) = LOGGING.get(py).map(|logging| logging.bind(py)) else { return Ok(()) };
     for Queued { metadata, message } in records {
         // The numbers of Python's levels.
         let level = match *metadata.level() {

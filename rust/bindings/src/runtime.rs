@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use candle_phi_engine::{CancelToken, Error, Result, catch_panic};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::error::exception;
-use crate::{log, trace};
+use crate::{door, log, trace};
 
 /// How often signals are looked for: far below what a person notices, far above what it costs.
 const POLL: Duration = Duration::from_millis(20);
@@ -134,12 +135,15 @@ fn wait<T, E>(
         if raised.is_some() {
             continue;
         }
-        let heard = Python::try_attach(|py| {
-            if let (Some(event), Some(listener)) = (event, listener.as_mut()) {
-                listener(py, event)?;
-            }
-            log::pass_on(py)?;
-            py.check_signals()
+        // `None` if the interpreter ends under a thread that it does not wait for.
+        let heard = door::enter().and_then(|_inside| {
+            Python::try_attach(|py| {
+                if let (Some(event), Some(listener)) = (event, listener.as_mut()) {
+                    listener(py, event)?;
+                }
+                log::pass_on(py)?;
+                py.check_signals()
+            })
         });
         match heard {
             Some(Ok(())) => {}
@@ -147,14 +151,28 @@ fn wait<T, E>(
                 raised = Some(error);
                 cancel.cancel();
             }
-            // The interpreter shuts down under a thread that it doesn't wait for.
             None => cancel.cancel(),
         }
     }
 }
 
+static THREADING: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+/// Imports what is needed at any time: at the interpreter's exit, as in a `__del__`, nothing can be imported.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    THREADING.get_or_try_init(py, || py.import("threading").map(Bound::unbind)).map(drop)
+}
+
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
-    let threading = py.import("threading")?;
-    let main = threading.call_method0("main_thread")?;
-    Ok(threading.call_method0("current_thread")?.is(&main))
+    prepare(py)?;
+    let ask = |threading: &Bound<'_, PyModule>| -> PyResult<bool> {
+        let main = threading.call_method0("main_thread")?;
+        Ok(threading.call_method0("current_thread")?.is(&main))
+    };
+    match THREADING.get(py).map(|threading| ask(threading.bind(py))) {
+        // Late in the exit the module is emptied. No signal is handled then, and the work stays on this thread.
+        Some(Err(_)) if door::is_ending() => Ok(false),
+        Some(answer) => answer,
+        None => Ok(false),
+    }
 }

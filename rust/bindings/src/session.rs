@@ -231,6 +231,10 @@ impl SharedSession {
 
     fn lock_unless_used(&self) -> Result<MutexGuard<'_, Option<engine::Session>>> {
         self.try_lock().ok_or_else(|| {
+            // `close` has the lock, or waits for it.
+            if self.is_closed() {
+                return closed();
+            }
             Error::session_busy(
                 "another thread or task is using the session; wait for it, or give each its own session on the same \
                  model",

@@ -3,7 +3,10 @@
 //! A message says what was expected, what was found and what to do about it. [`ErrorKind`] is what
 //! callers branch on; the bindings map every kind to one Python exception.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::visible::visible;
 
 /// `Result` with the engine's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -98,9 +101,15 @@ impl Refusal {
 }
 
 impl Error {
-    /// An error of `kind` with a message for a person.
+    /// An error of `kind` with a message for a person. Control characters in it, which a quoted name or text may have,
+    /// are escaped: a message is shown on terminals and written to logs.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, option: None, message: message.into(), source: None }
+        let message = message.into();
+        let message = match visible(&message) {
+            Cow::Borrowed(_) => message,
+            Cow::Owned(escaped) => escaped,
+        };
+        Self { kind, option: None, message, source: None }
     }
 
     /// The same error with its cause attached; the cause's text is not repeated in the message.

@@ -66,6 +66,7 @@ mod session;
 mod size;
 mod stop;
 mod tokenizer;
+mod visible;
 
 pub use architecture::Architecture;
 pub use cache::KvDtype;
@@ -88,3 +89,4 @@ pub use sampling::SamplingOptions;
 pub use session::{HalfStep, RopeFactors, Session, SessionOptions};
 pub use stop::{FinishReason, StopOutcome, StopStrings};
 pub use tokenizer::{StreamDecoder, Tokenizer, TokenizerOptions, VocabularyFamily};
+pub use visible::visible;

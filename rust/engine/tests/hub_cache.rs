@@ -277,6 +277,55 @@ fn links_out_of_the_cache_are_neither_listed_nor_followed() {
 
 #[cfg(unix)]
 #[test]
+fn a_download_writes_through_no_link_and_waits_for_no_pipe() {
+    let own = tempfile::tempdir().unwrap();
+    let own = own.path().join("own");
+    std::fs::write(&own, "mine").unwrap();
+    let pipe = |path: &std::path::Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let plants: [&dyn Fn(&std::path::Path); 3] = [
+        &|path| std::os::unix::fs::symlink(&own, path).unwrap(),
+        &|path| std::fs::hard_link(&own, path).unwrap(),
+        &pipe,
+    ];
+    for plant in plants {
+        let scene = Scene::new();
+        std::fs::create_dir_all(scene.incomplete().parent().unwrap()).unwrap();
+        std::fs::create_dir_all(scene.repo_dir().join("refs")).unwrap();
+        plant(&scene.incomplete());
+        plant(&scene.repo_dir().join("refs/main"));
+        scene.assert_whole(&scene.download().unwrap());
+        assert_eq!(std::fs::read(&own).unwrap(), b"mine");
+        assert_eq!(std::fs::read_to_string(scene.repo_dir().join("refs/main")).unwrap(), COMMIT);
+    }
+    // A lock that is a pipe is an error, and so is one that is a link.
+    for plant in [plants[0], plants[2]] {
+        let scene = Scene::new();
+        scene.download().unwrap();
+        let locks = scene.cache.path().join(".locks/models--owner--repo");
+        let lock = std::fs::read_dir(&locks).unwrap().next().unwrap().unwrap().path();
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::remove_dir_all(scene.repo_dir()).unwrap();
+        plant(&lock);
+        assert_eq!(scene.refused().kind(), ErrorKind::Download);
+        assert_eq!(std::fs::read(&own).unwrap(), b"mine");
+    }
+}
+
+#[test]
+fn no_error_shows_a_password_of_the_endpoint() {
+    for file in [true, false] {
+        let mut scene = Scene::new();
+        let endpoint = if file { scene.hub.endpoint() } else { refusing_endpoint() };
+        scene.options.endpoint = Some(endpoint.replace("://", "://me:secret@"));
+        scene.request.file = Some("missing.gguf".to_owned());
+        scene.request.quantization = None;
+        let error = scene.refused();
+        assert!(!error.to_string().contains("secret") && !format!("{error:?}").contains("secret"), "{error:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn what_another_process_is_fetching_is_not_removed() {
     let scene = Scene::new();
     scene.hub.body_faults([Fault::Stall(1000)]);

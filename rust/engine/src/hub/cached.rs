@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{check_repo, disk_error, folder, is_component};
 use super::{named, settings};
+use crate::file::{open_no_link, read_small};
 use crate::gguf::PartName;
 use crate::{Error, Result};
 
@@ -190,7 +191,7 @@ fn remove_files(cache_dir: &Path, repo: &str, wanted: fn(&Entry) -> bool) -> Res
 fn lock_if_idle(cache_dir: &Path, repo: &str, etag: &str) -> std::result::Result<Option<File>, fs4::TryLockError> {
     let path = cache_dir.join(".locks").join(folder(repo)).join(format!("{etag}.lock"));
     // Where there is no lock nobody holds it, and a disk without locks has none to wait for.
-    let Ok(file) = File::options().write(true).open(path) else { return Ok(None) };
+    let Ok(file) = open_no_link(File::options().write(true), &path) else { return Ok(None) };
     match fs4::FileExt::try_lock(&file) {
         Err(fs4::TryLockError::WouldBlock) => Err(fs4::TryLockError::WouldBlock),
         _ => Ok(Some(file)),
@@ -240,7 +241,7 @@ fn refs(repo_dir: &Path) -> Vec<(String, String)> {
         .into_iter()
         .filter_map(|path| {
             let parts: Vec<_> = path.strip_prefix(&root).ok()?.iter().map(|part| part.to_string_lossy()).collect();
-            let commit = std::fs::read_to_string(&path).ok()?.trim().to_owned();
+            let commit = read_small(&path)?.trim().to_owned();
             Some((parts.join("/"), commit))
         })
         .collect();

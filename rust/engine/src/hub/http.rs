@@ -9,6 +9,7 @@ use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::layout::{Wanted, is_component};
+use super::redact::redacted;
 use super::settings::Settings;
 use crate::{CancelToken, Error, Result};
 
@@ -222,7 +223,7 @@ impl<'a> Hub<'a> {
         let missing = |what: &str| {
             Failure::fatal(Error::download(format!(
                 "{} did not give the {what} of {wanted}; is it a Hugging Face hub, or is a proxy answering for it?",
-                self.settings.endpoint
+                redacted(self.settings.endpoint.as_str())
             )))
         };
         let etag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag")).map(unquoted);
@@ -307,12 +308,14 @@ impl<'a> Hub<'a> {
     fn refused(&self, about: &About<'_>, url: &Url, response: &Response) -> Failure {
         let status = response.status();
         let code = text(response.headers(), "x-error-code");
-        let said = text(response.headers(), "x-error-message").map(|message| format!(" It says: {message}"));
+        let said =
+            text(response.headers(), "x-error-message").map(|message| format!(" It says: {}", redacted(message)));
         let said = said.unwrap_or_default();
         // Only the hub itself speaks about repositories; a 403 of the storage behind it is an expired address.
         let from_hub = url.origin() == self.settings.endpoint.origin();
         let About { what, repo, revision } = about;
-        let endpoint = self.settings.endpoint.as_str().trim_end_matches('/');
+        let endpoint = redacted(self.settings.endpoint.as_str());
+        let endpoint = endpoint.trim_end_matches('/');
         match (status, code) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if from_hub => {
                 let how = if self.settings.token.is_some() {
@@ -430,7 +433,8 @@ fn unreachable_hub(url: &Url, error: reqwest::Error) -> Failure {
     Failure { retry, cache_will_do: true, ..Failure::fatal(error) }
 }
 
-/// An error with its causes. The address is left out: behind a redirect it is signed and hundreds of letters long.
+/// An error with its causes. The address is left out: after a redirect it is signed and hundreds of letters long. A
+/// cause may name the address of a proxy with its password.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
@@ -438,7 +442,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         causes.push(cause.to_string());
         next = cause.source();
     }
-    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
+    redacted(&if causes.is_empty() { error.to_string() } else { causes.join(": ") })
 }
 
 fn host(url: &Url) -> impl fmt::Display {

@@ -1,10 +1,12 @@
 //! Where the cache keeps what: names checked, paths made, links laid.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::new_file::beside;
+use crate::file::read_small;
+use crate::new_file::{beside, create_beside, replace};
 use crate::{Error, Result};
 
 /// One file of one repository at one revision, its names checked to be names and no ways out of the cache.
@@ -53,7 +55,7 @@ impl<'a> Wanted<'a> {
         let commit = if self.is_commit() {
             self.revision.to_owned()
         } else {
-            std::fs::read_to_string(self.ref_path(repo_dir)).ok()?.trim().to_owned()
+            read_small(&self.ref_path(repo_dir))?.trim().to_owned()
         };
         let path = self.pointer(repo_dir, &commit);
         (is_component(&commit) && path.is_file()).then_some(path)
@@ -68,15 +70,13 @@ impl<'a> Wanted<'a> {
     /// Notes which commit a branch or tag stands for.
     pub(super) fn write_ref(&self, repo_dir: &Path, commit: &str) -> io::Result<()> {
         let path = self.ref_path(repo_dir);
-        if self.is_commit() || std::fs::read_to_string(&path).is_ok_and(|noted| noted == commit) {
+        if self.is_commit() || read_small(&path).is_some_and(|noted| noted == commit) {
             return Ok(());
         }
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        let temporary = beside(&path);
-        std::fs::write(&temporary, commit)?;
-        std::fs::rename(&temporary, &path)
+        replace(&path, commit.as_bytes())
     }
 }
 
@@ -137,14 +137,17 @@ pub(super) const HARD_LINKS: &[Link] = &[hard_link];
 /// Makes `pointer` show `blob` by the first of `links` that works. Where none does, a `fresh` blob, that nothing else
 /// points to, is moved there, and any other is copied.
 pub(super) fn link(blob: &Path, pointer: &Path, fresh: bool, links: &[Link]) -> io::Result<()> {
-    let temporary = beside(pointer);
+    let mut temporary = beside(pointer);
     // Made beside the pointer and renamed over it, so that no reader finds it missing or half written.
     let made = links.iter().any(|link| link(blob, &temporary).is_ok());
     if !made {
         if fresh {
             return std::fs::rename(blob, pointer);
         }
-        std::fs::copy(blob, &temporary)?;
+        let (mut copy, name) = create_beside(pointer)?;
+        temporary = name;
+        let copied = File::open(blob).and_then(|mut blob| io::copy(&mut blob, &mut copy));
+        copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
     }
     std::fs::rename(&temporary, pointer).inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
@@ -248,6 +251,48 @@ mod tests {
                 "no temporary file is left"
             );
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link_in_the_cache() {
+        let directory = tempfile::tempdir().unwrap();
+        let repo_dir = directory.path().join("repo");
+        let own = directory.path().join("own");
+        std::fs::create_dir_all(repo_dir.join("refs")).unwrap();
+        std::fs::write(&own, "mine").unwrap();
+        // The names that are used next, and the ref itself.
+        let sample = beside(&repo_dir.join("refs/main"));
+        let name = sample.file_name().unwrap().to_str().unwrap();
+        let (start, number) = name.strip_suffix(".tmp").unwrap().rsplit_once('-').unwrap();
+        let number: u64 = number.parse().unwrap();
+        for number in number..number + 50 {
+            let link = repo_dir.join(format!("refs/{start}-{number}.tmp"));
+            std::os::unix::fs::symlink(&own, link).unwrap();
+        }
+        std::os::unix::fs::symlink(&own, repo_dir.join("refs/main")).unwrap();
+        Wanted::new("a/b", "x", "main").unwrap().write_ref(&repo_dir, "abc").unwrap();
+        assert_eq!(std::fs::read(&own).unwrap(), b"mine");
+        assert_eq!(std::fs::read(repo_dir.join("refs/main")).unwrap(), b"abc");
+        assert!(!repo_dir.join("refs/main").is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_ref_that_is_a_pipe_or_endless_is_no_ref() {
+        let directory = tempfile::tempdir().unwrap();
+        let refs = directory.path().join("refs");
+        std::fs::create_dir_all(&refs).unwrap();
+        let wanted = Wanted::new("a/b", "x", "main").unwrap();
+        let path = refs.join("main");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(wanted.cached(directory.path()), None);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(wanted.cached(directory.path()), None);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(wanted.cached(directory.path()), None);
     }
 
     #[test]

@@ -104,7 +104,18 @@ fn has_quantization(name: &str, quantization: &str) -> bool {
         Some(name) => !begins_quantization(name.rsplit(['-', '.', '_']).next().unwrap_or_default()),
         None => before.is_empty() || before.ends_with(['-', '.']),
     };
-    end.eq_ignore_ascii_case(quantization) && is_whole
+    end.eq_ignore_ascii_case(quantization) && is_whole && is_quantization(quantization)
+}
+
+/// Whether a text can be a whole quantization: its first part has letters and a digit, as in Q4_K_M, IQ4_XS, F16,
+/// MXFP4 and UD-Q4_K_XL. A fragment such as M, K_M or 4_4 has not.
+fn is_quantization(text: &str) -> bool {
+    let text = match text.split_at_checked(3) {
+        Some((dynamic, rest)) if dynamic.eq_ignore_ascii_case("UD-") => rest,
+        _ => text,
+    };
+    let first = text.split(['_', '-']).next().unwrap_or_default();
+    first.starts_with(|c: char| c.is_ascii_alphabetic()) && first.contains(|c: char| c.is_ascii_digit())
 }
 
 /// Whether a word is the first part of a quantization: Q4, IQ4, TQ1.
@@ -162,6 +173,30 @@ mod tests {
             let error = picked(&names, quantization).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidOption);
             assert!(error.to_string().contains("model-Q4_K_S.gguf"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_not_a_quantization() {
+        let names = [
+            "model-M.gguf",
+            "model.4_4.gguf",
+            "x-UD-Q4_K_XL.gguf",
+            "x-MXFP4.gguf",
+            "x-MXFP4_MOE.gguf",
+            "x-TQ1_0.gguf",
+        ];
+        for (quantization, file) in [
+            ("UD-Q4_K_XL", "x-UD-Q4_K_XL.gguf"),
+            ("ud-q4_k_xl", "x-UD-Q4_K_XL.gguf"),
+            ("MXFP4", "x-MXFP4.gguf"),
+            ("MXFP4_MOE", "x-MXFP4_MOE.gguf"),
+            ("TQ1_0", "x-TQ1_0.gguf"),
+        ] {
+            assert_eq!(picked(&names, quantization).unwrap(), file);
+        }
+        for fragment in ["M", "4_4", "MOE", "XL", "UD-"] {
+            assert_eq!(picked(&names, fragment).unwrap_err().kind(), ErrorKind::InvalidOption, "{fragment}");
         }
     }
 

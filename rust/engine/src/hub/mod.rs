@@ -30,6 +30,7 @@ mod http;
 mod layout;
 mod listing;
 mod named;
+mod redact;
 mod request;
 mod settings;
 mod suggest;

@@ -2,6 +2,7 @@
 
 use super::layout::{check_relative, check_repo};
 use super::named::{DEFAULT_REVISION, find, names, unknown};
+use super::redact::redacted;
 use super::suggest::did_you_mean;
 use crate::{Error, Result};
 
@@ -60,7 +61,7 @@ pub fn resolve(
     }
     let known = find(name);
     let (file, quantization) = match (known, filename, quantization) {
-        (None, ..) if !name.contains('/') => return Err(unknown(name)),
+        (None, ..) if !name.contains('/') => return Err(unknown(name).about("name_or_repo")),
         (_, Some(file), _) => (Some(file.to_owned()), None),
         (Some(model), None, quantization) => {
             let (quantization, file) = model.file(quantization)?;
@@ -77,16 +78,17 @@ pub fn resolve(
                  `model-Q4_K_M.gguf`; only the files of the named models are known: {}.{}",
                 names().join(", "),
                 did_you_mean(given, &names(), false)
-            )));
+            ))
+            .about("name_or_repo"));
         }
     };
     let repo = known.map_or(name, |model| model.repo);
     let revision = revision.unwrap_or_else(|| known.map_or(DEFAULT_REVISION, |model| model.revision));
-    check_repo(repo)?;
+    check_repo(repo).map_err(|error| error.about("name_or_repo"))?;
     if let Some(file) = &file {
-        check_relative("file name", file)?;
+        check_relative("file name", file).map_err(|error| error.about("filename"))?;
     }
-    check_relative("revision", revision)?;
+    check_relative("revision", revision).map_err(|error| error.about("revision"))?;
     Ok(ModelRequest {
         repo: repo.to_owned(),
         file,
@@ -127,9 +129,10 @@ fn refuse_address(given: &str) -> Result<()> {
     };
     Err(Error::invalid_input(format!(
         "`{}` is an address, not a name: give {}",
-        given.escape_default(),
+        redacted(given).escape_default(),
         instead.escape_default()
-    )))
+    ))
+    .about("name_or_repo"))
 }
 
 #[cfg(test)]
@@ -196,7 +199,24 @@ mod tests {
             ("https://example.org", &["`owner/repo`"]),
         ] {
             let error = refusal(address, None, None, None);
+            assert_eq!(resolve(address, None, None, None).unwrap_err().option(), Some("name_or_repo"));
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_which_argument_is_wrong_and_shows_no_secret() {
+        for (name, file, revision, option) in [
+            ("phi-none", None, None, "name_or_repo"),
+            ("a--b/c:Q4_K_M", None, None, "name_or_repo"),
+            ("any/repo", None, None, "name_or_repo"),
+            ("any/repo", Some("../x"), None, "filename"),
+            ("any/repo", Some("x.gguf"), Some("../x"), "revision"),
+            ("https://me:pw@hf.co/a/b?sign=pw", None, None, "name_or_repo"),
+        ] {
+            let error = resolve(name, file, None, revision).unwrap_err();
+            assert_eq!(error.option(), Some(option), "{error}");
+            assert!(!error.to_string().contains("pw"), "{error}");
         }
     }
 

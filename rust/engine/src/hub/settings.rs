@@ -7,6 +7,8 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::HubOptions;
+use super::redact::redacted;
+use crate::file::read_small;
 use crate::{Error, Result};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -65,8 +67,10 @@ fn endpoint(text: Option<String>) -> Result<Url> {
     match Url::parse(text.trim_end_matches('/')) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => {
-            // A password may stand before the host.
-            let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
+            // A password may stand before the host, also if the scheme is missing.
+            let shown = redacted(&text);
+            let shown = shown.rsplit_once('@').map_or(shown.as_str(), |(_, host)| host);
+            let shown = shown.split(['?', '#']).next().unwrap_or_default();
             Err(Error::invalid_input(format!(
                 "the hub's endpoint must be an http or https address such as {DEFAULT_ENDPOINT}, got {shown:?}; set \
                  endpoint or HF_ENDPOINT"
@@ -150,7 +154,7 @@ impl Environment<'_> {
         }
         self.text("HF_TOKEN").or_else(|| self.text("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
             let path = self.path("HF_TOKEN_PATH").or_else(|| self.hf_home().map(|home| home.join("token")))?;
-            std::fs::read_to_string(path).ok()
+            read_small(&path)
         })
     }
 }
@@ -232,6 +236,12 @@ mod tests {
         let options = HubOptions { token: Some("hf_se cret".into()), ..HubOptions::default() };
         let error = settings(&[("HOME", "/")], &options).err().unwrap().to_string();
         assert!(!error.contains("cret"), "{error}");
+        for endpoint in ["me:pw@host", "ftp://me:pw@host/", "http://me:pw@", "host?token=pw", "http:/me:pw@host"] {
+            let error = settings(&[("HOME", "/"), ("HF_ENDPOINT", endpoint)], &HubOptions::default())
+                .err()
+                .map(|e| e.to_string());
+            assert!(!error.unwrap_or_default().contains("pw"), "{endpoint}");
+        }
         for endpoint in ["huggingface.co", "ftp://x", "file:///etc", "http://"] {
             let error =
                 settings(&[("HOME", "/"), ("HF_ENDPOINT", endpoint)], &HubOptions::default()).err().unwrap();

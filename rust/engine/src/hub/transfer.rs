@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::http::{Answer, Failure, Hub, MAX_TRIES, Metadata};
 use super::layout::{Wanted, disk_error};
 use super::{Progress, ProgressFn};
+use crate::file::open_no_link;
 use crate::size::size_text;
 use crate::{CancelToken, Error, Result};
 
@@ -26,7 +27,7 @@ const LOCK_EVERY: Duration = Duration::from_millis(50);
 pub(super) async fn lock(path: &Path, cancel: &CancelToken) -> Result<Option<File>> {
     let open = || {
         std::fs::create_dir_all(path.parent().unwrap_or(path))?;
-        OpenOptions::new().write(true).create(true).truncate(false).open(path)
+        open_no_link(OpenOptions::new().write(true).create(true).truncate(false), path)
     };
     let file = open().map_err(|error| disk_error("open the lock", path, error))?;
     let mut told = false;
@@ -188,8 +189,9 @@ impl<'a> Part<'a> {
     /// Opens what an earlier run left, or nothing.
     fn open(path: &'a Path, metadata: &Metadata, cancel: &CancelToken) -> Result<Self> {
         let failed = |error| disk_error("open", path, error);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        remove_unless_own(path).map_err(failed)?;
+        let file = open_no_link(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)
+            .map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let mut part = Self { file, path, len, hash: metadata.sha256().map(|expected| (Sha256::new(), expected)) };
         if part.len > metadata.size {
@@ -248,6 +250,20 @@ impl<'a> Part<'a> {
              and check your proxy if that fails too"
         )))
     }
+}
+
+/// Removes what is not a file of one name: a link would lead the download into another file, a pipe would end it.
+fn remove_unless_own(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    #[cfg(unix)]
+    let is_shared = std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
+    #[cfg(not(unix))]
+    let is_shared = false;
+    if metadata.is_dir() || metadata.is_file() && !is_shared {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), "the partial download is a link or is not a file; it is removed");
+    std::fs::remove_file(path)
 }
 
 /// Tells of progress, but not of every packet.
