@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import inspect
 import math
 import os
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -524,3 +525,52 @@ def test_a_function_without_items_is_a_function_all_the_same():
     assert not Teller()
     Phi3Session.demo(prefault=Teller()).close()
     assert told
+
+
+def test_the_biases_of_a_configuration_cannot_be_changed():
+    given = {5: 1.0}
+    config = GenerationConfig(logit_bias=given)
+    given[6] = 2.0
+    biases: Any = config.logit_bias
+    for change in (
+        lambda: biases.__setitem__(5, 3.0),
+        lambda: biases.__delitem__(5),
+        lambda: biases.update({5: 3.0}),
+        lambda: biases.setdefault(7, 3.0),
+        lambda: biases.pop(5),
+        biases.popitem,
+        biases.clear,
+        lambda: biases.__ior__({5: 3.0}),
+    ):
+        with pytest.raises(TypeError):
+            change()
+    assert config.logit_bias == {5: 1.0}
+    copied = pickle.loads(pickle.dumps(config))
+    assert copied == copy.deepcopy(config) == config
+    assert hash(copied) == hash(config)
+    assert dataclasses.asdict(config)["logit_bias"] == {5: 1.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1e7},
+        {"temperature": float("nan")},
+        {"repetition_penalty": 1e-9},
+        {"repetition_penalty": 5000.0},
+        {"presence_penalty": 2e6},
+        {"frequency_penalty": float("-inf")},
+        {"logit_bias": {1: 3e38}},
+        {"logit_bias": {1: float("nan")}},
+        {"min_tokens": 5, "max_tokens": 3},
+        {"top_p": 0.0},
+        {"min_p": 1.5},
+        {"stop": ["x", ""]},
+    ],
+)
+def test_an_option_out_of_range_is_refused_when_the_configuration_is_made(options: Any):
+    with pytest.raises(InvalidOptionError) as caught:
+        GenerationConfig(**options)
+    assert caught.value.option in options
+    with pytest.raises(InvalidOptionError):
+        GenerationConfig().replace(**options)

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, cast
 
 from candle_phi import _foreign
+from candle_phi._frozen import FrozenDict
 from candle_phi.exceptions import InputTypeError, InvalidOptionError
 
 _P = ParamSpec("_P")
@@ -419,8 +420,8 @@ def stop_texts(value: object) -> tuple[str, ...] | None:
     return checked or None
 
 
-def logit_biases(value: object) -> dict[int, float] | None:
-    """Convert a value to a mapping of token ids to biases.
+def logit_biases(value: object) -> FrozenDict[int, float] | None:
+    """Convert a value to an immutable mapping of token ids to biases.
 
     Args:
         value: The caller's value.
@@ -444,4 +445,4 @@ def logit_biases(value: object) -> dict[int, float] | None:
         if number is None:
             raise TypeError(f"logit_bias must map token ids to numbers, got {bias!r} of type {type_name(bias)}")
         biases[key] = float(number)
-    return biases
+    return FrozenDict(biases)

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// A conversation up to its last answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conversation {
-    /// As token ids; they are never tokenized again.
+    /// As token ids: those of the last rendered prompt, and the drawn ids of its answer, cut where the text was cut.
     tokens: Vec<u32>,
     messages: Vec<Message>,
     /// How long it was before each turn.
@@ -86,6 +86,11 @@ impl Conversation {
             *self = Self::default();
         }
         self.turns.push(Length { tokens: Some(self.tokens.len()), messages: self.messages.len() });
+        let common = self.tokens.iter().zip(tokens).take_while(|(before, now)| before == now).count();
+        for turn in &mut self.turns {
+            // The template writes what was before in another way now.
+            turn.tokens = turn.tokens.filter(|tokens| *tokens <= common);
+        }
         self.messages.extend(turn.messages);
         if turn.first_left > 0 {
             self.leave_out_before(turn.first_left);

@@ -12,7 +12,7 @@ use crate::loader::Phi3Model;
 use crate::overflow::{self, OnOverflow, Script, Shortened};
 use crate::sampling::{Sampler, SamplingOptions};
 use crate::stop::{FinishReason, StopStrings};
-use crate::tokenizer::StreamDecoder;
+use crate::tokenizer::{StreamDecoder, Tokenizer};
 use crate::{Error, Result, options};
 
 /// What to generate and when to stop.
@@ -26,7 +26,8 @@ pub struct GenerationOptions {
     pub timeout: Option<Duration>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
-    /// Texts that end the generation; they are not part of its text.
+    /// Texts that end the generation; they are not part of its text. A control token ends it where it is drawn, if its text
+    /// is one of them.
     pub stop: Vec<String>,
     /// Token ids that end the generation besides the model's own.
     pub stop_token_ids: Vec<u32>,
@@ -164,6 +165,8 @@ pub struct Generation {
     sampler: Sampler,
     decoder: StreamDecoder,
     stop_strings: StopStrings,
+    /// Control tokens that end the generation because a stop string is their text.
+    stop_controls: Vec<(u32, String)>,
     started: Option<Instant>,
     completion: Completion,
 }
@@ -227,6 +230,7 @@ impl Generation {
             sampler,
             decoder,
             stop_strings: StopStrings::new(&options.stop)?,
+            stop_controls: stop_controls(tokenizer, &options.stop)?,
             started: None,
             completion,
         })
@@ -302,6 +306,20 @@ impl Generation {
     /// The text without the prompt's.
     pub(crate) fn answer(&self) -> &str {
         self.completion.text.get(self.echo_bytes..).unwrap_or_default()
+    }
+
+    /// The tokens of the prompt and the answer: the drawn ids that stand for text, cut where the text was cut.
+    pub(crate) fn said_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let (prompt, drawn) = self.sequence.split_at(self.prompt_len.min(self.sequence.len()));
+        let all = &self.completion.tokens;
+        if drawn.len() < all.len() {
+            // The oldest of the answer itself was truncated: what is left is what the model read last.
+            return self.sequence.clone();
+        }
+        let answer = tokenizer.cut_to(all, self.answer(), &self.prompt);
+        // A text that cannot be encoded can be read all the same: the next turn renders it.
+        let answer = answer.unwrap_or_else(|_| drawn.to_vec());
+        [prompt, answer.as_slice()].concat()
     }
 
     /// The turn, if the generation is a chat's and its answer ended by itself or at its length, or was kept.
@@ -433,6 +451,11 @@ impl Generation {
         self.completion.usage.completion_tokens += 1;
         self.completion.logprobs.extend(logprob.clone());
         self.sequence.push(token);
+        if let Some((_, stop)) = self.stop_controls.iter().find(|(id, _)| *id == token) {
+            let stop = stop.clone();
+            let chunk = Chunk { text: String::new(), token_id: Some(token), logprob };
+            return Ok(self.finish(FinishReason::Stop, Some(StopReason::String(stop)), Some(chunk)));
+        }
         let text = debug_span!("detokenize").in_scope(|| self.decoder.push(token))?;
         let outcome = self.stop_strings.push(&text);
         let chunk = Chunk { text: outcome.text, token_id: Some(token), logprob };
@@ -461,19 +484,45 @@ impl Generation {
         self.completion.finish_reason = Some(reason);
         self.completion.stop_reason = stop_reason;
         let mut chunk = chunk.unwrap_or(Chunk { text: String::new(), token_id: None, logprob: None });
-        if !matches!(self.completion.stop_reason, Some(StopReason::String(_))) {
-            let rest = self.decoder.finish();
-            let outcome = self.stop_strings.push(&rest);
-            chunk.text.push_str(&outcome.text);
-            match outcome.matched {
-                Some(stop) => {
-                    self.completion.finish_reason = Some(FinishReason::Stop);
-                    self.completion.stop_reason = Some(StopReason::String(stop));
-                }
-                None => chunk.text.push_str(&self.stop_strings.finish()),
+        // After a stop string nothing is held back, and the same string is reported again.
+        let rest = self.decoder.finish();
+        let outcome = self.stop_strings.push(&rest);
+        chunk.text.push_str(&outcome.text);
+        match outcome.matched {
+            Some(stop) => {
+                self.completion.finish_reason = Some(FinishReason::Stop);
+                self.completion.stop_reason = Some(StopReason::String(stop));
             }
+            None => chunk.text.push_str(&self.stop_strings.finish()),
         }
         self.completion.text.push_str(&chunk.text);
         (chunk.token_id.is_some() || !chunk.text.is_empty()).then_some(chunk)
     }
+}
+
+/// The control tokens that are stop strings. As text they are searched for like any other stop string.
+///
+/// # Errors
+/// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a stop string of a control token and other text: a control token
+/// has no text in an answer, so this string would never be found.
+fn stop_controls(tokenizer: &Tokenizer, stops: &[String]) -> Result<Vec<(u32, String)>> {
+    let mut found = Vec::new();
+    for stop in stops {
+        if let Some((id, _)) = tokenizer.control(stop) {
+            found.push((id, stop.clone()));
+            continue;
+        }
+        let controls = tokenizer.control_ids().iter().filter_map(|id| Some((*id, tokenizer.token_text(*id)?)));
+        let inside = controls.filter(|(_, text)| !text.is_empty() && stop.contains(text));
+        if let Some((id, text)) = inside.max_by_key(|(_, text)| text.len()) {
+            return Err(Error::invalid_option(
+                "stop",
+                format_args!(
+                    "must not mix the control token {text} with other text, got {stop:?}; set stop to {text:?} alone, or \
+                     stop_token_ids to {id}"
+                ),
+            ));
+        }
+    }
+    Ok(found)
 }

@@ -571,7 +571,7 @@ pub fn check(name: &str, number: impl Into<Number>) -> Result<()> {
 /// # Errors
 /// As for [`check`].
 pub fn check_at(name: &str, number: impl Into<Number>, place: impl fmt::Display) -> Result<()> {
-    let option = find(name).ok_or_else(|| Error::inference(format!("there is no option named {name:?}")))?;
+    let option = find(name).ok_or_else(|| Error::internal(format_args!("there is no option named {name:?}")))?;
     let number = number.into();
     let is_inside = match (option.kind, number) {
         (Kind::Int { min, max }, Number::Int(number)) => (i128::from(min)..=i128::from(max)).contains(&number),

@@ -284,7 +284,13 @@ impl Session {
     pub fn rewind(&mut self, turns: usize) -> Result<Vec<Message>> {
         self.refuse_while_busy()?;
         let model = &self.model;
-        self.conversation.rewind(turns, |left| model.chat_template()?.encode(model.tokenizer(), left, false, true))
+        self.conversation.rewind(turns, |left| {
+            let (template, tokenizer) = (model.chat_template()?, model.tokenizer());
+            // A template that changes the last answer cannot leave it open. The next turn is rendered anyway.
+            template
+                .encode(tokenizer, left, false, true)
+                .or_else(|_| template.encode(tokenizer, left, false, false))
+        })
     }
 
     /// Begins a completion of `prompt`. Nothing is computed before the first [`step`](Self::step).
@@ -332,8 +338,16 @@ impl Session {
 
     /// Begins the answer to `messages`, which continue the session's conversation.
     pub fn continue_chat(&mut self, messages: &[Message], options: &GenerationOptions) -> Result<Generation> {
-        let turn = self.model.chat_template()?.encode_turn(self.model.tokenizer(), self.history(), messages)?;
-        let tokens = [self.conversation.tokens(), &turn].concat();
+        let (template, tokenizer) = (self.model.chat_template()?, self.model.tokenizer());
+        // Refuses messages that the template does not write after the last answer.
+        let turn = template.encode_turn(tokenizer, self.history(), messages)?;
+        let tokens = if self.history().is_empty() {
+            turn
+        } else {
+            // The messages are the conversation: a template can write an answer otherwise once it is in the past.
+            let whole = [self.history(), messages].concat();
+            tokenizer.keep_known(self.conversation.tokens(), &template.encode(tokenizer, &whole, true, false)?)
+        };
         let script = Some(Script::new(self.history(), messages, false));
         self.begin(Prompt { turn: Some(Turn::next(messages)), script, ..Prompt::raw(tokens) }, options)
     }

@@ -105,7 +105,8 @@ impl Session {
             return;
         }
         if let Some(turn) = generation.said() {
-            self.conversation.add(turn, generation.answer(), &generation.sequence);
+            let tokens = generation.said_tokens(self.model.tokenizer());
+            self.conversation.add(turn, generation.answer(), &tokens);
         }
         self.active = Weak::new();
     }

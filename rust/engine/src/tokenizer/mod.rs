@@ -13,6 +13,7 @@ mod json;
 mod split;
 mod spm;
 mod stream;
+mod units;
 mod vocabulary;
 
 use std::fmt;

@@ -55,6 +55,15 @@ impl Pieces {
         self.pieces.len()
     }
 
+    /// Whether encoding puts a space in front of a text, which decoding takes off.
+    pub(super) fn strips_first_space(&self) -> bool {
+        self.joining == Joining::SentencePiece { strip_first_space: true }
+    }
+
+    pub(super) fn is_byte_level(&self) -> bool {
+        self.joining == Joining::ByteLevel
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Piece> {
         self.pieces.iter()
     }
