@@ -138,7 +138,8 @@ def test_a_template_of_its_own_holds_a_conversation(tmp_path: Path) -> None:
         assert session.render_chat([Message.user("hello")]) == "[user] hello<|end|>> "
         first = session.chat("the <|end|> ice", max_tokens=3, seed=1, ignore_eos=True)
         second = session.chat("hello", max_tokens=3, seed=1, ignore_eos=True)
-        assert second.usage.cached_tokens >= first.usage.prompt_tokens
+        # The template begins a past answer with "[assistant] ", and not with "> " as it begins a new one.
+        assert second.usage.cached_tokens >= first.usage.prompt_tokens - len(session.tokenize("> "))
 
 
 def test_the_options_are_checked(tmp_path: Path) -> None:

@@ -208,6 +208,9 @@ class TestGenerate:
             def flush(self) -> None:
                 self.calls.append("FLUSH")
 
+            def isatty(self) -> bool:
+                return False
+
         monkeypatch.setattr(sys, "stdout", Screen())
         with Phi3Session.demo() as session:
             generate_module._stream(

@@ -10,11 +10,50 @@ enum Unit {
     Silent(u32),
 }
 
-/// Token ids as units, and after how many of them each id ends.
-#[derive(Default)]
+/// Token ids as units, and after how many of them each id ends; `None` within bytes that are not UTF-8.
 struct Read {
     units: Vec<Unit>,
-    ends: Vec<usize>,
+    ends: Vec<Option<usize>>,
+}
+
+impl Read {
+    /// Writes U+FFFD for bytes that are not UTF-8, as the text has it.
+    fn new(units: &[Unit], ends: &[usize]) -> Self {
+        let mut written = Vec::with_capacity(units.len());
+        // After how many written units each place between units is.
+        let mut places = vec![Some(0)];
+        for run in units.chunk_by(|left, right| matches!((left, right), (Unit::Byte(_), Unit::Byte(_)))) {
+            let mut bytes = Vec::with_capacity(run.len());
+            for unit in run {
+                match unit {
+                    Unit::Byte(byte) => bytes.push(*byte),
+                    Unit::Silent(_) => {
+                        written.push(*unit);
+                        places.push(Some(written.len()));
+                    }
+                }
+            }
+            for chunk in bytes.utf8_chunks() {
+                for byte in chunk.valid().bytes() {
+                    written.push(Unit::Byte(byte));
+                    places.push(Some(written.len()));
+                }
+                if let Some(inner) = chunk.invalid().len().checked_sub(1) {
+                    written.extend("\u{FFFD}".bytes().map(Unit::Byte));
+                    places.extend(std::iter::repeat_n(None, inner));
+                    places.push(Some(written.len()));
+                }
+            }
+        }
+        let ends = ends.iter().map(|end| places.get(*end).copied().flatten()).collect();
+        Self { units: written, ends }
+    }
+
+    /// The ids that end within the first `common` units and not within a character: their index and end.
+    fn ends_up_to(&self, common: usize) -> impl Iterator<Item = (usize, usize)> {
+        let ends = self.ends.iter().enumerate().filter_map(|(index, end)| Some((index, (*end)?)));
+        ends.take_while(move |(_, end)| *end <= common)
+    }
 }
 
 impl Tokenizer {
@@ -25,12 +64,12 @@ impl Tokenizer {
     pub(crate) fn keep_known(&self, known: &[u32], encoded: &[u32]) -> Vec<u32> {
         let (left, right) = (self.read(known), self.read(encoded));
         let common = left.units.iter().zip(&right.units).take_while(|(left, right)| left == right).count();
-        let mut places = right.ends.iter().enumerate().filter(|(_, end)| **end <= common).peekable();
+        let mut places = right.ends_up_to(common).peekable();
         let mut found = (0, 0);
         let mut last_end = None;
-        for (index, end) in left.ends.iter().enumerate().take_while(|(_, end)| **end <= common) {
+        for (index, end) in left.ends_up_to(common) {
             // Of ids that end at the same place the first counts: the others are spaces that encoding added.
-            if last_end.replace(*end) == Some(*end) {
+            if last_end.replace(end) == Some(end) {
                 continue;
             }
             while places.next_if(|(_, place)| *place < end).is_some() {}
@@ -117,19 +156,19 @@ impl Tokenizer {
     }
 
     fn read(&self, ids: &[u32]) -> Read {
-        let mut read = Read::default();
+        let (mut units, mut ends) = (Vec::new(), Vec::with_capacity(ids.len()));
         let strips = self.0.pieces.strips_first_space();
         for id in ids {
-            let start = read.units.len();
-            let begins_a_text = read.units.last().is_none_or(|unit| matches!(unit, Unit::Silent(_)));
-            self.push_units(*id, &mut read.units);
+            let start = units.len();
+            let begins_a_text = units.last().is_none_or(|unit| matches!(unit, Unit::Silent(_)));
+            self.push_units(*id, &mut units);
             // The space that encoding adds is no part of the text.
-            if strips && begins_a_text && read.units.get(start) == Some(&Unit::Byte(b' ')) {
-                read.units.remove(start);
+            if strips && begins_a_text && units.get(start) == Some(&Unit::Byte(b' ')) {
+                units.remove(start);
             }
-            read.ends.push(read.units.len());
+            ends.push(units.len());
         }
-        read
+        Read::new(&units, &ends)
     }
 
     fn push_units(&self, id: u32, units: &mut Vec<Unit>) {
