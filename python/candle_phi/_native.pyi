@@ -17,6 +17,8 @@ __all__ = [
     "ModelInfo",
     "NamedModel",
     "OptionSpec",
+    "Phi3Model",
+    "Phi3Session",
     "Progress",
     "__build__",
     "__version__",
