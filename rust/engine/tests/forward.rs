@@ -212,12 +212,8 @@ fn seeded_draws_equal_those_of_candles_tutorial() {
     let distinct: std::collections::BTreeSet<_> = expected.iter().collect();
     assert_eq!(distinct.len(), settings.len(), "each setting and seed draws other tokens");
     for executor in BOTH {
-        let options = SessionOptions {
-            kv_dtype: KvDtype::F32,
-            prefill_chunk: Some(1),
-            n_threads: Some(1),
-            ..SessionOptions::default()
-        };
+        let options =
+            SessionOptions { kv_dtype: KvDtype::F32, prefill_chunk: Some(1), ..SessionOptions::default() };
         let mut session = Session::new(Arc::clone(session(&path, executor).model()), &options).unwrap();
         for (sampling, expected) in settings.iter().zip(&expected) {
             session.reset();

@@ -160,12 +160,17 @@ fn a_conversation_that_filled_its_context_can_be_loaded_into_one_as_long() {
     let mut saved = new();
     let mut generation = saved.start_chat(&[Message::user("hello")], &greedy(1000)).unwrap();
     saved.run(&mut generation, &CancelToken::new()).unwrap();
-    assert_eq!(saved.conversation_tokens().len(), 41);
+    // The last drawn token needs no place. Drawn tokens without text do not stay in the conversation.
+    let tokenizer = model.tokenizer();
+    let is_silent = |id: &&u32| tokenizer.decode(&[**id], true).is_ok_and(|text| text.is_empty());
+    let silent = generation.completion().tokens.iter().filter(is_silent).count();
+    let len = saved.conversation_tokens().len();
+    assert_eq!(len, 41 - silent);
     save(&saved, &path);
     let mut loaded = new();
     loaded.load(&path, &CancelToken::new()).unwrap();
     assert_eq!(loaded.conversation_tokens(), saved.conversation_tokens());
-    let options = SessionOptions { n_ctx: Some(39), ..SessionOptions::default() };
+    let options = SessionOptions { n_ctx: Some(len - 2), ..SessionOptions::default() };
     let mut shorter = Session::new(Arc::clone(&model), &options).unwrap();
     assert_eq!(load(&mut shorter, &path), ErrorKind::SavedConversation(Refusal::TooLong));
 }
