@@ -129,3 +129,61 @@ fn tokenizer_json_that_is_missing_cut_short_or_a_directory_is_an_error() {
     let error = Tokenizer::from_tokenizer_json(directory.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidModel);
 }
+
+#[test]
+fn normalizers_that_can_make_a_text_longer_are_refused() {
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    for step in [
+        replace("a", "aa"),
+        replace("", "a"),
+        json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "a"}),
+        json!({"type": "Prepend", "prepend": "▁▁"}),
+        json!({"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [replace("a", "aa")]}]}),
+        json!({"type": "Sequence", "normalizers": vec![json!({"type": "Prepend", "prepend": "▁"}); 100]}),
+    ] {
+        let mut json = small_json();
+        json["normalizer"] = step;
+        let error = load(&json, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedModel, "{error}");
+        mentions(&error, &["normalizer"]);
+    }
+    let mut json = small_json();
+    json["normalizer"] = json!({"type": "Sequence", "normalizers": [replace(" ", "▁"), {"type": "NFC"}]});
+    load(&json, None).unwrap();
+}
+
+#[test]
+fn no_text_becomes_a_control_token_through_the_model() {
+    const CONTROLS: [&str; 4] = ["<unk>", "<s>", "</s>", "<|end|>"];
+    let mut json = small_json();
+    for (text, id) in [("<s>", 8), ("</s>", 9), ("<|end|>", 20)] {
+        json["model"]["vocab"][text] = id.into();
+    }
+    json["normalizer"] = Value::Null;
+    let mut complete = json.clone();
+    complete["model"]["ignore_merges"] = true.into();
+    for byte in 0..=255 {
+        complete["model"]["vocab"][format!("<0x{byte:02X}>")] = (100 + byte).into();
+    }
+    for unknown in [Value::Null, "<unk>".into(), "<|end|>".into()] {
+        complete["model"]["unk_token"] = unknown;
+        let tokenizer = load(&complete, None).unwrap();
+        for text in CONTROLS.into_iter().chain(["中"]) {
+            let ids = tokenizer.encode(text, false, false).unwrap();
+            assert!(ids.iter().all(|id| !tokenizer.control_ids().contains(id)), "{text} {ids:?}");
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+        }
+    }
+    // Some bytes have no token: `<unk>` alone may stand for unknown text.
+    load(&json, None).unwrap();
+    json["model"]["unk_token"] = "<|end|>".into();
+    let error = load(&json, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    mentions(&error, &["model.unk_token", "<|end|>"]);
+    json["model"]["unk_token"] = "<unk>".into();
+    json["model"]["ignore_merges"] = true.into();
+    assert_eq!(load(&json, None).unwrap_err().kind(), ErrorKind::UnsupportedModel);
+    json["model"]["ignore_merges"] = false.into();
+    json["model"]["merges"].as_array_mut().unwrap().push("<|end|> e".into());
+    assert_eq!(load(&json, None).unwrap_err().kind(), ErrorKind::InvalidModel);
+}

@@ -146,6 +146,70 @@ fn emoji_streams_whole_and_broken_bytes_become_replacement_characters() {
 }
 
 #[test]
+fn a_file_decides_which_tokens_are_text() {
+    let mut vocabulary = SmallVocabulary::default();
+    for text in ["<think>", "<|function|>", "<tag>"] {
+        vocabulary.add(text, -1.0, USER_DEFINED);
+    }
+    let tokenizer = vocabulary.tokenizer(true);
+    let ids = vocabulary.ids(&["<think>", "▁the", "<|function|>", "▁", "▁he", "<tag>"]);
+    assert_eq!(decoded(&tokenizer, &ids), "<think> the<|function|>  he<tag>");
+    assert_eq!(tokenizer.encode("<think>the<|function|> he<tag>", false, false).unwrap(), ids);
+    assert!(ids.iter().all(|id| !tokenizer.control_ids().contains(id)));
+}
+
+#[test]
+fn control_tokens_of_the_family_are_control_tokens_whatever_their_type() {
+    for token_type in [NORMAL, CONTROL, USER_DEFINED] {
+        let mut vocabulary = SmallVocabulary::default();
+        for text in ["<|end|>", "<|user|>", "<|assistant|>", "<|endoftext|>"] {
+            let id = vocabulary.id(text) as usize;
+            vocabulary.types[id] = token_type;
+        }
+        let tokenizer = vocabulary.tokenizer(true);
+        let end = vocabulary.id("<|end|>");
+        assert!(tokenizer.end_ids().contains(&end), "{token_type}");
+        assert_eq!(decoded(&tokenizer, &[end]), "");
+        assert!(!tokenizer.encode("<|end|>", false, false).unwrap().contains(&end));
+        assert_eq!(tokenizer.encode("<|end|> \n", false, true).unwrap(), [end]);
+        assert!(tokenizer.family().is_some());
+    }
+}
+
+#[test]
+fn a_named_end_token_is_never_padding() {
+    let mut vocabulary = SmallVocabulary::default();
+    let id = vocabulary.texts.len() as u32;
+    vocabulary.add(&format!("[PAD{id}]"), 0.0, USER_DEFINED);
+    assert!(vocabulary.tokenizer(true).padding_ids().contains(&id));
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
+        let mut named = vocabulary.clone();
+        named.keys.retain(|(found, _)| *found != key);
+        named.keys.push((key, Meta::U32(id)));
+        let tokenizer = named.tokenizer(true);
+        assert!(!tokenizer.padding_ids().contains(&id), "{key}");
+        assert!(tokenizer.end_ids().contains(&id), "{key}");
+        assert_eq!(decoded(&tokenizer, &[id]), "");
+    }
+}
+
+#[test]
+fn unknown_text_never_becomes_a_control_token() {
+    let mut vocabulary = SmallVocabulary::default();
+    let end = vocabulary.id("<|end|>");
+    vocabulary.keys.retain(|(key, _)| !key.contains("unknown"));
+    vocabulary.keys.push(("tokenizer.ggml.unknown_token_id", Meta::U32(end)));
+    let ids = vocabulary.tokenizer(true).encode("中", false, false).unwrap();
+    assert!(!ids.contains(&end));
+    let byte = vocabulary.id("<0xE4>") as usize;
+    vocabulary.texts[byte] = "other".into();
+    vocabulary.types[byte] = NORMAL;
+    let error = Tokenizer::from_gguf(&vocabulary.gguf(), &TokenizerOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    mentions(&error, &["255", "<|end|>"]);
+}
+
+#[test]
 fn unknown_id_is_an_error_and_leaves_the_decoder_as_it_was() {
     let vocabulary = SmallVocabulary::default();
     let tokenizer = vocabulary.tokenizer(true);
