@@ -8,7 +8,7 @@ import re
 import pytest
 
 ALLOWED = {
-    r"test_cuda(_sessions)?\.py": "needs a build for CUDA and a GPU",
+    r"\bcuda\.py": "needs a build for CUDA and a GPU",
     r"test_llama_cpp\.py": "needs llama-cpp-python, which compiles llama.cpp",
     r"cargo has not the sources of candle-flash-attn": "only a build for CUDA downloads these sources",
     r"this machine has it": "the instruction set that the test needs to be absent is there",
