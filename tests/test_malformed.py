@@ -67,6 +67,8 @@ def refused(path: Path, error: type[Exception], *texts: str) -> None:
 
 def written(tmp_path: Path, data: bytes) -> Path:
     path = tmp_path / "bad.gguf"
+    # A new file each time: one that a model may still have mapped must not be cut short.
+    path.unlink(missing_ok=True)
     path.write_bytes(data)
     return path
 
