@@ -5,7 +5,8 @@ use minijinja::value::Value;
 
 use super::Outcome;
 use super::arguments::{Arguments, is_true};
-use super::value::{Data, data, float, invalid, order, pay_bytes, pay_items};
+use super::compare::order;
+use super::value::{Data, data, float, invalid, pay_bytes, pay_items};
 
 /// The largest indentation: more makes a text of any length.
 const MAX_INDENT: usize = 64;

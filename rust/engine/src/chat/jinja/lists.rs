@@ -7,10 +7,9 @@ use minijinja::State;
 use minijinja::value::{Kwargs, Value};
 
 use super::arguments::{Arguments, is_true};
+use super::compare::{equal, order};
 use super::operators::{item_of, sum_of};
-use super::value::{
-    Data, Group, data, equal, generator, invalid, is_key, items, order, pay_items, text, tuple, type_name,
-};
+use super::value::{Data, Group, data, generator, invalid, is_key, items, pay_items, text, tuple, type_name};
 use super::{Builtin, Outcome, methods};
 
 pub(super) const FILTERS: [(&str, Builtin); 20] = [

@@ -4,10 +4,11 @@ use minijinja::State;
 use minijinja::value::Value;
 
 use super::arguments::{Arguments, is_true};
+use super::compare::equal;
 use super::text::{self, Case};
 use super::value::{
-    Data, Dict, LOOKUP, View, ViewKind, data, dict, equal, invalid, is_key, is_printable, items, pay_bytes,
-    pay_items, tuple, type_name,
+    Data, Dict, LOOKUP, View, ViewKind, data, dict, invalid, is_key, is_printable, items, pay_bytes, pay_items,
+    tuple, type_name,
 };
 use super::{Outcome, printf};
 use crate::chat::python::{is_space, strip, strip_end, strip_start};

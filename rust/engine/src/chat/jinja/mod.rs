@@ -8,6 +8,7 @@
 
 mod arguments;
 mod clock;
+mod compare;
 mod filters;
 mod functions;
 #[cfg(test)]

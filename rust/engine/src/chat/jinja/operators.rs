@@ -7,9 +7,10 @@ use minijinja::State;
 use minijinja::value::{Tuple, Value};
 
 use super::arguments::Arguments;
+use super::compare::{contains, equal, order};
 use super::value::{
-    Data, Dict, View, ViewKind, check, check_plain, contains, data, equal, invalid, is_key, items, order,
-    pay_bytes, pay_items, text, type_name,
+    Data, Dict, View, ViewKind, check, check_plain, data, invalid, is_key, items, pay_bytes, pay_items, text,
+    type_name,
 };
 use super::{Builtin, Outcome, methods, printf};
 
