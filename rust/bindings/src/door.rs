@@ -48,7 +48,7 @@ fn is_closed() -> bool {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        // In a process that was forked in a callback nobody was counted.
+        // A process that was forked in a callback has not counted this thread.
         if self.process == std::process::id() {
             count(self.process, |threads| threads.saturating_sub(1));
         }

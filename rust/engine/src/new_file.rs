@@ -116,7 +116,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
     Err(refused("it is a symbolic link that does not lead to a file; remove it, or use another path"))
 }
 
-/// Puts a small file in its place: whoever opens it sees the old text or the new one, and a link there is replaced.
+/// Replaces a small file, or a link in its place, at once: a reader sees the old text or the new one.
 #[cfg(feature = "hub")]
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     remove_abandoned(path);

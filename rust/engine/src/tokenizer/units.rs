@@ -84,7 +84,7 @@ impl Tokenizer {
     /// The ids of `text`, the text of `drawn` or its beginning, which follows `prompt`: the drawn ids that stand for text,
     /// up to the last one that `text` holds whole, and then the encoded rest of `text`.
     pub(crate) fn cut_to(&self, drawn: &[u32], text: &str, prompt: &[u32]) -> Result<Vec<u32>> {
-        // Also a text with bytes that are no UTF-8 is that of the drawn ids, if nothing was cut.
+        // If nothing was cut, the drawn ids stay, also those of bytes that are not UTF-8.
         let is_text = |id: &u32| !self.is_silent(*id);
         let visible: Vec<u32> = drawn.iter().copied().filter(is_text).collect();
         let mut decoder = self.decoder_behind(prompt);
@@ -162,7 +162,7 @@ impl Tokenizer {
             let start = units.len();
             let begins_a_text = units.last().is_none_or(|unit| matches!(unit, Unit::Silent(_)));
             self.push_units(*id, &mut units);
-            // The space that encoding adds is no part of the text.
+            // The space that encoding adds is not part of the text.
             if strips && begins_a_text && units.get(start) == Some(&Unit::Byte(b' ')) {
                 units.remove(start);
             }
