@@ -67,7 +67,7 @@ def refused(path: Path, error: type[Exception], *texts: str) -> None:
 
 def written(tmp_path: Path, data: bytes) -> Path:
     path = tmp_path / "bad.gguf"
-    # A helping thread of a pass can finish its part after the session was closed, and must not find the file cut short.
+    # A delayed thread of a pass may read the old file after the session was closed: it must not be cut short.
     path.unlink(missing_ok=True)
     path.write_bytes(data)
     return path
