@@ -33,7 +33,7 @@ def test_a_prompt_that_takes_too_long_is_left(slow):
     print(f"left after {elapsed_s:.2f} s")
     # It would take seconds.
     assert elapsed_s < 2
-    assert slow.generate([1, 2, 3], max_tokens=1).finish_reason == "length"
+    assert slow.generate([1, 2, 3], max_tokens=1, ignore_eos=True).finish_reason == "length"
 
 
 def test_an_answer_that_takes_too_long_ends_as_it_is(slow):
